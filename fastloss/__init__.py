@@ -1,0 +1,32 @@
+"""Loss functions with value, gradient and curvature in one fused pass, compiled by Numba."""
+
+from typing import Any
+
+from ._version import __version__
+from .catalogue import LOSSES
+from .loss import Loss
+
+__all__ = ["LOSSES", "Loss", "__version__", "evaluate", "get_num_threads", "set_num_threads", *LOSSES]
+
+globals().update(LOSSES)
+
+
+def set_num_threads(n: int) -> None:
+    """Use n threads for large calls; the result has the same bits for any n."""
+    from .kernels import threads
+
+    threads.set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    """Return how many threads large calls use."""
+    from .kernels import threads
+
+    return threads.get_num_threads()
+
+
+def evaluate(*args: Any, **kwargs: Any) -> Any:
+    """Evaluate losses over files, Arrow tables or arrays larger than memory; see `fastloss.evaluation.evaluate`."""
+    from .evaluation import evaluate
+
+    return evaluate(*args, **kwargs)

@@ -1,0 +1,236 @@
+"""Generate what follows from the catalogue: the type stub of the package and the README's table of losses.
+
+`python -m fastloss._stubs` writes both; with `--check` it writes nothing and exits 1 when either is stale.
+"""
+
+import argparse
+import inspect
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .formulas.record import REAL, Formula
+
+__all__ = ["generated", "main", "readme_with_table", "stub", "table"]
+
+PACKAGE = Path(__file__).parent
+STUB = PACKAGE / "__init__.pyi"
+README = PACKAGE.parent / "README.md"
+BEGIN, END = "<!-- losses: begin, written by python -m fastloss._stubs -->", "<!-- losses: end -->"
+
+HEADER = """\
+# Written by `python -m fastloss._stubs` from the catalogue of losses. Do not edit.
+# A loss names its own parameters where Loss takes any, so its methods narrow those of Loss on purpose.
+# mypy: disable-error-code="override"
+# pyright: reportIncompatibleMethodOverride=false
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from typing_extensions import Self
+
+from ._version import __version__ as __version__
+from .evaluation import evaluate as evaluate
+from .formulas.record import Formula
+
+class _SupportsDLPack(Protocol):
+    def __dlpack__(self, *, stream: Any = ...) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+_Input: TypeAlias = ArrayLike | _SupportsDLPack
+_Floats: TypeAlias = NDArray[np.floating[Any]]
+_Reduced: TypeAlias = Literal["mean", "sum"] | None
+_Reduction: TypeAlias = Literal["mean", "sum", "none"] | None
+_Curvature: TypeAlias = Literal["exact", "surrogate"]
+
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+
+class Loss:
+    @property
+    def name(self) -> str: ...
+    @property
+    def record(self) -> Formula: ...
+    @property
+    def defaults(self) -> Mapping[str, Any]: ...
+    def warmup(self, dtypes: tuple[str, ...] = ...) -> None: ...
+"""
+
+KEYWORDS = {
+    "weight": "_Input | None = ...",
+    "divisor": "float | None = ...",
+    "curvature": "_Curvature = ...",
+    "class_weight": "_Input | None = ...",
+    "ignore_index": "int | None = ...",
+    "axis": "int = ...",
+}
+"""Types of the keywords that methods name beside the parameters of a formula."""
+
+LABELS = frozenset({"class_weight", "ignore_index"})
+"""The keywords among them that speak of integer labels."""
+
+ROWS = {
+    "softmax": ("logits of a row", "labels, or probabilities of the classes"),
+    "log_probs": ("log-probabilities of a row", "labels, or probabilities of the classes"),
+    "margin": ("scores of a row", "labels"),
+    "top_margin": ("scores of a row", "labels"),
+    "ensemble": ("members of a row", "one number a row"),
+}
+"""What the prediction and the target of a row loss are, by its loop."""
+
+
+def _takes_labels(record: Formula) -> bool:
+    return record.family == "rows" and ROWS[record.loop][1].startswith("labels")
+
+
+def _parameters(record: Formula) -> str:
+    """Return the parameters of a formula as keywords of a stub."""
+    text = ""
+    for name, parameter in record.parameters.items():
+        kind = "bool" if parameter.flag else "float"
+        kind += " | Sequence[float] | _Floats" if parameter.vector else ""
+        kind += " | None" if parameter.none is not None else ""
+        text += f", {name}: {kind} = ..."
+    return text
+
+
+def _methods(kind: Any, data: str, gradient: str, parameters: str, bound: str, leave_out: frozenset[str]) -> str:
+    """Return the methods of one signature, with an overload for each kind of reduction.
+
+    Keywords and their order are those of the methods of `kind`; only their types are said here.
+    """
+
+    def keywords(method: str, types: Mapping[str, str]) -> str:
+        named = [
+            p.name for p in inspect.signature(getattr(kind, method)).parameters.values() if p.kind == p.KEYWORD_ONLY
+        ]
+        return "".join(f", {name}: {types.get(name, 'Any = ...')}" for name in named if name not in leave_out)
+
+    lines = []
+    for method, returned in (("__call__", "{}"), ("value_and_grad", f"tuple[{{}}, {gradient}]")):
+        for reduction, value in (
+            ("_Reduced = ...", "float"),
+            ('Literal["none"]', "_Floats"),
+            ("_Reduction = ...", "float | _Floats"),
+        ):
+            named = keywords(method, KEYWORDS | {"reduction": reduction, "out": f"{gradient} | None = ..."})
+            lines += ["@overload", f"def {method}(self, {data}, *{named}{parameters}) -> {returned.format(value)}: ..."]
+    pair = f"tuple[{gradient}, {gradient}]"
+    named = keywords("grad_and_hess", KEYWORDS | {"out": f"{pair} | None = ..."})
+    lines += [
+        f"def grad_and_hess(self, {data}, *{named}{parameters}) -> {pair}: ...",
+        f"def bind(self{bound}) -> Self: ...",
+    ]
+    return "".join(f"    {line}\n" for line in lines)
+
+
+def _own_methods(loss: Any) -> str:
+    """Return the methods of one loss: its predictions, its target and its parameters by name."""
+    record: Formula = loss.record
+    several = len(record.predictions)
+    first = list(inspect.signature(type(loss).__call__).parameters)[1]
+    data = f"{first}: _Input" + (f" | tuple[{', '.join(['_Input'] * several)}]" if several > 1 else "")
+    data += "" if record.target is None else ", target: _Input"
+    gradient = "_Floats" if several == 1 else f"tuple[{', '.join(['_Floats'] * several)}]"
+    parameters = _parameters(record)
+    by_name = "".join(f", {name}: _Input = ..." for name in record.predictions[1:])
+    leave_out = frozenset() if _takes_labels(record) else LABELS
+    return _methods(type(loss), data, gradient, by_name + parameters, f", *{parameters}" * bool(parameters), leave_out)
+
+
+def stub(losses: Mapping[str, Any]) -> str:
+    """Return the text of `__init__.pyi`: one class for each distinct signature, one name for each loss."""
+    classes: dict[str, str] = {}
+    names = []
+    for name, loss in losses.items():
+        body = _own_methods(loss)
+        classes.setdefault(body, f"_{''.join(word.title() for word in name.split('_'))}")
+        names.append(f"{name}: {classes[body]}\n")
+    of_any = ", **parameters: Any"
+    first = next(iter(losses.values()))
+    text = HEADER + _methods(type(first), "prediction: Any, target: Any = ...", "Any", of_any, of_any, LABELS)
+    text += "".join(f"\nclass {title}(Loss):\n{body}" for body, title in classes.items())
+    return f"{text}\nLOSSES: Mapping[str, Loss]\n{''.join(names)}"
+
+
+def _shown(record: Formula, name: str) -> str:
+    """Return a parameter with its default, as a caller would write it."""
+    parameter, x = record.parameters[name], record.defaults[name]
+    if parameter.none is not None and (x == parameter.none or (math.isnan(x) and math.isnan(parameter.none))):
+        return f"{name}=None"
+    return f"{name}={bool(x)}" if parameter.flag else f"{name}={x:.4g}"
+
+
+def _code(text: str) -> str:
+    """Return text as code in a cell of a table, where a bar would end the cell."""
+    return "`" + text.replace("|", "\\|") + "`" if text else ""
+
+
+def _within(domain: Any) -> str:
+    return "" if domain == REAL else f" in {domain}"
+
+
+def _prediction_and_target(record: Formula) -> tuple[str, str]:
+    """Return the cells that say what a prediction and its target may be."""
+    if record.family == "rows":
+        return ROWS[record.loop]
+    target = "none" if record.target is None else _within(record.target_domain).strip() or "real"
+    if len(record.predictions) > 1:
+        each = zip(record.predictions, record.prediction_domains, strict=True)
+        return "tuple of " + ", ".join(_code(name) + _within(domain) for name, domain in each), target
+    link = {"identity": "value", "log": "log of the mean"}.get(record.link, record.link)
+    return link + _within(record.prediction_domains[0]), target
+
+
+def table(losses: Mapping[str, Any]) -> str:
+    """Return the README's table of losses."""
+    lines = ["| Loss | Value | Parameters | Prediction | Target |", "|---|---|---|---|---|"]
+    for name, loss in losses.items():
+        record: Formula = loss.record
+        value = _code(record.math) or record.summary
+        parameters = _code(", ".join(_shown(record, k) for k in record.parameters))
+        lines.append("| " + " | ".join([_code(name), value, parameters, *_prediction_and_target(record)]) + " |")
+    return "\n".join(lines)
+
+
+def readme_with_table(readme: str, losses: Mapping[str, Any]) -> str:
+    """Return the README's text with its table of losses renewed."""
+    head, begin, rest = readme.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"README.md has no lines {BEGIN!r} and {END!r} around its table of losses.")
+    return f"{head}{BEGIN}\n{table(losses)}\n{END}{tail}"
+
+
+def generated(losses: Mapping[str, Any]) -> Iterable[tuple[Path, str]]:
+    """Yield every generated file with the text that it should have; the README only in a checkout."""
+    yield STUB, stub(losses)
+    if README.exists():
+        yield README, readme_with_table(README.read_text(encoding="utf-8"), losses)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the generated files, or with `--check` report those that are stale; return the exit code."""
+    from . import LOSSES
+
+    parser = argparse.ArgumentParser(prog="python -m fastloss._stubs", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is stale")
+    check = parser.parse_args(arguments).check
+    stale = 0
+    for path, text in generated(LOSSES):
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale += 1
+        if check:
+            print(f"{path.name} is stale; run `python -m fastloss._stubs`.", file=sys.stderr)
+        else:
+            path.write_text(text, encoding="utf-8", newline="\n")
+            print(f"wrote {path.name}")
+    return int(check and stale > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""LOSSES: every loss by name, in the order of the guide; read-only."""
+
+from collections.abc import Iterator, Mapping
+
+from . import check
+from .formulas import ALL
+from .loss import ElementwiseLoss, Loss
+from .row_loss import RowLoss
+
+__all__ = ["LOSSES"]
+
+
+class Catalogue(Mapping[str, Loss]):
+    """A read-only mapping of names to losses; a misspelt name lists the nearest."""
+
+    __slots__ = ("_losses",)
+
+    def __init__(self, losses: dict[str, Loss]) -> None:
+        self._losses = losses
+
+    def __getitem__(self, name: str) -> Loss:
+        try:
+            return self._losses[name]
+        except KeyError:
+            raise check.LossNotFoundError(f"no loss named {name!r}; {check.nearest(str(name), self._losses)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._losses)
+
+    def __len__(self) -> int:
+        return len(self._losses)
+
+    def __repr__(self) -> str:
+        return f"fastloss.LOSSES: {', '.join(self._losses)}"
+
+
+_FAMILIES = {"elementwise": ElementwiseLoss, "rows": RowLoss}
+
+LOSSES: Mapping[str, Loss] = Catalogue({name: _FAMILIES[r.family](r) for name, r in ALL.items()})

@@ -1,0 +1,137 @@
+"""Every validation, and every message: what is wrong, the value, what is allowed."""
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from .formulas.record import Domain, Formula
+
+__all__ = [
+    "LossNotFoundError",
+    "nearest",
+    "one_of",
+    "output",
+    "parameter",
+    "position",
+    "positive",
+    "same_rows",
+    "same_shape",
+    "unknown_parameter",
+    "violation",
+]
+
+
+class LossNotFoundError(KeyError):
+    """No loss of this name; the message lists the nearest."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint: the known names that resemble this one, or all of a few."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = close or [k for k in known if name in k or k in name][:3]
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"known: {', '.join(known) or 'none'}" if len(known) < 12 else "see fastloss.LOSSES for all names"
+
+
+def unknown_parameter(loss: str, name: str, known: Iterable[str]) -> TypeError:
+    """The error for a parameter that the loss does not have."""
+    return TypeError(f"{loss} has no parameter {name!r}; {nearest(name, known)}")
+
+
+def parameter(record: Formula, name: str, value: Any) -> float:
+    """A parameter's value as the number a kernel takes."""
+    spec = record.parameters.get(name)
+    if spec is None:
+        raise unknown_parameter(record.name, name, record.parameters)
+    if value is None and spec.none is not None:
+        return spec.none
+    if spec.flag:
+        if isinstance(value, (bool, np.bool_)) or value in (0, 1):
+            return float(value)
+        raise ValueError(f"{record.name}: {name} is {value!r}; allowed: True or False")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        expected = "a number or None" if spec.none is not None else "a number"
+        raise TypeError(f"{record.name}: {name} is {value!r}; expected {expected}") from None
+    if math.isnan(number) or spec.allowed.outside(number):
+        raise ValueError(f"{record.name}: {name} is {value!r}; allowed: {spec.allowed}")
+    return number
+
+
+def one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raise unless value is one of a few words."""
+    if value not in allowed:
+        raise ValueError(f"{what} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
+
+
+def positive(what: str, value: Any) -> float:
+    """A positive finite number."""
+    number = float(value)
+    if not 0.0 < number < math.inf:
+        raise ValueError(f"{what} is {value!r}; expected a positive finite number")
+    return number
+
+
+def same_shape(what: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raise unless shapes agree; broadcasting (n,) against (n, 1) is never what was meant."""
+    if got != expected:
+        raise ValueError(f"{what} has shape {got}; expected {expected}, the shape of the prediction")
+
+
+def same_rows(loss: str, what: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raise unless there is one entry per row of the prediction."""
+    if got != expected:
+        raise ValueError(f"{loss}: {what} has shape {got}; expected {expected}, one entry per row of the prediction")
+
+
+def position(i: int, shape: tuple[int, ...]) -> str:
+    """A flat index as a reader of the array would write it."""
+    return ", ".join(str(int(v)) for v in np.unravel_index(i, shape))
+
+
+def output(what: str, out: Any, shape: tuple[int, ...], dtype: Any, inputs: Iterable[Any]) -> None:
+    """Raise unless out can be written: its type, shape, dtype, and no memory shared with an input."""
+    if type(out) is not np.ndarray and not isinstance(out, np.ndarray):
+        raise TypeError(f"{what} is a {type(out).__name__}; expected a NumPy array")
+    if out.shape != shape:
+        raise ValueError(f"{what} has shape {out.shape}; expected {shape}")
+    if out.dtype != dtype:
+        raise TypeError(f"{what} has dtype {out.dtype}; expected {dtype}")
+    if not out.flags.writeable:
+        raise ValueError(f"{what} is read-only; expected a writable array")
+    for x in inputs:
+        if x is not None and np.may_share_memory(out, x) and _overlap(out, x):
+            raise ValueError(f"{what} overlaps an input; inputs are never written, pass another array")
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    try:
+        return bool(np.shares_memory(a, b, max_work=10_000))
+    except (RuntimeError, ValueError):
+        return True
+
+
+def violation(loss: str, what: str, array: Any, domain: Domain, known: Iterable[str] = ()) -> None:
+    """Raise for the first element outside its domain; name the sibling from logits where there is one."""
+    flat = array.reshape(-1)
+    step = 1 << 20
+    for start in range(0, flat.size, step):
+        outside = np.asarray(domain.outside(flat[start : start + step]))
+        if not outside.any():
+            continue
+        i = start + int(outside.argmax())
+        where = position(i, array.shape)
+        hint = ""
+        if what == "prediction" and str(domain) == "[0, 1]":
+            sibling = next((n for n in (f"{loss}_with_logits",) if n in set(known)), None)
+            hint = f" probabilities; for raw scores use {sibling}" if sibling else " probabilities"
+        raise ValueError(f"{loss}: {what}[{where}] is {float(flat[i]):.6g}; allowed: {domain}{hint}")

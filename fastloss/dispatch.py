@@ -1,0 +1,96 @@
+"""Which kernel runs a call, and on how many threads. Numba is imported here, at the first call."""
+
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from .formulas.record import NONNEGATIVE, Formula
+
+__all__ = ["CHUNK", "EMPTY", "PARALLEL_FROM", "elementwise", "launch", "rows", "survey", "weight_sum"]
+
+EMPTY = {k: np.empty(0, k) for k in ("float32", "float64", "int64")}
+CHUNK = 1 << 15
+"""Elements in a chunk: small enough for the second-level cache, large enough to hide the indirect call."""
+
+PARALLEL_FROM = 1 << 16
+"""Elements from which a second thread pays: an OpenMP region costs about 2 us, a light kernel 0.1 ns an element."""
+
+_compiling = threading.RLock()
+_compiled: dict[tuple[Any, ...], tuple[int, Callable[..., Any], Any]] = {}
+_threads: Any = None
+
+
+def elementwise(record: Formula, dtype: str, mode: str, weighted: bool) -> tuple[int, Callable[..., Any], Any]:
+    """The address of a compiled chunk, its driver, and the object that keeps the code alive."""
+    key = (record.function, dtype, mode, weighted)
+    found = _compiled.get(key)
+    if found is None:
+        from .kernels import cpu
+
+        with _compiling:
+            driver = cpu.elementwise_driver(dtype, len(record.predictions))
+            chunk = cpu.elementwise_chunk(record, dtype, mode, weighted)
+            found = _compiled[key] = (chunk.address, driver, chunk)
+    return found
+
+
+def rows(
+    record: Formula, dtype: str, mode: str, kind: str, smooth: bool, tiled: bool
+) -> tuple[int, Callable[..., Any], Any]:
+    """The same for a loss of rows."""
+    key = (record.function, dtype, mode, kind, smooth, tiled)
+    found = _compiled.get(key)
+    if found is None:
+        from .kernels import rows as kernels
+
+        with _compiling:
+            driver = kernels.row_driver(dtype)
+            chunk = kernels.row_chunk(record, dtype, mode, kind, smooth, tiled)
+            found = _compiled[key] = (chunk.address, driver, chunk)
+    return found
+
+
+def survey(dtype: str) -> Callable[..., Any]:
+    """The function that checks labels and adds up the weights of the rows that count."""
+    from .kernels.rows import row_survey
+
+    return row_survey(dtype)  # type: ignore[no-any-return]
+
+
+def launch(driver: Callable[..., Any], size: int, *arguments: Any) -> Any:
+    """Run a driver, in parallel where the size pays for it; the last argument is the switch."""
+    if size < PARALLEL_FROM:
+        return driver(*arguments, False)
+    global _threads
+    if _threads is None:
+        from .kernels import threads
+
+        _threads = threads
+    if not _threads.parallel_allowed():
+        return driver(*arguments, False)
+    return _threads.run_parallel(driver, *arguments, True)
+
+
+def _identity(z):  # type: ignore[no-untyped-def]
+    """The sum of an array, as a loss."""
+    return z, 1.0, 0.0
+
+
+@lru_cache(maxsize=1)
+def _sum_record() -> Formula:
+    from .formulas.record import registered
+
+    like = next(iter(registered.values()))
+    changes = dict(name="weight_sum", function=_identity, predictions=("z",), target=None, defaults={}, parameters={})
+    return like._replace(**changes, prediction_domains=(NONNEGATIVE,))
+
+
+def weight_sum(weight: Any) -> tuple[float, float]:
+    """The sum of weights, in the fixed order of all sums here, and how many are negative."""
+    dtype = weight.dtype.name
+    address, driver, _ = elementwise(_sum_record(), dtype, "value", False)
+    e, nothing = EMPTY[dtype], EMPTY["float64"]
+    return launch(driver, weight.size, address, (weight,), e, e, e, (e,), (e,), 1.0, nothing, CHUNK)

@@ -1,0 +1,101 @@
+"""Docstrings of losses, composed from their records."""
+
+import textwrap
+from typing import Any
+
+from .formulas.record import Formula
+
+__all__ = ["docstring"]
+
+
+def _default(record: Formula, name: str) -> str:
+    value: Any = record.defaults[name]
+    spec = record.parameters[name]
+    if spec.none is not None and value == spec.none:
+        return "None"
+    return repr(bool(value)) if spec.flag else f"{value:g}"
+
+
+def _parameters(record: Formula) -> str:
+    lines = []
+    for name, spec in record.parameters.items():
+        kind = "bool" if spec.flag else "float or None" if spec.none is not None else "float"
+        allowed = "" if spec.flag else f" Allowed: {spec.allowed}."
+        levels = " A vector gives one level per column of the prediction." if spec.vector else ""
+        text = f"{spec.doc[:1].upper()}{spec.doc[1:]}.{allowed}{levels}"
+        lines.append(f"{name} : {kind}, default {_default(record, name)}\n    {text}")
+    return "\n".join(lines)
+
+
+_ARRAY = "float64, float32, float16 or bfloat16"
+
+_ROW_TARGETS = {
+    "softmax": "int labels (...,) from 0 to K - 1 or ignore_index, or class probabilities (..., K)",
+    "log_probs": "int labels (...,) from 0 to K - 1 or ignore_index, or class probabilities (..., K)",
+    "margin": "int labels (...,) from 0 to K - 1 or ignore_index",
+    "top_margin": "int labels (...,) from 0 to K - 1 or ignore_index",
+    "ensemble": "observed values (...,)",
+}
+
+
+def _data(record: Formula) -> str:
+    if record.family == "rows":
+        what = "members of each forecast" if record.loop == "ensemble" else "scores of K classes"
+        return (
+            f"prediction : array (..., K), {_ARRAY}\n    {what[0].upper()}{what[1:]} along `axis`.\n"
+            f"target : array\n    {_ROW_TARGETS[record.loop]}."
+        )
+    names = record.predictions
+    if len(names) == 1:
+        meaning = {"logit": "logits", "log": "logarithm of the mean"}.get(record.link, "predictions")
+        first = f"prediction : array, {_ARRAY}\n    {meaning[0].upper()}{meaning[1:]}, in {record.prediction_domains[0]}."
+    else:
+        domains = ", ".join(f"{n} in {d}" for n, d in zip(names, record.prediction_domains, strict=True))
+        first = f"prediction : tuple of {len(names)} arrays, {_ARRAY}\n    {domains}; all but the first also by name."
+    if record.target is None:
+        return first
+    return f"{first}\ntarget : array of the same shape, or a scalar\n    Values in {record.target_domain}."
+
+
+def docstring(record: Formula) -> str:
+    """NumPy-style documentation of one loss."""
+    text = textwrap.dedent("    " + (record.function.__doc__ or "").strip("\n"))
+    summary, _, notes = text.strip().partition("\n")
+    weight = "weight : array, optional\n    Factor of each " + ("row." if record.family == "rows" else "element.")
+    reduction = (
+        f'reduction : {{"mean", "sum", "none"}}, default "{record.reduction}"\n'
+        "    With weights the mean is sum(w l) / sum(w); of nothing it is 0."
+    )
+    divisor = "divisor : float, optional\n    Replaces the denominator of the mean."
+    parameters = "\n".join(x for x in (_data(record), weight, reduction, divisor, _parameters(record)) if x)
+    returns = "float, or an array with ``reduction=\"none\"``\n    The loss, accumulated in float64."
+    raises = (
+        "ValueError\n    Shapes, labels, domains or parameters out of range; the first index and the allowed range are named.\n"
+        "TypeError\n    Integer, complex, object or masked arrays, and unknown parameters."
+    )
+    sections = [
+        summary,
+        f"``{record.math}``" if record.math else "",
+        textwrap.dedent(notes).strip(),
+        f"Parameters\n----------\n{parameters}",
+        f"Returns\n-------\n{returns}",
+        f"Raises\n------\n{raises}",
+        f"Examples\n--------\n{_example(record)}",
+        f"References\n----------\n{record.paper}" if record.paper else "",
+    ]
+    return "\n\n".join(s for s in sections if s) + "\n"
+
+
+def _example(record: Formula) -> str:
+    setup = ">>> import numpy as np, fastloss as fl\n"
+    if record.family == "rows":
+        z = "np.log([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]])"
+        t = "np.array([0.5, -1.0])" if record.loop == "ensemble" else "np.array([0, 2])"
+        if record.name in ("kl_div", "js_div"):
+            t = "np.array([[1.0, 0.0, 0.0], [0.2, 0.5, 0.3]])"
+        return f"{setup}>>> loss, grad = fl.{record.name}.value_and_grad({z}, {t})\n>>> grad.shape\n(2, 3)"
+    values = ["np.array([0.3, 0.6])"] * len(record.predictions)
+    prediction = values[0] if len(values) == 1 else f"({', '.join(values)})"
+    call = f"fl.{record.name}.value_and_grad({prediction}" + (", np.array([1.0, 1.0]))" if record.target else ")")
+    shape = ">>> grad.shape\n(2,)" if len(values) == 1 else f">>> len(grad)\n{len(values)}"
+    return f"{setup}>>> loss, grad = {call}\n{shape}"

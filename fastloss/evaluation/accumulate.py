@@ -1,0 +1,200 @@
+"""Exact, associative statistics: integers while they are added, rounded once when they are read."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["BIAS", "DIGITS", "Moments", "Partial", "Statistics"]
+
+BIAS = 3300
+"""Sums are integers in units of 2**-BIAS: below three times the smallest exponent, so w * l * l always is one."""
+
+DIGITS = 208
+"""Base-2**32 digits of a sum: from 2**-BIAS up to three times the largest exponent, with room for 2**64 terms."""
+
+_HIGHEST = 0x7FFFFFFFFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """The statistics of one loss over all rows that count.
+
+    Attributes
+    ----------
+    mean, std : float
+        Weighted where weights were given; the standard deviation is that of the population (divisor: the weight sum,
+        or the count). NaN where there is nothing to average.
+    min, max : float
+        Smallest and largest loss of a row.
+    count : int
+        Rows that the other figures are made of.
+    non_finite : int
+        Rows whose loss is NaN or infinite; left out of the rest unless they were asked to propagate.
+    weight_sum : float or None
+        Sum of the weights of the rows that count; None without weights.
+    ignored : int
+        Rows left out because their label is the loss's `ignore_index`.
+    """
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    count: int
+    non_finite: int
+    weight_sum: float | None
+    ignored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """The exact state behind the statistics of one loss: counts, integer sums and extremes."""
+
+    finite: int = 0
+    nan: int = 0
+    above: int = 0
+    below: int = 0
+    ignored: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+    sums: tuple[int, ...] = (0, 0)
+    """Without weights: l and l * l. With: w, w * l, w * l * l, and w of the rows with a non-finite loss."""
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Combine with the state of other rows, in whatever order."""
+        if len(self.sums) != len(other.sums):
+            raise ValueError("cannot merge weighted with unweighted statistics")
+        return Moments(
+            self.finite + other.finite,
+            self.nan + other.nan,
+            self.above + other.above,
+            self.below + other.below,
+            self.ignored + other.ignored,
+            min(self.low, other.low),
+            max(self.high, other.high),
+            tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)),
+        )
+
+    def statistics(self, propagate: bool) -> Statistics:
+        """Round to doubles; with `propagate`, NaN and infinite losses count."""
+        weighted = len(self.sums) == 4
+        unit = 1 << BIAS
+        weight, first, second = self.sums[:3] if weighted else (self.finite * unit, *self.sums)
+        outside = self.nan + self.above + self.below
+        mean, std = _rounded(weight, first, second)
+        low, high = (self.low, self.high) if self.finite else (math.nan, math.nan)
+        count = self.finite
+        if propagate and outside:
+            mean, std, low, high = self._propagated(low, high)
+            count += outside
+            weight += self.sums[3] if weighted else 0
+        weight_sum = _divide(weight, unit) if weighted else None
+        return Statistics(mean, std, low, high, count, outside, weight_sum, self.ignored)
+
+    def _propagated(self, low: float, high: float) -> tuple[float, float, float, float]:
+        if self.nan:
+            return math.nan, math.nan, math.nan, math.nan
+        if self.above and self.below:
+            mean = math.nan
+        else:
+            mean = math.inf if self.above else -math.inf
+        low = -math.inf if self.below else low if self.finite else math.inf
+        high = math.inf if self.above else high if self.finite else -math.inf
+        return mean, math.nan, low, high
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state as JSON can hold it: sums as [hexadecimal integer, exponent of two]."""
+        return {
+            "finite": self.finite,
+            "nan": self.nan,
+            "above": self.above,
+            "below": self.below,
+            "ignored": self.ignored,
+            "low": self.low.hex(),
+            "high": self.high.hex(),
+            "sums": [_shortened(s) for s in self.sums],
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> "Moments":
+        """The inverse of `to_dict`."""
+        counts = (int(state[k]) for k in ("finite", "nan", "above", "below", "ignored"))
+        low, high = (float.fromhex(state[k]) for k in ("low", "high"))
+        return cls(*counts, low, high, tuple(int(h, 16) << (e + BIAS) for h, e in state["sums"]))
+
+
+class Partial:
+    """The same state as arrays that kernels add to, one for each loss and batch."""
+
+    __slots__ = ("counts", "digits", "extremes", "ignored")
+
+    def __init__(self, weighted: bool) -> None:
+        self.digits = np.zeros((4 if weighted else 2, DIGITS), np.int64)
+        self.counts = np.zeros(4, np.int64)
+        self.ignored = 0
+        self.extremes = np.array([_HIGHEST, -_HIGHEST], np.int64)
+
+    def add(self, values: Any, weights: Any) -> None:
+        """Add float64 losses, with weights unless they are None."""
+        from . import exact
+
+        if weights is None:
+            exact.add(values, self.digits, self.counts, self.extremes)
+            return
+        before = self.counts[1:].sum()
+        exact.add_weighted(values, weights, self.digits[:3], self.counts, self.extremes)
+        if self.counts[1:].sum() > before:
+            rest = Partial(True)
+            outside = weights[~np.isfinite(values)]
+            exact.add_weighted(np.zeros_like(outside), outside, rest.digits[:3], rest.counts, rest.extremes)
+            self.digits[3] += rest.digits[0]
+
+    def merge(self, other: "Partial") -> None:
+        """Add the state of another batch; digits have room for 2**30 of these."""
+        self.digits += other.digits
+        self.counts += other.counts
+        self.ignored += other.ignored
+        self.extremes[0] = min(self.extremes[0], other.extremes[0])
+        self.extremes[1] = max(self.extremes[1], other.extremes[1])
+
+    def moments(self) -> Moments:
+        """The state as Python integers."""
+        finite, nan, above, below = (int(c) for c in self.counts)
+        ordered = self.extremes ^ ((self.extremes >> 63) & _HIGHEST)
+        low, high = ordered.view(np.float64).tolist() if finite else (math.inf, -math.inf)
+        sums = tuple(sum(int(d) << (32 * j) for j, d in enumerate(row) if d) for row in self.digits)
+        # Adding 0.0 turns -0.0 into 0.0: which of two equal zeros came first must not show.
+        return Moments(finite, nan, above, below, self.ignored, low + 0.0, high + 0.0, sums)
+
+
+def _rounded(weight: int, first: int, second: int) -> tuple[float, float]:
+    """Mean and standard deviation from exact sums in units of 2**-BIAS."""
+    if weight <= 0:
+        return math.nan, math.nan
+    # Rounding errors cannot occur before the division, so the variance is never negative.
+    return _divide(first, weight), _root(second * weight - first * first, weight * weight)
+
+
+def _divide(a: int, b: int) -> float:
+    """a / b as the nearest double; infinite beyond the largest."""
+    try:
+        return a / b
+    except OverflowError:
+        return math.copysign(math.inf, a)
+
+
+def _root(a: int, b: int) -> float:
+    """The square root of a / b as the nearest double."""
+    # 2**(2 * k) brings the quotient to some 130 bits: a root of 65, and one more that says whether anything is left.
+    k = max(0, (130 - a.bit_length() + b.bit_length()) // 2)
+    quotient, left = divmod(a << (2 * k), b)
+    root = math.isqrt(quotient)
+    exact = left == 0 and root * root == quotient
+    return _divide(2 * root + (not exact), 1 << (k + 1))
+
+
+def _shortened(total: int) -> list[Any]:
+    zeros = (total & -total).bit_length() - 1 if total else BIAS
+    return [hex(total >> zeros), zeros - BIAS]

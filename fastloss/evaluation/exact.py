@@ -1,0 +1,329 @@
+"""Exact sums of doubles: the kernels behind the statistics, so that any order and any split gives the same bits.
+
+A sum is an integer in units of 2**-BIAS, held as DIGITS base-2**32 digits. A block of at most BLOCK values is cut into
+slices on a common grid (adding and subtracting a large constant rounds a value to that grid); a slice has so few bits that
+a block of them adds up without rounding, in any order, and the sum is deposited as an integer. The usual block spans so
+few binary orders that two slices and what they leave hold everything; any other is cut until nothing is left.
+"""
+
+import numpy as np
+from numba import config, njit, types
+from numba.extending import intrinsic
+
+from .accumulate import BIAS, DIGITS
+
+BLOCK = 1024
+WIDTH = 43  # bits in a slice: BLOCK of them stay below 2**53
+LEAST = -1074
+POWER = np.ldexp(1.0, np.arange(LEAST, 1024))  # POWER[k - LEAST] is 2**k
+
+ABSOLUTE = np.int64(0x7FFFFFFFFFFFFFFF)
+INFINITE = np.int64(0x7FF0000000000000)
+LOW = np.int64(0xFFFFFFFF)
+# Within 2**-250 .. 2**250 a product of three values keeps all its bits; others are scaled into it by a power of two.
+WINDOW_LOW = np.int64((1023 - 250) << 52)
+WINDOW_HIGH = np.int64((1023 + 250) << 52)
+STEP = 500
+SPAN = 33  # binary orders within a block that the usual kernel can take
+
+PLAIN = {"error_model": "numpy", "nogil": True}
+# Sums of slices are exact in any order; the helpers that round or subtract must not be reassociated.
+SUMS = {**PLAIN, "fastmath": {"reassoc", "nsz"}}
+INLINE = {"error_model": "numpy", "forceinline": True, "fastmath": {"nsz"}}
+
+
+@intrinsic
+def _fused(typingctx, a, b, c):  # type: ignore[no-untyped-def]
+    """a * b + c, rounded once."""
+
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.fma(*arguments)
+
+    return types.float64(types.float64, types.float64, types.float64), codegen
+
+
+def _dekker(a: float, b: float, product: float) -> float:
+    """a * b - product without rounding, for a Python without a fused multiply-add."""
+    c = a * 134217729.0
+    ah = c - (c - a)
+    d = b * 134217729.0
+    bh = d - (d - b)
+    al, bl = a - ah, b - bh
+    return al * bl - (((product - ah * bh) - al * bh) - ah * bl)
+
+
+if config.DISABLE_JIT:
+    _tail = _dekker
+else:
+
+    @njit(**INLINE)
+    def _tail(a, b, product):
+        """a * b - product without rounding."""
+        return _fused(a, b, -product)
+
+
+@njit(**INLINE)
+def _grid(x, magic):
+    return (x + magic) - magic
+
+
+@njit(**INLINE)
+def _minus(a, b):
+    return a - b
+
+
+@njit(**PLAIN)
+def _scan(bits):
+    """Largest and smallest nonzero magnitude, smallest and largest value, all as ordered integers."""
+    largest = np.int64(0)
+    least = ABSOLUTE
+    top = -ABSOLUTE
+    bottom = ABSOLUTE
+    for i in range(bits.size):
+        b = bits[i]
+        magnitude = b & ABSOLUTE
+        ordered = b ^ ((b >> 63) & ABSOLUTE)
+        largest = max(largest, magnitude)
+        least = min(least, (magnitude - 1) & ABSOLUTE)
+        top = max(top, ordered)
+        bottom = min(bottom, ordered)
+    return largest, least, bottom, top
+
+
+@njit(**PLAIN)
+def _deposit(digits, total, grid, shift):
+    """Add total, a multiple of 2**grid below 2**53 of them, times 2**-shift to the digits."""
+    v = np.int64(total * POWER[-grid - LEAST])
+    place = grid - shift + BIAS
+    j = place >> 5
+    r = place & 31
+    low = np.uint64(v & LOW) << np.uint64(r)
+    high = (v >> 32) << r
+    digits[j] += np.int64(low & np.uint64(LOW))
+    digits[j + 1] += np.int64(low >> np.uint64(32)) + (high & LOW)
+    digits[j + 2] += high >> 32
+
+
+@njit(**PLAIN)
+def _carry(digits):
+    """Bring every digit but the last into 0 .. 2**32 - 1."""
+    for k in range(digits.shape[0]):
+        carry = np.int64(0)
+        for j in range(DIGITS - 1):
+            v = digits[k, j] + carry
+            digits[k, j] = v & LOW
+            carry = v >> 32
+        digits[k, DIGITS - 1] += carry
+
+
+@njit(**SUMS)
+def _cut(x, m1, m2, m3):
+    """Take three slices off x in place: their sums, and a sum that is zero only if nothing is left."""
+    a1 = a2 = a3 = rest = 0.0
+    for i in range(x.size):
+        v = x[i]
+        q = _grid(v, m1)
+        v = _minus(v, q)
+        a1 += q
+        q = _grid(v, m2)
+        v = _minus(v, q)
+        a2 += q
+        q = _grid(v, m3)
+        v = _minus(v, q)
+        a3 += q
+        x[i] = v
+        rest += abs(v)
+    return a1, a2, a3, rest
+
+
+@njit(**PLAIN)
+def _drain(x, digits, shift):
+    """Add every value of x (overwritten) times 2**-shift to the digits."""
+    bits = x.view(np.int64)
+    rest = 1.0
+    while rest != 0.0:
+        largest = np.int64(0)
+        for i in range(bits.size):
+            largest = max(largest, bits[i] & ABSOLUTE)
+        if largest == 0:
+            return
+        grid = max((largest >> 52) - 1022, LEAST + 3 * WIDTH) - WIDTH
+        k = grid + 52 - LEAST
+        a1, a2, a3, rest = _cut(x, 1.5 * POWER[k], 1.5 * POWER[k - WIDTH], 1.5 * POWER[k - 2 * WIDTH])
+        _deposit(digits, a1, grid, shift)
+        _deposit(digits, a2, grid - WIDTH, shift)
+        _deposit(digits, a3, grid - 2 * WIDTH, shift)
+
+
+@njit(**SUMS)
+def _cut_usual(x, m1, s1, s2, t1, t2):
+    """A slice of x, two of its rounded square, two of the square's rounding error, and what each leaves: the sums."""
+    a1 = a2 = b1 = b2 = b3 = c1 = c2 = c3 = 0.0
+    for i in range(x.size):
+        v = x[i]
+        q = _grid(v, m1)
+        a1 += q
+        a2 += _minus(v, q)
+        square = v * v
+        q = _grid(square, s1)
+        r = _minus(square, q)
+        b1 += q
+        q = _grid(r, s2)
+        b2 += q
+        b3 += _minus(r, q)
+        tail = _tail(v, v, square)
+        q = _grid(tail, t1)
+        r = _minus(tail, q)
+        c1 += q
+        q = _grid(r, t2)
+        c2 += q
+        c3 += _minus(r, q)
+    return a1, a2, b1, b2, b3, c1, c2, c3
+
+
+@njit(**PLAIN)
+def _add_usual(x, largest, digits):
+    """Add a block of values within the window and SPAN binary orders, and their squares."""
+    g = (largest >> 52) - 1022 - WIDTH
+    s = 2 * (g + WIDTH) - WIDTH
+    t = s - 53
+    k = 52 - LEAST
+    a1, a2, b1, b2, b3, c1, c2, c3 = _cut_usual(
+        x,
+        1.5 * POWER[g + k],
+        1.5 * POWER[s + k],
+        1.5 * POWER[s - WIDTH + k],
+        1.5 * POWER[t + k],
+        1.5 * POWER[t - WIDTH + k],
+    )
+    first, second = digits[0], digits[1]
+    _deposit(first, a1, g, 0)
+    _deposit(first, a2, g - WIDTH, 0)
+    _deposit(second, b1, s, 0)
+    _deposit(second, b2, s - WIDTH, 0)
+    _deposit(second, b3, s - 2 * WIDTH, 0)
+    _deposit(second, c1, t, 0)
+    _deposit(second, c2, t - WIDTH, 0)
+    _deposit(second, c3, t - 2 * WIDTH, 0)
+
+
+@njit(**PLAIN)
+def _inside(x, k, out):
+    """Copy the values that 2**(k * STEP) scales into the window, scaled; zero for the others; whether there are any."""
+    bits = x.view(np.int64)
+    low = WINDOW_LOW - ((k * STEP) << 52) if k < 2 else np.int64(1)
+    high = WINDOW_HIGH - ((k * STEP) << 52) if k > -2 else INFINITE
+    scale = POWER[k * STEP - LEAST]
+    found = np.int64(0)
+    for i in range(bits.size):
+        magnitude = bits[i] & ABSOLUTE
+        kept = low <= magnitude < high
+        found += kept
+        out[i] = x[i] * scale if kept else 0.0
+    return found > 0
+
+
+@njit(**PLAIN)
+def _add_any(x, digits, scratch):
+    """Add a block of any finite values and their squares."""
+    part, work = scratch[0][: x.size], scratch[1][: x.size]
+    for k in range(-2, 3):
+        if not _inside(x, k, part):
+            continue
+        for term in range(3):
+            for i in range(x.size):
+                v = part[i]
+                work[i] = v if term == 0 else v * v if term == 1 else _tail(v, v, v * v)
+            _drain(work, digits[min(term, 1)], k * STEP if term == 0 else 2 * k * STEP)
+
+
+@njit(**PLAIN)
+def _add_products(w, x, digits, work, shift, square_shift):
+    """Add the products w * x to the second and w * x * x to the third sum, without rounding."""
+    for term in range(6):
+        for i in range(w.size):
+            p = w[i] * x[i]
+            if term == 1 or term >= 4:
+                p = _tail(w[i], x[i], p)
+            if term >= 2:
+                square = p * x[i]
+                p = _tail(p, x[i], square) if term & 1 else square
+            work[i] = p
+        _drain(work, digits[1 if term < 2 else 2], shift if term < 2 else square_shift)
+
+
+@njit(**PLAIN)
+def _add_weighted(x, w, digits, scratch):
+    """Add a block of any finite weights w, w * x and w * x * x."""
+    n = x.size
+    xs, ws, work = scratch[0][:n], scratch[1][:n], scratch[2][:n]
+    for kw in range(-2, 3):
+        if not _inside(w, kw, ws):
+            continue
+        work[:] = ws
+        _drain(work, digits[0], kw * STEP)
+        for k in range(-2, 3):
+            if _inside(x, k, xs):
+                _add_products(ws, xs, digits, work, (kw + k) * STEP, (kw + 2 * k) * STEP)
+
+
+@njit(**PLAIN)
+def _finite(x, w, counts, values, weights):
+    """Count NaN and the infinities of a block and copy the finite values (and their weights) together; how many."""
+    n = 0
+    for i in range(x.size):
+        v = x[i]
+        if v - v == 0.0:
+            values[n] = v
+            if w.size:
+                weights[n] = w[i]
+            n += 1
+        else:
+            counts[1 if v != v else 2 if v > 0.0 else 3] += 1
+    return n
+
+
+@njit(cache=True, **PLAIN)
+def add(x, digits, counts, extremes):
+    """Add values to the digits (sum, sum of squares), counts (finite, NaN, inf, -inf) and extremes."""
+    scratch = np.empty((3, BLOCK))
+    for start in range(0, x.size, BLOCK):
+        block = x[start : start + BLOCK]
+        largest, least, bottom, top = _scan(block.view(np.int64))
+        if largest >= INFINITE:
+            block = scratch[2][: _finite(block, block[:0], counts, scratch[2], scratch[2])]
+            largest, least, bottom, top = _scan(block.view(np.int64))
+        counts[0] += block.size
+        extremes[0] = min(extremes[0], bottom)
+        extremes[1] = max(extremes[1], top)
+        if largest < WINDOW_HIGH and least >= WINDOW_LOW and (largest >> 52) - (least >> 52) < SPAN:
+            _add_usual(block, largest, digits)
+        elif largest > 0:
+            _add_any(block, digits, scratch)
+    _carry(digits)
+
+
+@njit(cache=True, **PLAIN)
+def add_weighted(x, w, digits, counts, extremes):
+    """Add weighted values to the digits (sum of w, of w * x, of w * x * x), counts and extremes."""
+    scratch = np.empty((5, BLOCK))
+    for start in range(0, x.size, BLOCK):
+        n = _finite(x[start : start + BLOCK], w[start : start + BLOCK], counts, scratch[3], scratch[4])
+        block, weight = scratch[3][:n], scratch[4][:n]
+        _, _, bottom, top = _scan(block.view(np.int64))
+        counts[0] += n
+        extremes[0] = min(extremes[0], bottom)
+        extremes[1] = max(extremes[1], top)
+        _add_weighted(block, weight, digits, scratch)
+    _carry(digits)
+
+
+@njit(cache=True, error_model="numpy", nogil=True, fastmath={"reassoc", "nsz"})
+def widen(x, out):
+    """Copy float32 or float64 values into doubles; True if all are finite."""
+    rest = x.dtype.type(0.0)
+    for i in range(x.size):
+        v = x[i]
+        out[i] = v
+        rest += _minus(v, v)
+    return rest == 0

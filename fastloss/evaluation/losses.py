@@ -1,0 +1,124 @@
+"""Which losses to evaluate, as asked for by name, by `name:parameter=value` or as Loss objects."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .columns import InputError
+
+__all__ = ["Evaluated", "named"]
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A loss under the label that the report gives it."""
+
+    label: str
+    loss: Any
+    ignore_index: int | None = None
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether the prediction is a row of scores."""
+        return bool(self.loss.record.family == "rows")
+
+    def takes_labels(self, target: Any) -> bool:
+        """Whether this target holds the numbers of classes."""
+        return self.by_rows and target is not None and target.ndim == 1 and self.loss.record.loop != "ensemble"
+
+    def prediction(self, preds: Sequence[Any]) -> Any:
+        """The prediction as the loss takes it, or a sentence about what is wrong."""
+        names = self.loss.record.predictions
+        name = self.loss.name
+        if len(names) > 1:
+            if len(preds) != len(names):
+                raise InputError(
+                    f"{name} takes {len(names)} predictions ({', '.join(names)}), so --pred that many times; {len(preds)} given"
+                )
+            return tuple(preds)
+        if len(preds) > 1 and not self.by_rows:
+            raise InputError(f"{name} takes one prediction; {len(preds)} given")
+        pred = preds[0]
+        if len(preds) > 1:
+            pred = np.concatenate([p if p.ndim == 2 else p[:, None] for p in preds], axis=1)
+        if self.by_rows and pred.ndim == 1:
+            raise InputError(f"{name} takes a row of scores; one number a row given (a list column, or --pred 'logit_*')")
+        return pred
+
+    def call(self, pred: Any, target: Any) -> Any:
+        """The loss of each row, in float64."""
+        values = self.loss(pred, target, reduction="none", **({"ignore_index": None} if self.takes_labels(target) else {}))
+        if values.ndim > 1:
+            values = values.reshape(len(values), -1).mean(axis=1)
+        return np.ascontiguousarray(values, np.float64)
+
+
+def named(losses: Any) -> list[Evaluated]:
+    """The losses to evaluate, each under a label of its own."""
+    if isinstance(losses, str) or not isinstance(losses, Sequence):
+        losses = [losses]
+    if not losses:
+        raise InputError("no losses to evaluate; name at least one")
+    found = [_parsed(x) if isinstance(x, str) else _given(x) for x in losses]
+    labels = [e.label for e in found]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise InputError(f"{label} is asked for twice")
+    return found
+
+
+def _given(loss: Any) -> Evaluated:
+    record = getattr(loss, "record", None)
+    if record is None:
+        raise TypeError(f"a loss is given as {type(loss).__name__}; expected a name such as 'huber:delta=2' or a Loss")
+    changed = {k: v for k, v in loss.defaults.items() if v != record.defaults[k]}
+    label = record.name + (":" + ",".join(f"{k}={_shown(v)}" for k, v in changed.items()) if changed else "")
+    return Evaluated(label, loss, IGNORED)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "/".join(map(_shown, value))
+    return f"{value:.15g}"
+
+
+def _parsed(text: str) -> Evaluated:
+    """`name`, or `name:parameter=value,parameter=value`."""
+    import fastloss
+
+    name, _, rest = text.strip().partition(":")
+    loss = fastloss.LOSSES[name.strip()]
+    ignore: int | None = IGNORED
+    parameters: dict[str, Any] = {}
+    for part in filter(None, (p.strip() for p in rest.split(","))):
+        key, equals, value = (p.strip() for p in part.partition("="))
+        if not equals or not key or not value:
+            raise InputError(f"{text!r}: expected parameter=value after the colon, got {part!r}")
+        if key in parameters:
+            raise InputError(f"{text!r}: {key} is given twice")
+        parameters[key] = _value(value, text)
+    if loss.record.family == "rows" and "ignore_index" in parameters:
+        ignore = parameters.pop("ignore_index")
+        if ignore is not None and not isinstance(ignore, int):
+            raise InputError(f"{text!r}: ignore_index is {ignore!r}; expected a whole number or none")
+    return Evaluated(re.sub(r"\s+", "", text), loss.bind(**parameters) if parameters else loss, ignore)
+
+
+def _value(text: str, whole: str) -> Any:
+    """A number, true, false, none, or levels joined by slashes."""
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    if "/" in text:
+        return tuple(_value(t, whole) for t in text.split("/"))
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    raise InputError(f"{whole!r}: {text!r} is not a number, true, false or none")

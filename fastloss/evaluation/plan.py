@@ -1,0 +1,245 @@
+"""What is done with each batch: convert to doubles, sort out invalid rows, evaluate every loss, add up."""
+
+import re
+import threading
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .accumulate import Partial
+from .columns import InputError
+from .losses import Evaluated
+from .sources import Batch
+
+__all__ = ["Plan", "Result"]
+
+ELEMENTS = 1 << 15
+"""Predictions evaluated at a time: doubles of everything fit the second-level cache, and the kernels stay serial."""
+
+
+@dataclass
+class Result:
+    """What one batch contributes."""
+
+    source: str
+    start: int
+    rows: int
+    partials: list[Partial]
+    null_rows: int = 0
+    non_finite_rows: int = 0
+    worst: list[list[tuple[float, int]]] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class _Rows:
+    """Some rows of a batch as doubles; `index` holds their positions in the batch where some were left out."""
+
+    preds: list[Any]
+    target: Any
+    weight: Any
+    index: Any
+
+
+class Plan:
+    """The losses and options of one evaluation; `process` may run in several threads."""
+
+    def __init__(
+        self, losses: list[Evaluated], weighted: bool, on_invalid: str, worst: int, keep_values: bool
+    ) -> None:
+        self.losses = losses
+        self.weighted = weighted
+        self.on_invalid = on_invalid
+        self.worst = worst
+        self.keep_values = keep_values
+        self.floors = [-np.inf] * len(losses)
+        self._buffers = threading.local()
+
+    def process(self, batch: Batch) -> Result:
+        """Evaluate all losses on a batch."""
+        result = Result(batch.source, batch.start, batch.rows, [Partial(self.weighted) for _ in self.losses])
+        result.worst = [[] for _ in self.losses]
+        if self.keep_values:
+            result.values = [np.full(batch.rows, np.nan) for _ in self.losses]
+        columns = [batch.numbers(g) for g in range(len(batch.groups))]
+        width = max((sum(v.shape[1] if v.ndim == 2 else 1 for v, _ in c) for c in columns), default=1)
+        step = max(1, ELEMENTS // max(1, width))
+        for start in range(0, batch.rows, step):
+            rows = self._rows(batch, columns, start, min(batch.rows, start + step), result)
+            for k in range(len(self.losses)):
+                self._evaluate(batch, rows, start, k, result)
+        return result
+
+    def _rows(self, batch: Batch, columns: list[Any], start: int, stop: int, result: Result) -> _Rows:
+        """Convert rows start to stop; count the invalid ones and deal with them as asked."""
+        null = _nulls(columns, start, stop)
+        arrays, finite = [], True
+        for g, group in enumerate(columns):
+            array, good = self._doubles(g, group, start, stop) if group else (None, True)
+            arrays.append(array)
+            finite &= good
+        *preds, target, weight = arrays
+        rows = _Rows(preds, target, weight, np.arange(start, stop) if null is not None or not finite else None)
+        if rows.index is not None:
+            bad = np.zeros(stop - start, bool) if null is None else null
+            off = np.zeros(stop - start, bool)
+            for a in arrays:
+                if a is not None:
+                    off |= ~np.isfinite(a) if a.ndim == 1 else ~np.isfinite(a).all(axis=1)
+            off &= ~bad
+            result.null_rows += int(bad.sum())
+            result.non_finite_rows += int(off.sum())
+            rows = self._without_invalid(batch, rows, columns, bad, off)
+        if rows.weight is not None and rows.weight.size and rows.weight.min() < 0:
+            i = int(np.argmax(rows.weight < 0))
+            self._fail(batch, _at(start, rows.index, i), f"the weight is {rows.weight[i]:g}; expected 0 or more")
+        return rows
+
+    def _doubles(self, group: int, parts: list[Any], start: int, stop: int) -> tuple[Any, bool]:
+        """Rows of one group of columns as float64, and whether all are finite."""
+        arrays = [values[start:stop] for values, _ in parts]
+        width = sum(a.shape[1] if a.ndim == 2 else 1 for a in arrays)
+        shape = (stop - start,) if len(arrays) == 1 and arrays[0].ndim == 1 else (stop - start, width)
+        out = self._buffer(group, shape)
+        if len(arrays) == 1:
+            return out, _widened(arrays[0], out)
+        at = 0
+        for a in arrays:
+            part = a if a.ndim == 2 else a[:, None]
+            out[:, at : at + part.shape[1]] = part
+            at += part.shape[1]
+        return out, bool(np.isfinite(out).all())
+
+    def _buffer(self, group: int, shape: tuple[int, ...]) -> Any:
+        """Memory of this thread's own; fresh memory for every few rows would cost more than the conversion."""
+        size = int(np.prod(shape))
+        kept = self._buffers.__dict__.get(group)
+        if kept is None or kept.size < size:
+            kept = np.empty(size)
+            self._buffers.__dict__[group] = kept
+        return kept[:size].reshape(shape)
+
+    def _without_invalid(self, batch: Batch, rows: _Rows, columns: list[Any], null: Any, off: Any) -> _Rows:
+        if self.on_invalid == "fail":
+            i = int(np.argmax(null | off))
+            row = int(rows.index[i])
+            self._fail(batch, row, _complaint(batch, columns, row))
+        drop = null | off if self.on_invalid == "skip" else null
+        if rows.weight is not None:
+            # A weight that is no number can weigh nothing, whatever is to be propagated.
+            drop = drop | ~np.isfinite(rows.weight)
+        keep = ~drop
+        kept = [None if a is None else a[keep] for a in (*rows.preds, rows.target, rows.weight)]
+        return _Rows(kept[:-2], kept[-2], kept[-1], rows.index[keep])
+
+    def _evaluate(self, batch: Batch, rows: _Rows, first: int, k: int, result: Result) -> None:
+        """Add one loss of some rows to the result."""
+        loss, partial = self.losses[k], result.partials[k]
+        preds, target, weight, index = rows.preds, rows.target, rows.weight, rows.index
+        if loss.takes_labels(target):
+            target = self._labels(batch, target, first, index)
+            if loss.ignore_index is not None and (drop := target == loss.ignore_index).any():
+                keep = ~drop
+                partial.ignored += int(drop.sum())
+                index = (np.arange(first, first + len(keep)) if index is None else index)[keep]
+                preds, target = [p[keep] for p in preds], target[keep]
+                weight = None if weight is None else weight[keep]
+        if not len(preds[0]):
+            return
+        pred = loss.prediction(preds)
+        try:
+            values = loss.call(pred, target)
+        except (ValueError, TypeError) as error:
+            self._explain(batch, loss, pred, target, first, index, error)
+        if values.shape != preds[0].shape[:1]:
+            raise InputError(f"{loss.label} gives {values.shape} values for {len(preds[0])} rows")
+        partial.add(values, weight)
+        if self.on_invalid == "fail" and partial.counts[1:].any():
+            i = int(np.argmax(~np.isfinite(values)))
+            self._fail(batch, _at(first, index, i), f"{loss.label} is {values[i]:g} here, of finite inputs")
+        if self.keep_values:
+            result.values[k][slice(first, first + len(values)) if index is None else index] = values
+        if self.worst:
+            self._keep_worst(values, first, index, k, result)
+
+    def _labels(self, batch: Batch, target: Any, first: int, index: Any) -> Any:
+        labels = target.astype(np.int64)
+        if not np.array_equal(labels, target):
+            i = int(np.argmax(labels != target))
+            self._fail(batch, _at(first, index, i), f"the label is {target[i]:g}; expected a whole number")
+        return labels
+
+    def _keep_worst(self, values: Any, first: int, index: Any, k: int, result: Result) -> None:
+        """Collect the candidates among the largest losses: a batch's own largest, at or above what others had."""
+        found = np.flatnonzero(values >= self.floors[k])
+        if found.size > self.worst:
+            # A stable sort keeps the earlier of equal rows.
+            found = found[np.argsort(-values[found], kind="stable")[: self.worst]]
+        kept = result.worst[k] + [(float(values[i]), _at(first, index, int(i))) for i in found]
+        result.worst[k] = sorted(kept, key=lambda v: (-v[0], v[1]))[: self.worst]
+
+    def _explain(
+        self, batch: Batch, loss: Evaluated, pred: Any, target: Any, first: int, index: Any, error: Exception
+    ) -> NoReturn:
+        """Find the row that a loss refused and say so; an error that no single row causes is passed on."""
+        low, high = 0, len(pred[0]) if isinstance(pred, tuple) else len(pred)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if _refused(loss, pred, target, low, middle) is None:
+                low = middle
+            else:
+                high = middle
+        text = _refused(loss, pred, target, low, high)
+        if text is None or high - low != 1:
+            raise InputError(str(error)) from None
+        self._fail(batch, _at(first, index, low), re.sub(r"\[[\d, ()]+\] is", " is", text))
+
+    def _fail(self, batch: Batch, row: int, text: str) -> NoReturn:
+        raise InputError(f"{batch.source + ', ' if batch.source else ''}row {batch.start + row}: {text}")
+
+
+def _widened(a: Any, out: Any) -> bool:
+    """Copy numbers into doubles; whether all are finite."""
+    if a.dtype.kind == "f" and a.dtype.itemsize in (4, 8) and a.dtype.isnative and a.flags.c_contiguous:
+        from . import exact
+
+        return bool(exact.widen(a.reshape(-1), out.reshape(-1)))
+    np.copyto(out, a)
+    return a.dtype.kind != "f" or bool(np.isfinite(out).all())
+
+
+def _at(first: int, index: Any, i: int) -> int:
+    return first + i if index is None else int(index[i])
+
+
+def _refused(loss: Evaluated, pred: Any, target: Any, low: int, high: int) -> str | None:
+    """What the loss says against these rows; None if it takes them."""
+    part = tuple(p[low:high] for p in pred) if isinstance(pred, tuple) else pred[low:high]
+    try:
+        loss.call(part, None if target is None else target[low:high])
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return None
+
+
+def _nulls(columns: list[Any], start: int, stop: int) -> Any:
+    """The rows with a null in any column, or None if there are none."""
+    null = None
+    for group in columns:
+        for _, mask in group:
+            if mask is not None and not mask[start:stop].all():
+                null = ~mask[start:stop] if null is None else null | ~mask[start:stop]
+    return null
+
+
+def _complaint(batch: Batch, columns: list[Any], row: int) -> str:
+    """What is wrong with an invalid row, by the name of the column."""
+    for names, group in zip(batch.groups, columns, strict=True):
+        for (name, _), (values, mask) in zip(names, group, strict=True):
+            if mask is not None and not mask[row]:
+                return f"{name} is null; --on-invalid skip leaves such rows out"
+            if not np.isfinite(values[row]).all():
+                value = np.atleast_1d(values[row])
+                return f"{name} is {value[~np.isfinite(value)][0]:g}; --on-invalid skip leaves such rows out"
+    return "a value is not finite"

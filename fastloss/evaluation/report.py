@@ -1,0 +1,214 @@
+"""What an evaluation found: statistics by loss, exact enough to be merged in any order, as a table and as JSON."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from .accumulate import Moments, Statistics
+from .columns import InputError, natural
+
+__all__ = ["Report", "WorstRow"]
+
+FORMAT = 1
+COLUMNS = ("loss", "mean", "std", "min", "max", "count", "non-finite", "weight sum")
+
+
+class WorstRow(NamedTuple):
+    """A row of large loss: the file it is in ("" for arrays and tables), its number there (from 0), its loss."""
+
+    file: str
+    row: int
+    loss: float
+
+
+class Report(Mapping[str, Statistics]):
+    """The statistics of each loss, by its label; read-only.
+
+    Attributes
+    ----------
+    rows : int
+        Rows read.
+    null_rows, non_finite_rows : int
+        Rows with a null, or else a NaN or infinity, among prediction, target and weight.
+    on_invalid : str
+        What was done with them: "fail", "skip" or "propagate".
+    worst : mapping of str to list of WorstRow
+        The rows of largest loss, by label of the loss.
+
+    Examples
+    --------
+    >>> import numpy as np, fastloss as fl
+    >>> report = fl.evaluate((np.array([0.5, 2.0]), np.array([0.0, 2.0])), losses=["mse", "mae"])
+    >>> report["mse"].mean, report["mae"].max
+    (0.125, 0.5)
+    """
+
+    def __init__(
+        self,
+        moments: Mapping[str, Moments],
+        *,
+        rows: int,
+        null_rows: int,
+        non_finite_rows: int,
+        on_invalid: str,
+        worst: Mapping[str, list[WorstRow]] | None = None,
+        worst_k: int = 0,
+    ) -> None:
+        self._moments = dict(moments)
+        self.rows = rows
+        self.null_rows = null_rows
+        self.non_finite_rows = non_finite_rows
+        self.on_invalid = on_invalid
+        self.worst = {k: list(v) for k, v in (worst or {}).items()}
+        self._worst_k = worst_k
+        propagate = on_invalid == "propagate"
+        self._statistics = {k: m.statistics(propagate) for k, m in self._moments.items()}
+
+    def __getitem__(self, label: str) -> Statistics:
+        return self._statistics[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._statistics)
+
+    def __len__(self) -> int:
+        return len(self._statistics)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Report) and self._state() == other._state()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def weighted(self) -> bool:
+        """Whether rows were weighted."""
+        return any(s.weight_sum is not None for s in self.values())
+
+    def merge(self, *others: "Report") -> "Report":
+        """Combine with reports of other rows on the same losses: the same bits in any order and for any split.
+
+        Examples
+        --------
+        >>> import numpy as np, fastloss as fl
+        >>> z, t = np.linspace(-3, 3, 10), np.arange(10) % 2
+        >>> a, b = (fl.evaluate((z[i::2], t[i::2]), losses="bce_with_logits") for i in (0, 1))
+        >>> b.merge(a) == fl.evaluate((z, t), losses="bce_with_logits")
+        True
+        """
+        merged = self
+        for other in others:
+            merged = merged._merged(other)
+        return merged
+
+    def _merged(self, other: "Report") -> "Report":
+        if set(self) != set(other):
+            raise InputError(f"cannot merge reports of different losses: {', '.join(self)} and {', '.join(other)}")
+        if self.on_invalid != other.on_invalid:
+            raise InputError(f"cannot merge reports with on_invalid {self.on_invalid!r} and {other.on_invalid!r}")
+        k = min(self._worst_k, other._worst_k)
+        worst = {n: ranked(self.worst.get(n, []) + other.worst.get(n, []), k) for n in self} if k else None
+        return Report(
+            {n: m.merge(other._moments[n]) for n, m in self._moments.items()},
+            rows=self.rows + other.rows,
+            null_rows=self.null_rows + other.null_rows,
+            non_finite_rows=self.non_finite_rows + other.non_finite_rows,
+            on_invalid=self.on_invalid,
+            worst=worst,
+            worst_k=k,
+        )
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "format": FORMAT,
+            "on_invalid": self.on_invalid,
+            "rows": self.rows,
+            "null_rows": self.null_rows,
+            "non_finite_rows": self.non_finite_rows,
+            "losses": {n: {**_plain(s), "exact": self._moments[n].to_dict()} for n, s in self.items()},
+        }
+        if self._worst_k:
+            state["worst_k"] = self._worst_k
+            # JSON has no infinity; a string tells it from a number.
+            state["worst"] = {n: [[w.file, w.row, _finite(w.loss)] for w in rows] for n, rows in self.worst.items()}
+        return state
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON would hold it."""
+        return self._state()
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """The report as JSON: rounded figures to read, and the exact state that `from_json` and `merge` need.
+
+        A figure that is not finite is null.
+        """
+        return json.dumps(self._state(), indent=indent, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Report":
+        """The report that `to_json` wrote."""
+        try:
+            state = json.loads(text)
+            if state["format"] != FORMAT:
+                raise InputError(f"the report has format {state['format']!r}; this version reads {FORMAT}")
+            return cls(
+                {n: Moments.from_dict(s["exact"]) for n, s in state["losses"].items()},
+                rows=state["rows"],
+                null_rows=state["null_rows"],
+                non_finite_rows=state["non_finite_rows"],
+                on_invalid=state["on_invalid"],
+                worst={n: [WorstRow(f, r, float(v)) for f, r, v in rows] for n, rows in state.get("worst", {}).items()},
+                worst_k=state.get("worst_k", 0),
+            )
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise InputError(f"not a report of fastloss: {error}") from None
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Headings and one row of text for each loss."""
+        shown = len(COLUMNS) if self.weighted else len(COLUMNS) - 1
+        body = [
+            (n, *map(figure, (s.mean, s.std, s.min, s.max)), f"{s.count:,}", f"{s.non_finite:,}", figure(s.weight_sum))
+            for n, s in self.items()
+        ]
+        return [row[:shown] for row in (COLUMNS, *body)]
+
+    def notes(self) -> list[str]:
+        """Sentences about rows that were left out, ignored or propagated."""
+        done = {"skip": "left out", "propagate": "propagated", "fail": ""}[self.on_invalid]
+        found = [(self.null_rows, "with a null"), (self.non_finite_rows, "with a NaN or infinity")]
+        notes = [f"{n:,} of {self.rows:,} rows {what}: {done}" for n, what in found if n]
+        notes += [f"{n}: {s.ignored:,} rows ignored by their label" for n, s in self.items() if s.ignored]
+        return notes
+
+    def __repr__(self) -> str:
+        rows = self.table()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
+            for r in rows
+        ]
+        lines.insert(1, "  ".join("-" * w for w in widths))
+        return "\n".join([*lines, *self.notes()])
+
+
+def ranked(rows: list[WorstRow], k: int) -> list[WorstRow]:
+    """The k rows of largest loss; of equal ones, the first."""
+    return sorted(rows, key=lambda w: (-w.loss, natural(w.file), w.row))[:k]
+
+
+def figure(value: float | None) -> str:
+    """A number to read: seven digits."""
+    if value is None:
+        return "-"
+    return "0" if value == 0 else f"{value:.7g}"
+
+
+def _finite(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def _plain(s: Statistics) -> dict[str, Any]:
+    figures: dict[str, float | None] = {k: getattr(s, k) for k in ("mean", "std", "min", "max", "weight_sum")}
+    plain: dict[str, Any] = {k: v if v is None or math.isfinite(v) else None for k, v in figures.items()}
+    if s.weight_sum is None:
+        del plain["weight_sum"]
+    return {**plain, "count": s.count, "non_finite": s.non_finite, "ignored": s.ignored}

@@ -1,0 +1,204 @@
+"""What a loss is, as data: its formula, domains, parameters and properties, gathered by a registering decorator."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+__all__ = [
+    "NONNEGATIVE",
+    "POSITIVE",
+    "REAL",
+    "SIGNS",
+    "UNIT",
+    "Domain",
+    "Formula",
+    "Interval",
+    "OneOf",
+    "Parameter",
+    "Signs",
+    "elementwise",
+    "registered",
+    "rows",
+]
+
+
+class Interval(NamedTuple):
+    """An interval of the real line; NaN is never outside, so that it comes through."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def outside(self, x: Any) -> Any:
+        """True where x (scalar or array) lies outside."""
+        below = x <= self.low if self.low_open else x < self.low
+        above = x >= self.high if self.high_open else x > self.high
+        return below | above
+
+    def __str__(self) -> str:
+        left = "(" if self.low_open or math.isinf(self.low) else "["
+        right = ")" if self.high_open or math.isinf(self.high) else "]"
+        return f"{left}{self.low:g}, {self.high:g}{right}"
+
+
+class Signs(NamedTuple):
+    """The two labels -1 and +1."""
+
+    def outside(self, x: Any) -> Any:
+        """True where x (scalar or array) is neither -1 nor +1."""
+        return (abs(x) != 1.0) & (x == x)
+
+    def __str__(self) -> str:
+        return "{-1, +1}"
+
+
+class OneOf(NamedTuple):
+    """A few numbers."""
+
+    values: tuple[float, ...]
+
+    def outside(self, x: Any) -> Any:
+        """True where x is none of them."""
+        return x not in self.values
+
+    def __str__(self) -> str:
+        return "{" + ", ".join(f"{v:g}" for v in self.values) + "}"
+
+
+REAL = Interval()
+SIGNS = Signs()
+POSITIVE = Interval(0.0, low_open=True)
+NONNEGATIVE = Interval(0.0)
+UNIT = Interval(0.0, 1.0)
+Domain = Interval | Signs
+
+
+class Parameter(NamedTuple):
+    """One run-time number of a formula: what it means, what it may be."""
+
+    doc: str
+    allowed: Interval | OneOf = REAL
+    none: float | None = None
+    """The number that stands for None, where None is allowed."""
+    flag: bool = False
+    """True for a switch: shown and given as a bool."""
+    vector: bool = False
+    """True where a vector gives one level per column of the prediction."""
+
+
+class Formula(NamedTuple):
+    """One loss, as written: everything else is derived from this record."""
+
+    name: str
+    family: str
+    function: Callable[..., Any]
+    predictions: tuple[str, ...]
+    target: str | None
+    defaults: dict[str, float]
+    parameters: dict[str, Parameter]
+    prediction_domains: tuple[Domain, ...]
+    target_domain: Domain
+    link: str
+    surrogate: str | None
+    second: bool
+    convex: bool
+    differentiable: bool
+    bounded: bool
+    robust: bool
+    lipschitz: float | None
+    minimum_at_target: bool
+    reduction: str
+    paper: str
+    math: str
+    loop: str
+    """The loop that feeds the scalar formula."""
+    loop_parameters: tuple[str, ...]
+    """Parameters that the loop uses itself; the others go to the formula."""
+
+    @property
+    def summary(self) -> str:
+        """The first line of the formula's docstring."""
+        return (self.function.__doc__ or "").strip().split("\n", 1)[0]
+
+
+registered: dict[str, Formula] = {}
+
+
+def _register(function: Callable[..., Any], family: str, loop: str, fields: dict[str, Any]) -> Callable[..., Any]:
+    name = function.__name__
+    code = function.__code__
+    names = code.co_varnames[: code.co_argcount]
+    values = function.__defaults__ or ()
+    data, optional = names[: len(names) - len(values)], names[len(names) - len(values) :]
+    given = {**FIELDS, **fields}
+    unknown = set(given) - set(FIELDS)
+    if unknown:
+        raise TypeError(f"{name}: unknown fields {sorted(unknown)}")
+    if set(given["parameters"]) != set(optional):
+        raise TypeError(f"{name}: parameters {sorted(given['parameters'])} do not match {sorted(optional)}")
+    predictions = tuple(n for n in data if n != "t") if family == "elementwise" else ("z",)
+    domain = given.pop("prediction")
+    extra: dict[str, tuple[float, Parameter]] = {k: LOOP_PARAMETERS[k] for k in given.pop("loop_parameters")}
+    registered[name] = Formula(
+        name=name,
+        family=family,
+        function=function,
+        predictions=predictions,
+        target="t" if "t" in data or family == "rows" else None,
+        defaults={**dict(zip(optional, values, strict=True)), **{k: v for k, (v, _) in extra.items()}},
+        parameters={**{k: given["parameters"][k] for k in optional}, **{k: p for k, (_, p) in extra.items()}},
+        prediction_domains=domain if type(domain) is tuple else (domain,) * len(predictions),
+        target_domain=given.pop("target"),
+        loop=loop,
+        loop_parameters=tuple(extra),
+        **{k: v for k, v in given.items() if k != "parameters"},
+    )
+    return function
+
+
+FIELDS: dict[str, Any] = {
+    "prediction": REAL,
+    "target": REAL,
+    "parameters": {},
+    "loop_parameters": (),
+    "link": "identity",
+    "surrogate": None,
+    "second": True,
+    "convex": False,
+    "differentiable": True,
+    "bounded": False,
+    "robust": False,
+    "lipschitz": None,
+    "minimum_at_target": False,
+    "reduction": "mean",
+    "paper": "",
+    "math": "",
+}
+"""What a decorator may say of a loss, and what holds where it says nothing."""
+
+LOOP_PARAMETERS = {
+    "label_smoothing": (0.0, Parameter("share of the target spread evenly over the classes", UNIT)),
+    "temperature": (1.0, Parameter("divides the logits", POSITIVE)),
+    "logit_scale": (1.0, Parameter("multiplies the logits", POSITIVE)),
+    "z_loss": (0.0, Parameter("factor of the squared log-sum-exp, added to the loss", NONNEGATIVE)),
+}
+"""Defaults and meaning of what row loops do around the formula."""
+
+
+def elementwise(**fields: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register f(prediction..., t, parameter=default...) -> (value, first, second[, surrogate]) per element.
+
+    With several predictions the derivatives are tuples, one entry a prediction, in the order of the signature.
+    """
+    return lambda function: _register(function, "elementwise", "elementwise", fields)
+
+
+def rows(loop: str, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a loss of whole rows of K scores; `loop` names what feeds its scalar formula.
+
+    ``softmax``: f(lp, t) of each class's log-probability and target, lp = log softmax(z); an integer label means
+    t = 1 at the label. ``log_probs``: the same with z itself as lp. ``margin``, ``top_margin``: f(u) of
+    u = z_j - z_label, for every other class or for the largest. ``ensemble``: f(x, t, rank, m) of each member.
+    """
+    return lambda function: _register(function, "rows", loop, fields)

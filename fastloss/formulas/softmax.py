@@ -1,0 +1,165 @@
+"""Losses of rows of K classes. lp is a log-probability, t its target (1 at an integer label), u a margin."""
+
+from .record import NONNEGATIVE, POSITIVE, REAL, Interval, OneOf, Parameter, rows
+from .vocabulary import exp, expm1, log, pow, sign, where
+
+SCALES = ("temperature", "logit_scale")
+
+
+@rows(
+    "softmax",
+    math="-sum_j t_j log softmax(z)_j, with t smoothed to (1 - label_smoothing) t + label_smoothing / K",
+    target=NONNEGATIVE,
+    link="softmax",
+    loop_parameters=("label_smoothing", "z_loss", *SCALES),
+    convex=True,
+    paper="Bridle (1990); label smoothing: Szegedy et al. (2016), arXiv:1512.00567",
+)
+def cross_entropy(lp, t):
+    """Softmax cross-entropy of logits against integer labels or class probabilities."""
+    return where(t == 0.0, 0.0, -t * lp), -t, 0.0
+
+
+@rows("log_probs", math="-log p_label", target=NONNEGATIVE, link="log", convex=True, paper="Good (1952)")
+def nll(lp, t):
+    """Negative log-likelihood from log-probabilities; cross_entropy takes logits."""
+    return where(t == 0.0, 0.0, -t * lp), -t, 0.0
+
+
+@rows(
+    "softmax",
+    math="-sum_j t_j (1 - p_j)^gamma log p_j, with p = softmax(z)",
+    target=NONNEGATIVE,
+    link="softmax",
+    parameters={"gamma": Parameter("how strongly easy examples are turned down", NONNEGATIVE)},
+    loop_parameters=SCALES,
+    paper="Lin et al. (2017), arXiv:1708.02002",
+)
+def softmax_focal(lp, t, gamma=2.0):
+    """Focal loss over a softmax; its alpha is the class weight."""
+    p = exp(lp)
+    m = -expm1(lp)
+    power = pow(m, gamma)
+    ratio = where(m > 0.0, lp / m, -1.0)
+    lower = where(m > 0.0, pow(m, gamma - 1.0), where(gamma == 1.0, 1.0, 0.0))
+    value = where(t == 0.0, 0.0, -t * (power * lp))
+    first = -t * (power * (1.0 - gamma * (p * ratio)))
+    return value, first, t * (gamma * lower * (p * (2.0 + lp - (gamma - 1.0) * (p * ratio))))
+
+
+@rows(
+    "softmax",
+    math="-sum_j t_j log p_j + epsilon sum_j t_j (1 - p_j), with p = softmax(z)",
+    target=NONNEGATIVE,
+    link="softmax",
+    parameters={"epsilon": Parameter("weight of the first polynomial term", Interval(-1.0))},
+    loop_parameters=SCALES,
+    paper="Leng et al. (2022), arXiv:2204.12511",
+)
+def poly1_cross_entropy(lp, t, epsilon=1.0):
+    """Cross-entropy with its first polynomial coefficient changed."""
+    p = exp(lp)
+    return where(t == 0.0, 0.0, t * (-epsilon * expm1(lp) - lp)), -t * (1.0 + epsilon * p), -t * (epsilon * p)
+
+
+@rows(
+    "softmax",
+    math="sum_j t_j (1 - p_j^q) / q, with p = softmax(z)",
+    target=NONNEGATIVE,
+    link="softmax",
+    parameters={"q": Parameter("0 is cross-entropy in the limit, 1 the mean absolute error", Interval(0.0, 1.0, True))},
+    loop_parameters=SCALES,
+    bounded=True,
+    robust=True,
+    paper="Zhang and Sabuncu (2018), arXiv:1805.07836",
+)
+def generalized_cross_entropy(lp, t, q=0.7):
+    """Cross-entropy that tolerates noisy labels."""
+    power = exp(q * lp)
+    return -t * (expm1(q * lp) / q), -t * power, -t * (q * power)
+
+
+@rows(
+    "log_probs",
+    math="sum_j t_j (log t_j - lp_j), with lp the predicted log-probabilities",
+    target=NONNEGATIVE,
+    link="log",
+    convex=True,
+    paper="Kullback and Leibler (1951)",
+)
+def kl_div(lp, t):
+    """Kullback-Leibler divergence of the target from predicted log-probabilities, summed over classes."""
+    return where(t == 0.0, 0.0, t * (log(t) - lp)), -t, 0.0
+
+
+@rows(
+    "log_probs",
+    math="beta KL(t || m) + (1 - beta) KL(p || m), with m = beta t + (1 - beta) p and p = exp(lp)",
+    target=NONNEGATIVE,
+    link="log",
+    parameters={"beta": Parameter("weight of the target in the mixture", Interval(0.0, 1.0, True, True))},
+    paper="Lin (1991); generalized: Agarwal et al. (2023), arXiv:2306.13649",
+)
+def js_div(lp, t, beta=0.5):
+    """Jensen-Shannon divergence between the target and predicted log-probabilities, summed over classes."""
+    p = exp(lp)
+    rest = 1.0 - beta
+    log_m = log(beta * t + rest * p)
+    gap = where(p > 0.0, lp - log_m, 0.0)
+    value = where(t == 0.0, 0.0, beta * t * (log(t) - log_m)) + rest * (p * gap)
+    share = where(p > 0.0, 1.0 - rest * p / (beta * t + rest * p), 0.0)
+    return value, rest * (p * gap), rest * (p * (gap + share))
+
+
+@rows(
+    "margin",
+    math="sum_{j != y} max(0, margin + z_j - z_y)^p / K",
+    parameters={
+        "p": Parameter("power of each term", OneOf((1.0, 2.0))),
+        "margin": Parameter("distance by which the label must win", REAL),
+    },
+    convex=True,
+    differentiable=False,
+    surrogate="1",
+    paper="Weston and Watkins (1999); the convention of torch",
+)
+def multi_margin(u, p=1.0, margin=1.0):
+    """Multiclass hinge loss over every wrong class."""
+    a = u + margin
+    inside = a > 0.0
+    value = where(inside, where(p == 1.0, a, a * a), 0.0)
+    first = where(inside, where(p == 1.0, 1.0, 2.0 * a), 0.0)
+    return value, first, where(inside, where(p == 1.0, 0.0, 2.0), 0.0), where(inside, p, 0.0)
+
+
+@rows(
+    "top_margin",
+    math="max(0, margin + max_{j != y} z_j - z_y)",
+    parameters={"margin": Parameter("distance by which the label must win", POSITIVE)},
+    convex=True,
+    differentiable=False,
+    surrogate="1",
+    paper="Crammer and Singer (2001)",
+)
+def crammer_singer(u, margin=1.0):
+    """Multiclass hinge loss over the strongest wrong class."""
+    a = u + margin
+    inside = a > 0.0
+    return where(inside, a, 0.0), where(inside, 1.0, 0.0), 0.0, where(inside, 1.0, 0.0)
+
+
+@rows(
+    "ensemble",
+    math="mean_j |x_j - t| - c sum_ij |x_i - x_j| / 2, with c = 1/M^2, or 1/(M (M - 1)) where fair",
+    parameters={"fair": Parameter("unbiased for the distribution that the members are drawn from", flag=True)},
+    convex=False,
+    differentiable=False,
+    surrogate="1 / M",
+    paper="Gneiting and Raftery (2007); fair: Ferro (2014)",
+)
+def crps_ensemble(x, t, rank, m, fair=0.0):
+    """Continuous ranked probability score of an ensemble forecast."""
+    pairs = where(fair > 0.0, where(m > 1.0, m * (m - 1.0), 1.0), m * m)
+    spread = (2.0 * rank - m - 1.0) / pairs
+    r = x - t
+    return abs(r) / m - spread * r, sign(r) / m - spread, 0.0, 1.0 / m

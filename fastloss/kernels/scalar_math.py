@@ -1,0 +1,507 @@
+"""Scalar functions that LLVM vectorises: one vocabulary in float32 and in float64."""
+
+import math
+
+import numpy as np
+from numba import njit
+from numba.core.dispatcher import Dispatcher
+
+__all__ = ["VOCABULARY"]
+
+# Never 'reassoc' here: it would undo the compensated steps. error_model='numpy', because Python's
+# check for division by zero is a branch, and forceinline, because a call stops the vectoriser.
+_jit = njit(fastmath={"contract", "nsz"}, error_model="numpy", forceinline=True)
+
+_UNROLLED = 10  # LLVM fully unrolls loops of about this length; one that stays a loop costs a factor of 20.
+
+
+@_jit
+def _horner(leading, coefficients, x):
+    """Continue Horner's scheme with the next coefficients."""
+    value = leading
+    for coefficient in coefficients:
+        value = value * x + coefficient
+    return value
+
+
+def _polynomial(coefficients):
+    """Build the polynomial with the given coefficients, the highest power first."""
+    split = max(1, len(coefficients) - _UNROLLED)
+    tail = coefficients[split:]
+    if split == 1:
+        leading = coefficients[0]
+        return _jit(lambda x: _horner(leading, tail, x))
+    head = _polynomial(coefficients[:split])
+    return _jit(lambda x: _horner(head(x), tail, x))
+
+
+@_jit
+def _clip(x, low, high):
+    """Limit x to a range; NaN comes through."""
+    x = high if x > high else x
+    return low if x < low else x
+
+
+@_jit
+def where(condition, a, b):
+    """Return a where the condition holds, else b."""
+    return a if condition else b
+
+
+@_jit
+def maximum(a, b):
+    """Return the larger of a and b, NaN if either is NaN."""
+    larger = a if a > b else b
+    return larger if a == a else a
+
+
+@_jit
+def minimum(a, b):
+    """Return the smaller of a and b, NaN if either is NaN."""
+    smaller = a if a < b else b
+    return smaller if a == a else a
+
+
+@_jit
+def sqrt(x):
+    """Return the correctly rounded square root."""
+    return np.sqrt(x)
+
+
+class _Format:
+    """What the functions need to know of a floating-point format, in that format."""
+
+    def __init__(self, real, integer):
+        info = np.finfo(real)
+        self.real, self.integer = real, integer
+        self.digits, self.bias = info.nmant, info.maxexp - 1
+        self.tiny = info.tiny
+        self.shift = integer(self.digits)
+        self.sign_mask = integer(np.iinfo(integer).min)
+        self.magnitude_mask = integer(np.iinfo(integer).max)
+        self.exponent_mask = integer(-(1 << self.digits))
+        # Keeps so few leading bits that a product of two such numbers is exact.
+        self.half_mask = integer(-(1 << (self.digits + 2) // 2))
+
+    def magic(self, offset):
+        """Return what rounds a number to an integer n when added to it, and leaves n + offset in the low bits."""
+        return self.real(1.5 * 2**self.digits + offset)
+
+    def polynomial(self, coefficients):
+        """Build a polynomial in this format."""
+        return _polynomial(tuple(self.real(c) for c in coefficients))
+
+
+def _log1p_by_polynomial(form, coefficients):
+    """Build log1p around zero from the coefficients of (log1p(f) - f + f**2 / 2) / f**3."""
+    half = form.real(0.5)
+    cubic = form.polynomial(coefficients)
+
+    @_jit
+    def log1p_tail(f):
+        return (cubic(f) * f - half) * (f * f) + f
+
+    return log1p_tail
+
+
+def _log1p_by_quotient(form, coefficients):
+    """Build log1p around zero from those of log((1 + s) / (1 - s)) / s - 2 in s**2, without the constant, 0."""
+    half, two = form.real(0.5), form.real(2)
+    even = form.polynomial(coefficients)
+
+    @_jit
+    def log1p_tail(f):
+        s = f / (two + f)
+        square = s * s
+        hump = half * f * f
+        return f - (hump - s * (hump + even(square) * square))
+
+    return log1p_tail
+
+
+def _elementary(form, log1p_tail, log1p_unit, tables):
+    """Build the exponential and logarithmic functions of one precision."""
+    real, integer = form.real, form.integer
+    shift, sign_mask, magnitude_mask = form.shift, form.sign_mask, form.magnitude_mask
+    exponent_mask, exponent_unit = form.exponent_mask, real(2.0**-form.digits)
+    zero, half, one, two = real(0), real(0.5), real(1), real(2)
+    inf, nan, tiny = real(np.inf), real(np.nan), form.tiny
+    int_zero, int_one, one_bits = integer(0), integer(1), integer(form.bias << form.digits)
+
+    log2e, ln2 = real(1 / math.log(2)), real(math.log(2))
+    ln2_high, ln2_low = real(tables["ln2"][0]), real(tables["ln2"][1])
+    exp_low, exp_high = real(tables["exp_range"][0]), real(tables["exp_range"][1])
+    saturated = real(tables["saturated"])
+    exp_magic, expm1_magic = form.magic(2 * form.bias), form.magic(form.bias - 1)
+    exp_series = form.polynomial(tables["exp"])
+    tanh_series = form.polynomial(tables["tanh"])
+    tanh_switch = real(0.55)
+
+    subnormal_scale, subnormal_exponent = real(2.0 ** (form.digits + 1)), real(-(form.digits + 1))
+    log_origin = integer(tables["log_origin"])
+
+    @_jit
+    def with_sign(magnitude, x):
+        """Set the sign bit if x has it: results that are zero or of the sign of x keep the sign of zero."""
+        return integer(real(magnitude).view(integer) | (real(x).view(integer) & sign_mask)).view(real)
+
+    @_jit
+    def scale(y, shifted):
+        """Return y * 2**n from n + magic(2 * bias), in two factors: overflow, underflow and NaN need no selection."""
+        bits = real(shifted).view(integer)
+        first = integer(bits >> int_one)
+        second = integer(bits - first)
+        return y * integer(first << shift).view(real) * integer(second << shift).view(real)
+
+    @_jit
+    def exp_of_sum(x, correction):
+        """Return e**(x + correction) for a small correction."""
+        x = _clip(x, exp_low, exp_high)
+        shifted = x * log2e + exp_magic
+        n = shifted - exp_magic
+        r = (x - n * ln2_high) - n * ln2_low + correction
+        return scale(exp_series(r) * (r * r) + r + one, shifted)
+
+    @_jit
+    def exp(x):
+        """Return e**x."""
+        return exp_of_sum(x, zero)
+
+    @_jit
+    def expm1(x):
+        """Return e**x - 1, accurate near zero."""
+        y = _clip(x, -saturated, exp_high)
+        shifted = y * log2e + expm1_magic
+        n = shifted - expm1_magic
+        r = (y - n * ln2_high) - n * ln2_low
+        change = exp_series(r) * (r * r) + r
+        half_scale = integer(real(shifted).view(integer) << shift).view(real)
+        result = half_scale * change + (half_scale - half)
+        return with_sign(result + result, x)
+
+    @_jit
+    def log_edges(y, x):
+        """Return y, the logarithm of x, with its values where x is not positive and finite."""
+        y = y if x > zero else (-inf if x == zero else nan)
+        return y if x < inf else x
+
+    @_jit
+    def log(x):
+        """Return the natural logarithm."""
+        subnormal = x < tiny
+        scaled = x * subnormal_scale if subnormal else x
+        bits = integer(real(scaled).view(integer) & magnitude_mask)
+        exponent = integer(integer(bits - log_origin) & exponent_mask)
+        k = real(exponent) * exponent_unit + (subnormal_exponent if subnormal else zero)
+        return log_edges(k * ln2 + log1p_tail(integer(bits - exponent).view(real) - one), x)
+
+    @_jit
+    def log1p(x):
+        """Return log(1 + x), accurate near zero."""
+        u = one + x
+        lost = x - (u - one)
+        bits = integer(real(u).view(integer) & magnitude_mask)
+        exponent = integer(integer(bits - log_origin) & exponent_mask)
+        k = real(exponent) * exponent_unit
+        rescale = integer(one_bits - exponent if exponent < one_bits else int_zero).view(real)
+        f = (integer(bits - exponent).view(real) - one) + lost * rescale
+        return with_sign(log_edges(k * ln2 + log1p_tail(f), u), x)
+
+    @_jit
+    def tanh(x):
+        """Return the hyperbolic tangent."""
+        a = abs(x)
+        a = saturated if a > saturated else a
+        square = a * a
+        small = tanh_series(square) * square * a + a
+        large = one - two / (exp(a + a) + one)
+        return with_sign(small if a < tanh_switch else large, x)
+
+    @_jit
+    def softplus(x):
+        """Return log(1 + e**x)."""
+        return (x if x > zero else zero) + log1p_unit(exp(-abs(x)))
+
+    @_jit
+    def sigmoid(x):
+        """Return 1 / (1 + e**-x)."""
+        e = exp(-abs(x))
+        return (e if x < zero else one) / (one + e)
+
+    @_jit
+    def sign(x):
+        """Return -1, 0 or 1, NaN at NaN."""
+        return one if x > zero else (-one if x < zero else x)
+
+    words = (exp, log, log1p, expm1, tanh, softplus, sigmoid, sign, where, maximum, minimum, sqrt)
+    return words, exp_of_sum, scale, log_edges
+
+
+def _special(form, log, exp_of_sum, tables):
+    """Build the gamma functions and the normal distribution of one precision."""
+    real, integer, half_mask = form.real, form.integer, form.half_mask
+    zero, half, one, two = real(0), real(0.5), real(1), real(2)
+    three_halves, nan = real(1.5), real(np.nan)
+
+    products = tables["lgamma_products"]
+    lgamma_switch = real(products + 2.5)
+    half_log_tau_less_half = real(0.5 * math.log(2 * math.pi) - 0.5)
+    lgamma_series, stirling_series = form.polynomial(tables["lgamma"]), form.polynomial(tables["stirling"])
+
+    steps = tables["digamma_steps"]
+    digamma_switch = real(steps)
+    digamma_series, trigamma_series = form.polynomial(tables["digamma"]), form.polynomial(tables["trigamma"])
+
+    ndtr_limit, four = real(tables["ndtr_limit"]), real(4)
+    ndtr_series = form.polynomial(tables["ndtr"])
+
+    @_jit
+    def lgamma(x):
+        """Return the logarithm of the gamma function for x > 0."""
+        large = x > lgamma_switch
+        y = lgamma_switch if large else x
+        # lgamma(x) = lgamma(2 + v) +- log(product), with v within 1/2 of zero.
+        v = y if y < half else (y - one if y < three_halves else y - two)
+        product = y * (one + y) if y < half else (y if y < three_halves else one)
+        for j in range(products):
+            above = y > real(j + 2.5)
+            v = y - real(j + 3) if above else v
+            product = product * (y - real(j + 1)) if above else product
+        logarithm = log(x if large else product)
+        small_result = lgamma_series(v) * v + (logarithm if y > two else -logarithm)
+        t = one / (x if large else lgamma_switch)
+        # log(x) - 1, not (x - 1/2) * log(x) - x, which overflows early and cancels.
+        large_result = (x - half) * (logarithm - one) + (stirling_series(t * t) * t + half_log_tau_less_half)
+        return (large_result if large else small_result) if x >= zero else nan
+
+    @_jit
+    def digamma(x):
+        """Return the logarithmic derivative of the gamma function for x > 0."""
+        large = x > digamma_switch
+        y = digamma_switch if large else x
+        numerator, denominator = zero, one
+        for j in range(steps):
+            factor = y + real(steps - 1 - j)
+            numerator = numerator * factor + denominator
+            denominator = denominator * factor
+        z = x if large else x + digamma_switch
+        t = one / z
+        tail = (digamma_series(t * t) * t + half) * t
+        result = log(z) - tail - (zero if large else numerator / denominator)
+        return result if x >= zero else nan
+
+    @_jit
+    def trigamma(x):
+        """Return the derivative of digamma for x > 0."""
+        large = x > digamma_switch
+        y = digamma_switch if large else x
+        numerator, denominator = zero, one
+        for j in range(steps):
+            factor = y + real(steps - 1 - j)
+            factor = factor * factor
+            numerator = numerator * factor + denominator
+            denominator = denominator * factor
+        t = one / (x if large else x + digamma_switch)
+        tail = ((trigamma_series(t * t) * t + half) * t) * t + t
+        result = tail + (zero if large else numerator / denominator)
+        return result if x >= zero else nan
+
+    @_jit
+    def ndtr(x):
+        """Return the standard normal distribution function; the lower tail keeps its relative accuracy."""
+        a = abs(x)
+        a = ndtr_limit if a > ndtr_limit else a
+        # e**(-a**2 / 2) from an exact square, because the rounding of a**2 alone would cost hundreds of ulp.
+        head = integer(real(a).view(integer) & half_mask).view(real)
+        density = exp_of_sum(-half * (head * head), -half * ((a - head) * (a + head)))
+        # The series is 1/2 + w * series(w - 1), w = 2 a / (a + 4); one division serves 1 / (a + 4) and 1 / (1 + 2 a).
+        shifted, slope = a + four, a + a + one
+        inverse = one / (shifted * slope)
+        w = (a + a) * (slope * inverse)
+        lower = density * ((ndtr_series(w - one) * w + half) * (shifted * inverse))
+        return one - lower if x > zero else lower
+
+    return lgamma, digamma, trigamma, ndtr
+
+
+def _power(wide, scale, log_edges, tables):
+    """Build the power functions of both precisions, which work in float64."""
+    real, integer, half_mask = wide.real, wide.integer, wide.half_mask
+    magnitude_mask, exponent_mask = wide.magnitude_mask, wide.exponent_mask
+    zero, one, three, inf, nan, tiny = 0.0, 1.0, 3.0, np.inf, np.nan, float(wide.tiny)
+    single, single_zero, single_one = np.float32, np.float32(0), np.float32(1)
+    subnormal_scale, subnormal_exponent = 2.0**53, -53.0
+    exponent_unit = 2.0**-52
+    origin, single_origin = integer(tables["log_origin"]), integer(0x3FE5555555555555)
+    magic = wide.magic(2 * wide.bias)
+
+    log2_series, exp2_series32 = wide.polynomial(tables["log2_32"]), wide.polynomial(tables["exp2_32"])
+    log_series, exp2_series = wide.polynomial(tables["log"]), wide.polynomial(tables["exp2"])
+    # 2 / (3 log 2) in two parts
+    factor, factor_high, factor_low = tables["factor"]
+
+    @_jit
+    def leading(x):
+        return integer(real(x).view(integer) & half_mask).view(real)
+
+    @_jit
+    def pow32(x, y):
+        """Return x**y for x >= 0."""
+        base = single_one if y == single_zero else x
+        power = real(single_zero if base == single_one else y)
+        wide_base = real(base)
+        bits = integer(real(wide_base).view(integer) & magnitude_mask)
+        exponent = integer(integer(bits - single_origin) & exponent_mask)
+        f = integer(bits - exponent).view(real) - one
+        p = power * log_edges(log2_series(f) * f + real(exponent) * exponent_unit, wide_base)
+        p = _clip(p, -160.0, 130.0)
+        shifted = p + magic
+        r = p - (shifted - magic)
+        return single(scale(exp2_series32(r) * r + one, shifted))
+
+    @_jit
+    def pow64(x, y):
+        """Return x**y for x >= 0."""
+        base = one if y == zero else x
+        power = zero if base == one else y
+        power = _clip(power, -(2.0**66), 2.0**66)
+
+        subnormal = base < tiny
+        scaled = base * subnormal_scale if subnormal else base
+        bits = integer(real(scaled).view(integer) & magnitude_mask)
+        exponent = integer(integer(bits - origin) & exponent_mask)
+        k = real(exponent) * exponent_unit + (subnormal_exponent if subnormal else zero)
+        m = integer(bits - exponent).view(real)
+
+        # log2(m) = factor * s * (3 + s**2 + ...), s = (m - 1) / (m + 1), each quantity as a head of half
+        # the digits, whose products are exact, and a rest.
+        f = m - one
+        inverse = one / (m + one)
+        s = f * inverse
+        s_head = leading(s)
+        sum_head = leading(m + one)
+        s_rest = ((f - s_head * sum_head) - s_head * (m - (sum_head - one))) * inverse
+        square = s * s
+        square_head = s_head * s_head
+        rest = log_series(square) * (square * square) + s_rest * (s_head + s)
+        series_head = leading(three + square_head + rest)
+        series_rest = rest - ((series_head - three) - square_head)
+        product = s_head * series_head
+        product_rest = s_rest * series_head + series_rest * s
+        head = leading(product + product_rest)
+        head_rest = product_rest - (head - product)
+        log_head = factor_high * head
+        log_rest = factor_low * head + factor * head_rest
+        log2_head = leading(k + (log_head + log_rest))
+        log2_rest = log_rest - ((log2_head - k) - log_head)
+
+        power_head = leading(power)
+        p = power_head * log2_head
+        p_rest = (power - power_head) * log2_head + power * log2_rest
+        edge = -inf if base == zero else inf
+        p = power * edge if base == zero or base == inf else p
+        p_rest = p_rest if abs(p) < 1100.0 else zero
+        p = _clip(p, -1100.0, 1100.0)
+        shifted = p + p_rest + magic
+        r = (p - (shifted - magic)) + p_rest
+        result = scale(exp2_series(r) * r + one, shifted)
+        return result if base >= zero else nan
+
+    return pow32, pow64
+
+
+_FLOAT32 = _Format(np.float32, np.int32)
+_FLOAT64 = _Format(np.float64, np.int64)
+
+# fmt: off
+# Minimax coefficients, the highest power first; ln2 in two parts, the first of which times any n is exact.
+_TABLES32 = {
+    "ln2": (0.693145751953125, 1.4286068203094173e-06),
+    "exp_range": (-104.0, 89.0),
+    "saturated": 20.0,
+    "exp": (0.0013814318, 0.008368778, 0.041668396, 0.1666652, 0.49999994),
+    "tanh": (-0.0062742364, 0.021071682, -0.053852312, 0.13332586, -0.33333316),
+    "log_origin": 0x3F2AAAAB,  # 2/3
+    "log1p": (-0.12894744, 0.13983762, -0.121835835, 0.14006025, -0.16680533, 0.20010395, -0.24999797, 0.33333215),
+    "log1p_unit": (-0.003677629, 0.021876073, -0.060922526, 0.11025218, -0.15569577, 0.19774334, -0.249751, 0.3333225),
+    "lgamma_products": 2,
+    "lgamma": (-0.0002698493, 0.0005698287, -0.0011778434, 0.0028790536, -0.0073874267, 0.020581603, -0.06735222,
+        0.32246703, 0.42278433),
+    "stirling": (0.0007387877, -0.0027761091, 0.08333332),
+    "digamma_steps": 3,
+    "digamma": (0.0037520456, -0.003792775, 0.003949763, -0.0083329175, 0.08333333),
+    "trigamma": (0.033405434, -0.029350713, 0.023617506, -0.03332911, 0.16666664),
+    "ndtr_limit": 15.0,
+    "ndtr": (-0.00014649174, 8.852602e-05, 0.0014704035, -0.0027332238, -0.0077816457, 0.05215896, -0.14741802,
+        0.27632487, -0.37270498, 0.34969577),
+}
+_TABLES64 = {
+    "ln2": (0.6931471803691238, 1.9082149292705877e-10),
+    "exp_range": (-746.0, 710.0),
+    "saturated": 40.0,
+    "exp": (2.4999993081262822e-08, 2.7630318205275756e-07, 2.755758723298077e-06, 2.480149292431035e-05,
+        0.00019841269504811075, 0.001388888894377061, 0.008333333333495705, 0.04166666666652979, 0.1666666666666641,
+        0.5000000000000011),
+    "tanh": (5.102095373139295e-05, -0.0002103017642876185, 0.0005791367239332238, -0.0014532167007778455,
+        0.003591719697476117, -0.008863194505965951, 0.02186948597513339, -0.053968253876104225, 0.1333333333316879,
+        -0.33333333333332316),
+    "log_origin": 0x3FE6A09E667F3BCD,  # sqrt(1/2)
+    "log1p": (0.14795638740437128, 0.15314083771845974, 0.181835629380007, 0.22222198601728144, 0.28571428742090954,
+        0.3999999999941609, 0.6666666666666734),
+    "log1p_unit": (0.17009629101148108, 0.083450418927508, 0.12104928567780353, 0.13301123452694943, 0.1538654823560382,
+        0.18181744486368936, 0.22222223953439543, 0.28571428548121514, 0.40000000000155084, 0.6666666666666631),
+    "lgamma_products": 5,
+    "lgamma": (2.977205448344999e-07, -5.806140703480929e-07, 8.998853377826138e-07, -1.974824522396624e-06,
+        4.393528476413283e-06, -9.45607970719903e-06, 2.0503542064254984e-05, -4.492377175217767e-05,
+        9.945794446370622e-05, -0.00022315497228196678, 0.0005096694950886691, -0.0011927539013282568,
+        0.0028905103318428845, -0.00738555102892522, 0.02058080842776593, -0.06735230105319576, 0.3224670334241133,
+        0.42278433509846713),
+    "stirling": (-0.0015725962251382061, 0.000833612915953618, -0.0005951399977548502, 0.0007936501802875516,
+        -0.0027777777759637346, 0.08333333333333147),
+    "digamma_steps": 7,
+    "digamma": (-0.25505863040023646, 0.07715065448193993, -0.02097561583339905, 0.007574432365329144,
+        -0.00416665781325736, 0.003968253935291986, -0.008333333333273742, 0.0833333333333333),
+    "trigamma": (-3.8332940776693443, 1.0614057313648038, -0.25113812814584724, 0.07573539652804642,
+        -0.03333318609695628, 0.02380952326484235, -0.03333333333235569, 0.16666666666666607),
+    "ndtr_limit": 40.0,
+    "ndtr": (-1.5074155784269274e-09, -1.0777908339526547e-09, 1.4736847871526029e-08, 1.9239156843981102e-08,
+        -6.9841698385101e-08, -1.5958159817502038e-07, 2.1459300252511072e-07, 9.817458052402737e-07,
+        -3.785696912141479e-07, -5.507691161250149e-06, -5.272763347212229e-07, 3.2084182052742815e-05,
+        5.78432406470129e-06, -0.00021013894369184346, 6.683334121431647e-05, 0.001510145123579332,
+        -0.0027202051729723065, -0.007792114082929473, 0.052156404524525024, -0.14741688348707094, 0.276325018931905,
+        -0.37270500482231655, 0.3496957717177204),
+}
+_TABLES_POW = {
+    "log_origin": 0x3FE6A09E667F3BCD,  # sqrt(1/2)
+    "factor": (0.9617966939259756, 0.9617966860532761, 7.872699542894897e-09),
+    "log": (0.1798341431714242, 0.17512240850392577, 0.20004475461930282, 0.23076835324388362, 0.2727272830520187,
+        0.3333333332630695, 0.42857142857167657, 0.5999999999999996),
+    "exp2": (2.572345118508164e-11, 4.4566820671407755e-10, 7.054901645196534e-09, 1.0178051153349956e-07,
+        1.321548679668196e-06, 1.5252733856376257e-05, 0.00015403530393386016, 0.001333355814639028,
+        0.009618129107628472, 0.0555041086648217, 0.24022650695910072, 0.6931471805599453),
+    "log2_32": (-0.1658167597389347, 0.17607739885807605, -0.1375492853980885, 0.15432683026326796,
+        -0.18079625831339652, 0.2064541738274309, -0.24043413788101428, 0.28852959256091393, -0.36067396910895455,
+        0.48089843776779134, -0.7213475196224788, 1.442695040747551),
+    "exp2_32": (0.00015456042259085642, 0.0013400467759539646, 0.00961807443552974, 0.05550327141779227,
+        0.24022650794592407, 0.6931472067332423),
+}
+# fmt: on
+
+
+def _vocabularies():
+    words, tables = {}, {"float32": _TABLES32, "float64": _TABLES64}
+    for dtype, form, log1p_builder in (
+        ("float32", _FLOAT32, _log1p_by_polynomial),
+        ("float64", _FLOAT64, _log1p_by_quotient),  # here the division is cheaper than the terms it saves
+    ):
+        table = tables[dtype]
+        log1p_tail, log1p_unit = log1p_builder(form, table["log1p"]), log1p_builder(form, table["log1p_unit"])
+        elementary, exp_of_sum, scale, log_edges = _elementary(form, log1p_tail, log1p_unit, table)
+        functions = {f.__name__: f for f in elementary} | {"log1p_unit": log1p_unit}
+        special = _special(form, functions["log"], exp_of_sum, table)
+        words[dtype] = functions | {f.__name__: f for f in special}
+    words["float32"]["pow"], words["float64"]["pow"] = _power(_FLOAT64, scale, log_edges, _TABLES_POW)
+    return words
+
+
+VOCABULARY: dict[str, dict[str, Dispatcher]] = _vocabularies()

@@ -1,0 +1,84 @@
+"""How many threads, and when a parallel region may be entered at all.
+
+Numba's OpenMP layer kills the child of a process that forked after a parallel region; its workqueue layer aborts
+when two Python threads enter at once. So a forked child stays serial, and workqueue is entered under a lock.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba.np.ufunc import parallel as _layer
+
+__all__ = ["get_num_threads", "parallel_allowed", "run_parallel", "set_num_threads"]
+
+_lock = threading.Lock()
+_forked = False
+
+
+def _from_environment() -> int:
+    text = os.environ.get("FASTLOSS_NUM_THREADS")
+    limit = int(numba.config.NUMBA_NUM_THREADS)
+    if not text:
+        return limit
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"FASTLOSS_NUM_THREADS is {text!r}; expected a whole number of at least 1")
+    return min(int(text), limit)
+
+
+_threads = _from_environment()
+
+
+def get_num_threads() -> int:
+    """How many threads large calls use."""
+    return 1 if _forked else _threads
+
+
+def set_num_threads(n: int) -> None:
+    """Use n threads for large calls, in every Python thread."""
+    global _threads
+    limit = int(numba.config.NUMBA_NUM_THREADS)
+    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= limit:
+        raise ValueError(f"the number of threads is {n!r}; expected a whole number from 1 to {limit}")
+    _threads = n
+
+
+def parallel_allowed() -> bool:
+    """Whether a parallel region may be entered."""
+    return _threads > 1 and not _forked
+
+
+def run_parallel(driver: Callable[..., Any], *arguments: Any) -> Any:
+    """Enter the driver's parallel region with our number of threads, leaving the caller's setting as it was."""
+    mine = numba.get_num_threads()
+    guard = _lock if _exclusive() else contextlib.nullcontext()
+    with guard:
+        if mine == _threads:
+            return driver(*arguments)
+        numba.set_num_threads(_threads)
+        try:
+            return driver(*arguments)
+        finally:
+            numba.set_num_threads(mine)
+
+
+def _exclusive() -> bool:
+    # Before the first region the layer is unknown; the lock is right for any.
+    try:
+        return bool(numba.threading_layer() == "workqueue")
+    except ValueError:
+        return True
+
+
+def _after_fork_in_child() -> None:
+    global _forked, _lock
+    _lock = threading.Lock()
+    _forked = _forked or bool(getattr(_layer, "_is_initialized", True))
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,45 @@
+"""Carries a formula into a world: float literals retyped, vocabulary bound, helpers carried along.
+
+A world is a type for literals and a dictionary of words. Kernels use the CPU worlds below; any other (arbitrary
+precision, symbols, a GPU) is made the same way.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from .scalar_math import VOCABULARY
+from .specialize import SCALAR
+
+__all__ = ["World", "carry", "cpu"]
+
+
+class World(NamedTuple):
+    """What float literals become, what the words mean, and what is done to each function."""
+
+    literal: Callable[[float], Any]
+    words: Mapping[str, Any]
+    finish: Callable[[FunctionType], Any] = lambda f: f
+
+
+def carry(function: Callable[..., Any], world: World) -> Any:
+    """The same text with other literals and other words; functions it calls are carried too."""
+    code = function.__code__
+    retyped = code.replace(co_consts=tuple(world.literal(c) if type(c) is float else c for c in code.co_consts))
+    bound = dict(function.__globals__)
+    for name in code.co_names:
+        if name in world.words:
+            bound[name] = world.words[name]
+        elif isinstance(bound.get(name), FunctionType):
+            bound[name] = carry(bound[name], world)
+    return world.finish(FunctionType(retyped, bound, function.__name__))
+
+
+@lru_cache(maxsize=None)
+def cpu(dtype: str) -> World:
+    """The world of CPU kernels in one precision."""
+    return World(getattr(np, dtype), VOCABULARY[dtype], njit(**SCALAR))

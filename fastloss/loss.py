@@ -1,0 +1,389 @@
+"""The public face of a loss: an immutable callable around one formula."""
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from . import check
+from .arrays import F32, F64, compute_dtype, finish, flat, incoming, kernel_view, outgoing, outputs, weights
+from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, elementwise, launch, weight_sum
+from .formulas.record import NONNEGATIVE, Formula
+from .formulas.record import registered as _registered
+
+__all__ = ["ElementwiseLoss", "Loss"]
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+class _Doc:
+    """The class's own text on the class, the composed text of one loss on an instance."""
+
+    def __get__(self, instance: "Loss | None", owner: type) -> str:
+        if instance is None:
+            return "A loss function: call it for the value; its methods give derivatives in the same pass."
+        from .docs import docstring
+
+        return docstring(instance.record)
+
+
+class Loss:
+    __doc__ = _Doc()  # type: ignore[assignment]
+
+    __slots__ = ("_bound", "_packed", "_small", "defaults", "record")
+
+    record: Formula
+    defaults: Mapping[str, float]
+
+    def __init__(self, record: Formula, defaults: Mapping[str, Any] | None = None) -> None:
+        values = {k: v if defaults is None else defaults[k] for k, v in record.defaults.items()}
+        object.__setattr__(self, "record", record)
+        object.__setattr__(self, "defaults", MappingProxyType(values))
+        scalars = [math.nan if isinstance(v, tuple) else v for v in values.values()]
+        object.__setattr__(self, "_packed", np.array(scalars, np.float64))
+        object.__setattr__(self, "_bound", {})
+        object.__setattr__(self, "_small", {})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{self.record.name} is immutable; bind(...) gives a loss with other defaults")
+
+    def __reduce__(self) -> Any:
+        return _restore, (type(self), self.record.name, dict(self.defaults))
+
+    @property
+    def name(self) -> str:
+        """The name in the catalogue."""
+        return self.record.name
+
+    @property
+    def __name__(self) -> str:
+        return self.record.name
+
+    def __repr__(self) -> str:
+        changed = {k: v for k, v in self.defaults.items() if v != self.record.defaults[k]}
+        inside = ", ".join(f"{k}={_shown(self.record, k, v)}" for k, v in changed.items())
+        return f"fastloss.{self.name}" + (f".bind({inside})" if inside else "")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Loss) and self.name == other.name and dict(self.defaults) == dict(other.defaults)
+
+    def __hash__(self) -> int:
+        return hash((self.name, tuple(self.defaults.items())))
+
+    def bind(self, **parameters: Any) -> "Loss":
+        """Return this loss with other parameter defaults.
+
+        Examples
+        --------
+        >>> import fastloss as fl
+        >>> fl.huber.bind(delta=2.0)
+        fastloss.huber.bind(delta=2.0)
+        """
+        try:
+            key = tuple(parameters.items())
+            found = self._bound.get(key)
+        except TypeError:
+            key, found = None, None
+        if found is None:
+            values = {k: self._parameter(k, v) for k, v in parameters.items()}
+            found = type(self)(self.record, {**self.defaults, **values})
+            if key is not None and len(self._bound) < 64:
+                self._bound[key] = found
+        return found  # type: ignore[no-any-return]
+
+    def _parameter(self, name: str, value: Any) -> Any:
+        spec = self.record.parameters.get(name)
+        if spec is not None and spec.vector and np.ndim(value) == 1:
+            return tuple(check.parameter(self.record, name, v) for v in value)
+        return check.parameter(self.record, name, value)
+
+    def warmup(self, dtypes: tuple[str, ...] = ("float32", "float64")) -> None:
+        """Compile the kernels of common calls into the disk cache."""
+        raise NotImplementedError
+
+
+def _shown(record: Formula, name: str, value: Any) -> str:
+    spec = record.parameters[name]
+    if spec.none is not None and value == spec.none:
+        return "None"
+    return repr(bool(value)) if spec.flag else repr(value)
+
+
+def _restore(kind: type[Loss], name: str, defaults: dict[str, Any]) -> Loss:
+    return kind(_registered[name], defaults)
+
+
+class ElementwiseLoss(Loss):
+    """A loss of each element by itself."""
+
+    __slots__ = ()
+
+    def __call__(
+        self,
+        prediction: Any,
+        target: Any = None,
+        *,
+        weight: Any = None,
+        reduction: str | None = None,
+        divisor: float | None = None,
+        **parameters: Any,
+    ) -> Any:
+        """Return the reduced loss, or one value per element with ``reduction="none"``."""
+        loss, prediction = self._resolve(prediction, parameters)
+        return loss._run("value", prediction, target, weight, reduction, divisor, None)[0]
+
+    def value_and_grad(
+        self,
+        prediction: Any,
+        target: Any = None,
+        *,
+        weight: Any = None,
+        reduction: str | None = None,
+        divisor: float | None = None,
+        out: Any = None,
+        **parameters: Any,
+    ) -> tuple[Any, Any]:
+        """Return the loss and its gradient with respect to the prediction, in one pass over the data."""
+        loss = self
+        if parameters:
+            loss, prediction = self._resolve(prediction, parameters)
+        return loss._run("grad", prediction, target, weight, reduction, divisor, out)
+
+    def grad_and_hess(
+        self,
+        prediction: Any,
+        target: Any = None,
+        *,
+        weight: Any = None,
+        curvature: str = "exact",
+        out: Any = None,
+        **parameters: Any,
+    ) -> tuple[Any, Any]:
+        """Return first and second derivatives per element, times the weight, as boosting takes them."""
+        check.one_of("curvature", curvature, ("exact", "surrogate"))
+        loss, prediction = self._resolve(prediction, parameters)
+        surrogate = curvature == "surrogate" and self.record.surrogate is not None
+        if not surrogate and not self.record.second:
+            raise ValueError(f"{self.name} has no second derivative; use value_and_grad")
+        return loss._run("surrogate" if surrogate else "hess", prediction, target, weight, "none", None, out)
+
+    def warmup(self, dtypes: tuple[str, ...] = ("float32", "float64")) -> None:
+        """Compile the kernels of common calls into the disk cache."""
+        modes = ["value", "grad", "rows"] + (["hess"] if self.record.second else [])
+        for dtype in dtypes:
+            for mode in modes:
+                elementwise(self.record, dtype, mode, False)
+
+    def _resolve(self, prediction: Any, parameters: dict[str, Any]) -> tuple["ElementwiseLoss", Any]:
+        """Sort keywords into parameters and further predictions, which may come by name."""
+        if not parameters:
+            return self, prediction
+        others = self.record.predictions[1:]
+        given = [n for n in others if n in parameters]
+        if given:
+            missing = [n for n in others if n not in parameters]
+            if missing or type(prediction) is tuple:
+                raise TypeError(f"{self.name} takes its predictions {self.record.predictions} as a tuple or by name")
+            prediction = (prediction, *(parameters.pop(n) for n in others))
+        return (self.bind(**parameters) if parameters else self), prediction  # type: ignore[return-value]
+
+    def _run(
+        self, mode: str, prediction: Any, target: Any, weight: Any, reduction: Any, divisor: Any, out: Any
+    ) -> tuple[Any, Any]:
+        # The short way for plain arrays: the general way below costs several times a small kernel.
+        if (
+            type(prediction) is np.ndarray
+            and type(target) is np.ndarray
+            and (dtype := prediction.dtype) is target.dtype
+            and (dtype is F32 or dtype is F64)
+            and (shape := prediction.shape) == target.shape
+            and prediction.flags.carray
+            and target.flags.carray
+            and 0 < (n := prediction.size) < PARALLEL_FROM
+            and weight is None
+            and divisor is None
+            and reduction is None
+            and (found := self._small.get((mode, dtype))) is not None
+        ):
+            address, driver, e, fresh = found
+            if out is not None:
+                if (
+                    type(out) is not np.ndarray
+                    or out.dtype is not dtype
+                    or out.shape != shape
+                    or not out.flags.carray
+                    or np.may_share_memory(out, prediction)
+                    or np.may_share_memory(out, target)
+                ):
+                    return self._run_any(mode, prediction, target, weight, reduction, divisor, out)
+            else:
+                out = np.empty(shape, dtype) if fresh else e
+            g = out
+            if len(shape) != 1:
+                prediction, target, g = prediction.reshape(-1), target.reshape(-1), g.reshape(-1)
+            packed = self._packed
+            total, bad = driver(address, (prediction,), target, e, e, (g,), (e,), 1.0 / n, packed, CHUNK, False)
+            if bad == 0.0 and -math.inf < total < math.inf:
+                return total / n, out
+            prediction, target = prediction.reshape(shape), target.reshape(shape)
+            out = out if fresh else None
+        return self._run_any(mode, prediction, target, weight, reduction, divisor, out)
+
+    def _run_any(
+        self, mode: str, prediction: Any, target: Any, weight: Any, reduction: Any, divisor: Any, out: Any
+    ) -> tuple[Any, Any]:
+        if any(type(v) is tuple for v in self.defaults.values()):
+            return self._run_columns(mode, prediction, target, weight, reduction, divisor, out)
+        record = self.record
+        reduction = record.reduction if reduction is None else reduction
+        check.one_of("reduction", reduction, REDUCTIONS)
+        raw = self._predictions(prediction)
+        shape, size = raw[0].shape, raw[0].size
+        dtype = compute_dtype(raw[0], "prediction")
+        back = outgoing(prediction[0] if type(prediction) is tuple else prediction)
+        preds = tuple(flat(x, dtype) for x in raw)
+        t = self._target(target, shape, dtype)
+        w = None if weight is None else weights(weight, shape, dtype)
+        scale = scale_of(reduction, divisor, size, w)
+
+        e = EMPTY[dtype.name]
+        wants_rows = reduction == "none" and mode in ("value", "grad")
+        kernel = {"value": "rows", "grad": "rows_grad"}[mode] if wants_rows else mode
+        values = np.empty(size, dtype) if wants_rows else e
+        nothing = (e,) * len(preds)
+        sets = {"value": 0, "grad": 1, "hess": 2, "surrogate": 2}[mode]
+        outs = outputs(out, sets, raw, (*preds, t, w))
+        arrays = [tuple(kernel_view(o, dtype) for o in group) for group in outs]
+        grads, hesses = (*arrays, nothing, nothing)[:2]
+
+        address, driver, _ = elementwise(record, dtype.name, kernel, w is not None)
+        if w is None and kernel == mode and len(preds) == 1 and record.target and record.reduction == "mean":
+            self._small[mode, dtype] = (address, driver, e, mode == "grad")
+        wts = e if w is None else w
+        arguments = (address, preds, t, wts, values, grads, hesses, scale, self._packed, CHUNK)
+        total, bad = launch(driver, size, *arguments)
+        if bad:
+            self._explain(raw, target, weight, shape)
+        if not math.isfinite(total) and dtype is F32 and not wants_rows and sets < 2:
+            total = self._wide_sum(preds, t, wts)
+        for group, views in zip(outs, arrays, strict=True):
+            for o, view in zip(group, views, strict=True):
+                if not np.may_share_memory(o, view):
+                    o[...] = view.reshape(shape)
+        results: list[Any] = [finish(group, back) for group in outs]
+        if sets == 2:
+            return results[0], results[1]
+        if wants_rows:
+            rows = values.reshape(shape).astype(raw[0].dtype, copy=False)
+            loss: Any = rows if back is None else back(rows)
+        else:
+            loss = total * scale if scale != 0.0 else 0.0
+        return loss, results[0] if results else None
+
+    def _predictions(self, prediction: Any) -> tuple[Any, ...]:
+        names = self.record.predictions
+        if len(names) == 1:
+            return (incoming(prediction, "prediction"),)
+        if not isinstance(prediction, (tuple, list)) or len(prediction) != len(names):
+            raise TypeError(f"{self.name} takes {len(names)} predictions, ({', '.join(names)}), as a tuple or by name")
+        arrays = tuple(incoming(x, n) for x, n in zip(prediction, names, strict=True))
+        for a, n in zip(arrays[1:], names[1:], strict=True):
+            check.same_shape(n, a.shape, arrays[0].shape)
+        return arrays
+
+    def _target(self, target: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+        if self.record.target is None:
+            if target is not None:
+                raise TypeError(f"{self.name} is a penalty on its argument alone and takes no target")
+            return EMPTY[dtype.name]
+        if target is None:
+            raise TypeError(f"{self.name} needs a target")
+        t = incoming(target, "target")
+        if t.ndim == 0:
+            return np.full(math.prod(shape), t, dtype)
+        check.same_shape("target", t.shape, shape)
+        return flat(t, dtype)
+
+    def _explain(self, raw: tuple[Any, ...], target: Any, weight: Any, shape: tuple[int, ...]) -> None:
+        """Raise for the first violation that a kernel counted."""
+        record = self.record
+        for name, a, domain in zip(record.predictions, raw, record.prediction_domains, strict=True):
+            check.violation(self.name, "prediction" if len(raw) == 1 else name, a, domain, _registered)
+        if record.target is not None:
+            t = incoming(target, "target")
+            check.violation(self.name, "target", t, record.target_domain, _registered)
+        if weight is not None:
+            check.violation(self.name, "weight", np.broadcast_to(incoming(weight, "weight"), shape), NONNEGATIVE)
+        raise ValueError(f"{self.name}: an input changed while it was read")
+
+    def _wide_sum(self, preds: tuple[Any, ...], t: Any, w: Any) -> float:
+        """The sum in float64, for values whose sum leaves float32 where none of them does."""
+        address, driver, _ = elementwise(self.record, "float32", "rows", w.size > 0)
+        e, size, step = EMPTY["float32"], preds[0].size, 1 << 20
+        nothing = (e,) * len(preds)
+        total = 0.0
+        for lo in range(0, size, step):
+            part = tuple(p[lo : lo + step] for p in preds)
+            values = np.empty(part[0].size, np.float32)
+            rest = (t[lo : lo + step], w[lo : lo + step], values, nothing, nothing, 1.0, self._packed, CHUNK)
+            launch(driver, values.size, address, part, *rest)
+            total += float(values.sum(dtype=np.float64))
+        return total
+
+    def _run_columns(
+        self, mode: str, prediction: Any, target: Any, weight: Any, reduction: Any, divisor: Any, out: Any
+    ) -> tuple[Any, Any]:
+        """One level per column: each column is a loss of its own, averaged over all elements."""
+        name, levels = next((k, v) for k, v in self.defaults.items() if type(v) is tuple)
+        p = incoming(prediction, "prediction")
+        if p.ndim < 1 or p.shape[-1] != len(levels):
+            raise ValueError(
+                f"{self.name}: {len(levels)} levels of {name} need a prediction with as many columns; "
+                f"its shape is {p.shape}"
+            )
+        reduction = self.record.reduction if reduction is None else reduction
+        t = incoming(target, "target")
+        t = np.broadcast_to(t[..., None], p.shape) if t.shape == p.shape[:-1] else t
+        check.same_shape("target", t.shape, p.shape)
+        w = None if weight is None else incoming(weight, "weight")
+        if w is not None:
+            w = w[..., None] if w.shape == p.shape[:-1] else w
+            w = np.broadcast_to(w, p.shape)
+        scaled = scale_of(reduction, divisor, p.size, None if w is None else flat(w, compute_dtype(p, "prediction")))
+        outs = outputs(out, {"value": 0, "grad": 1}.get(mode, 2), (p,), (p, t, w))
+        values = np.empty(p.shape, p.dtype) if reduction == "none" else None
+        total = 0.0
+        for j, level in enumerate(levels):
+            loss = self.bind(**{name: level})
+            part = None if w is None else w[..., j]
+            how = ("none", None) if reduction == "none" else ("sum", 1.0 / scaled if scaled else None)
+            value, result = loss._run_any(mode, p[..., j], t[..., j], part, *how, None)  # type: ignore[attr-defined]
+            if mode in ("hess", "surrogate"):
+                outs[0][0][..., j], outs[1][0][..., j] = value, result
+                continue
+            if outs:
+                outs[0][0][..., j] = result if scaled or reduction == "none" else 0.0
+            if values is None:
+                total += value if scaled else 0.0
+            else:
+                values[..., j] = value
+        back = outgoing(prediction)
+        results = [finish(group, back) for group in outs]
+        if len(results) == 2:
+            return results[0], results[1]
+        loss_value: Any = total if values is None else (values if back is None else back(values))
+        return loss_value, results[0] if results else None
+
+
+def scale_of(reduction: str, divisor: Any, size: int, w: Any) -> float:
+    """The factor of the reduced loss: 1 / divisor; 0 where there is nothing to average."""
+    if divisor is not None:
+        if reduction == "none":
+            raise ValueError("divisor is given with reduction='none'; it divides a reduced loss")
+        return 1.0 / check.positive("divisor", divisor)
+    if reduction != "mean":
+        return 1.0
+    total = float(size) if w is None else weight_sum(w)[0]
+    return 1.0 / total if total > 0.0 else 0.0

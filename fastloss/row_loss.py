@@ -1,0 +1,290 @@
+"""Losses of whole rows: K scores against an integer label, class probabilities, or one number."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import check
+from .arrays import F64, compute_dtype, contiguous, finish, flat, incoming, kernel_view, outgoing, outputs, weights
+from .dispatch import CHUNK, EMPTY, launch, rows, survey
+from .formulas.record import NONNEGATIVE
+from .loss import REDUCTIONS, Loss, scale_of
+
+__all__ = ["Details", "RowLoss"]
+
+TARGETS = {
+    "softmax": ("labels", "dense"),
+    "log_probs": ("labels", "dense"),
+    "margin": ("labels",),
+    "top_margin": ("labels",),
+    "ensemble": ("dense",),
+}
+
+
+class Details(NamedTuple):
+    """By-products of a softmax loss, per row, from the same pass."""
+
+    loss: Any
+    """Loss of each row, times its weights."""
+    logsumexp: Any
+    """Log-sum-exp of the scaled logits, in float64."""
+    argmax: Any
+    """Class of the largest logit."""
+    rank: Any
+    """Number of classes ahead of the label: 0 where the prediction is right, K where the row is ignored."""
+
+    def top_k(self, k: int = 1) -> Any:
+        """Whether the label is among the k largest logits."""
+        return self.rank < k
+
+
+class _Call(NamedTuple):
+    """One call's arrays, as kernels take them: rows of K, flattened."""
+
+    kind: str
+    z: Any
+    labels: Any
+    target: Any
+    weight: Any
+    class_weight: Any
+    total: float
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+class RowLoss(Loss):
+    """A loss of each row of K scores."""
+
+    __slots__ = ()
+
+    def __call__(
+        self,
+        prediction: Any,
+        target: Any,
+        *,
+        weight: Any = None,
+        class_weight: Any = None,
+        ignore_index: int | None = -100,
+        axis: int = -1,
+        reduction: str | None = None,
+        divisor: float | None = None,
+        **parameters: Any,
+    ) -> Any:
+        """Return the reduced loss, or one value per row with ``reduction="none"``."""
+        loss = self.bind(**parameters) if parameters else self
+        options = (weight, class_weight, ignore_index, axis)
+        return loss._run("value", prediction, target, *options, reduction, divisor, None)[0]  # type: ignore[attr-defined]
+
+    def value_and_grad(
+        self,
+        prediction: Any,
+        target: Any,
+        *,
+        weight: Any = None,
+        class_weight: Any = None,
+        ignore_index: int | None = -100,
+        axis: int = -1,
+        reduction: str | None = None,
+        divisor: float | None = None,
+        out: Any = None,
+        details: bool = False,
+        **parameters: Any,
+    ) -> tuple[Any, ...]:
+        """Return the loss and its gradient with respect to the prediction, in one pass over the data.
+
+        With ``details=True``, return :class:`Details` of every row as a third result.
+        """
+        loss = self.bind(**parameters) if parameters else self
+        options = (weight, class_weight, ignore_index, axis)
+        value, grad, extra = loss._run("grad", prediction, target, *options, reduction, divisor, out, details)  # type: ignore[attr-defined]
+        return (value, grad, extra) if details else (value, grad)
+
+    def grad_and_hess(
+        self,
+        prediction: Any,
+        target: Any,
+        *,
+        weight: Any = None,
+        class_weight: Any = None,
+        ignore_index: int | None = -100,
+        axis: int = -1,
+        curvature: str = "exact",
+        out: Any = None,
+        **parameters: Any,
+    ) -> tuple[Any, Any]:
+        """Return the gradient and the diagonal of the second derivative per row, times the weights."""
+        check.one_of("curvature", curvature, ("exact", "surrogate"))
+        loss = self.bind(**parameters) if parameters else self
+        mode = "surrogate" if curvature == "surrogate" and self.record.surrogate is not None else "hess"
+        options = (weight, class_weight, ignore_index, axis)
+        grad, hess, _ = loss._run(mode, prediction, target, *options, "none", None, out)  # type: ignore[attr-defined]
+        return grad, hess
+
+    def details(
+        self,
+        prediction: Any,
+        target: Any,
+        *,
+        weight: Any = None,
+        class_weight: Any = None,
+        ignore_index: int | None = -100,
+        axis: int = -1,
+        **parameters: Any,
+    ) -> Details:
+        """Return per-row loss, log-sum-exp, argmax and rank of the label, from one pass."""
+        loss = self.bind(**parameters) if parameters else self
+        options = (weight, class_weight, ignore_index, axis)
+        extra: Details = loss._run("value", prediction, target, *options, "none", None, None, True)[2]  # type: ignore[attr-defined]
+        return extra
+
+    def warmup(self, dtypes: tuple[str, ...] = ("float32", "float64")) -> None:
+        """Compile the kernels of common calls into the disk cache."""
+        for dtype in dtypes:
+            for kind in TARGETS[self.record.loop]:
+                for mode in ("value", "grad", "hess"):
+                    for tiled in {False, self.record.loop == "softmax" and kind == "labels"}:
+                        rows(self.record, dtype, mode, kind, False, tiled)
+
+    def _run(
+        self,
+        mode: str,
+        prediction: Any,
+        target: Any,
+        weight: Any,
+        class_weight: Any,
+        ignore_index: int | None,
+        axis: int,
+        reduction: Any,
+        divisor: Any,
+        out: Any,
+        details: bool = False,
+    ) -> tuple[Any, Any, Any]:
+        record = self.record
+        reduction = record.reduction if reduction is None else reduction
+        check.one_of("reduction", reduction, REDUCTIONS)
+        if details and record.loop != "softmax":
+            raise ValueError(f"{self.name} has no details; they belong to losses of a softmax")
+        p = incoming(prediction, "prediction")
+        if p.ndim == 0:
+            raise ValueError(f"{self.name}: the prediction is a scalar; expected rows of scores along axis {axis}")
+        if not -p.ndim <= axis < p.ndim:
+            raise ValueError(f"{self.name}: axis is {axis}; the prediction has {p.ndim} dimensions")
+        last = axis in (-1, p.ndim - 1)
+        moved = p if last else np.moveaxis(p, axis, -1)
+        call = self._prepare(moved, target, weight, class_weight, ignore_index, axis)
+        scale = _row_scale(reduction, divisor, call.total)
+        n, k = call.z.shape
+        sets = {"value": 0, "grad": 1}.get(mode, 2)
+        inputs = (p, *(x for x in (target, weight, class_weight) if isinstance(x, np.ndarray)))
+        outs = [group[0] for group in outputs(out, sets, (p,), inputs)]
+        views = [kernel_view(o, call.dtype) if last else np.empty(o.size, call.dtype) for o in outs]
+        empty2 = np.empty((0, 0), call.dtype)
+        grad, hess = (*(v.reshape(n, k) for v in views), empty2, empty2)[:2]
+        values = np.empty(n, call.dtype) if reduction == "none" and sets < 2 or details else EMPTY[call.dtype.name]
+        extra = np.empty((n, 3) if details else (0, 0), F64)
+
+        total = 0.0
+        if n and k:
+            defaults = self.defaults
+            smooth = defaults.get("label_smoothing", 0.0) > 0.0 and call.kind == "labels"
+            tiled = k <= 32 and record.loop == "softmax" and call.kind == "labels"
+            address, driver, _ = rows(record, call.dtype.name, mode, call.kind, smooth, tiled)
+            chunk = max(1, CHUNK // k) if not tiled else max(64, CHUNK // k // 64 * 64)
+            cw = call.class_weight
+            if not cw.size and (smooth or call.kind == "dense"):
+                cw = np.ones(k, call.dtype)
+            arrays = (call.z, call.labels, call.target, call.weight, cw, values, grad, hess, extra)
+            total, bad = launch(driver, call.z.size, address, *arrays, scale, self._kernel_parameters(), chunk)
+            if bad:
+                check.violation(self.name, "target", incoming(target, "target"), record.target_domain)
+        for o, view in zip(outs, views, strict=True):
+            if not np.may_share_memory(o, view):
+                o[...] = view.reshape(o.shape) if last else np.moveaxis(view.reshape(moved.shape), -1, axis)
+        back = outgoing(prediction)
+        results = [finish((o,), back) for o in outs]
+        if sets == 2:
+            return results[0], results[1], None
+        per_row = values.reshape(moved.shape[:-1]) if values.size == n else None
+        described = None
+        if details:
+            lse, best, rank = (extra[:, i].reshape(moved.shape[:-1]) for i in range(3))
+            described = Details(per_row, lse, best.astype(np.int64), rank.astype(np.int64))
+        loss: Any = total * scale if scale != 0.0 else 0.0
+        if reduction == "none" and per_row is not None:
+            result = per_row.astype(p.dtype, copy=False)
+            loss = result if back is None else back(result)
+        return loss, results[0] if results else None, described
+
+    def _kernel_parameters(self) -> Any:
+        d = self.defaults
+        own = [v for k, v in d.items() if k not in self.record.loop_parameters]
+        beta = d.get("logit_scale", 1.0) / d.get("temperature", 1.0)
+        return np.array([*own, beta, d.get("label_smoothing", 0.0), d.get("z_loss", 0.0)], np.float64)
+
+    def _prepare(
+        self, p: Any, target: Any, weight: Any, class_weight: Any, ignore_index: int | None, axis: int
+    ) -> _Call:
+        """Check shapes and labels, and lay every array out as rows."""
+        dtype = compute_dtype(p, "prediction")
+        shape = p.shape[:-1]
+        k, n = p.shape[-1], math.prod(shape)
+        z = contiguous(p, dtype).reshape(n, k)
+        t = incoming(target, "target")
+        e, no_labels, none2 = EMPTY[dtype.name], EMPTY["int64"], np.empty((0, 0), dtype)
+        w = e
+        if weight is not None:
+            w = weights(weight, shape, dtype)
+            check.violation(self.name, "weight", w.reshape(shape), NONNEGATIVE)
+        cw = e
+        if class_weight is not None:
+            cw = flat(incoming(class_weight, "class_weight"), dtype)
+            if cw.shape != (k,):
+                raise ValueError(f"class_weight has shape {cw.shape}; expected ({k},), one weight per class")
+            check.violation(self.name, "class_weight", cw, NONNEGATIVE)
+        total = float(n) if weight is None else float(w.sum(dtype=np.float64))
+        if self.record.loop == "ensemble":
+            check.same_rows(self.name, "target", t.shape, shape)
+            dense = contiguous(t, dtype).reshape(n, 1)
+            return _Call("dense", z, no_labels, dense, w, e, total, shape, dtype)
+        if t.dtype.kind in "iub":
+            if "labels" not in TARGETS[self.record.loop]:
+                raise TypeError(f"{self.name}: the target has dtype {t.dtype}; expected probabilities, as floats")
+            check.same_rows(self.name, "target", t.shape, shape)
+            labels, total = self._labels(t, w, cw, k, ignore_index)
+            return _Call("labels", z, labels, none2, w, cw, total, shape, dtype)
+        if "dense" not in TARGETS[self.record.loop]:
+            raise TypeError(f"{self.name}: the target has dtype {t.dtype}; expected integer labels")
+        if t.shape == shape and t.shape != p.shape:
+            raise TypeError(f"{self.name}: labels have dtype {t.dtype}; expected integers, or rows of {k} probabilities")
+        t = t if axis in (-1, p.ndim - 1) else np.moveaxis(t, axis, -1)
+        check.same_shape("target", t.shape, p.shape)
+        return _Call("dense", z, no_labels, contiguous(t, dtype).reshape(n, k), w, cw, total, shape, dtype)
+
+    def _labels(self, t: Any, w: Any, cw: Any, k: int, ignore_index: int | None) -> tuple[Any, float]:
+        """Labels as int64, ignored ones negative, and the sum of the weights of the rows that count."""
+        labels = flat(t, EMPTY["int64"].dtype)
+        ignored = LEAST
+        if ignore_index is not None:
+            if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
+                raise TypeError(f"{self.name}: ignore_index is {ignore_index!r}; expected an integer or None")
+            if 0 <= ignore_index < k:
+                labels = np.where(labels == ignore_index, LEAST, labels)
+            else:
+                ignored = int(ignore_index)
+        total, wrong = survey(w.dtype.name)(labels, w, cw, k, ignored)
+        if wrong >= 0:
+            where = check.position(wrong, t.shape)
+            also = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"
+            raise ValueError(f"{self.name}: target[{where}] is {labels[wrong]}; allowed: 0 to {k - 1}{also}")
+        return labels, total
+
+
+LEAST = int(np.iinfo(np.int64).min)
+"""Stands for an ignored row where ignore_index is also a class."""
+
+
+def _row_scale(reduction: str, divisor: Any, total: float) -> float:
+    if reduction == "mean" and divisor is None:
+        return 1.0 / total if total > 0.0 else 0.0
+    return scale_of(reduction, divisor, 0, None)

@@ -1,0 +1,195 @@
+"""Other worlds for a formula, as oracles: 50 digits (mpmath), symbols (SymPy), and plain NumPy of one precision.
+
+A formula is carried by its text: float literals become numbers of the world, its words the world's functions, and the
+functions it calls are carried along. Independent of the package's own way of doing so.
+"""
+
+import math
+from fractions import Fraction
+from types import FunctionType
+
+import mpmath as mp
+import numpy as np
+import sympy as sp
+
+DIGITS = 50
+mp.mp.dps = DIGITS
+
+IRRATIONAL = {
+    0.6931471805599453: lambda m: m.log(2),
+    0.7071067811865476: lambda m: 1 / m.sqrt(2),
+    1.4142135623730951: lambda m: m.sqrt(2),
+    0.7978845608028654: lambda m: m.sqrt(2 / m.pi),
+    0.5641895835477563: lambda m: 1 / m.sqrt(m.pi),
+    0.9189385332046727: lambda m: m.log(2 * m.pi) / 2,
+    1.8378770664093453: lambda m: m.log(2 * m.pi),
+    6.283185307179586: lambda m: 2 * m.pi,
+}
+
+
+def exact(x: float) -> Fraction:
+    """The number meant by a float literal: 1/3 for 0.333..., and otherwise the float itself."""
+    simple = Fraction(x).limit_denominator(10**6)
+    return simple if float(simple) == x else Fraction(x)
+
+
+def mp_number(x: float):
+    if x in IRRATIONAL:
+        return IRRATIONAL[x](mp)
+    if math.isinf(x) or math.isnan(x):
+        return mp.mpf(x)
+    value = exact(x)
+    return mp.mpf(value.numerator) / value.denominator
+
+
+def sp_number(x: float):
+    return IRRATIONAL[x](sp) if x in IRRATIONAL else sp.Rational(exact(x)) if math.isfinite(x) else sp.S(x)
+
+
+def _mp_log(x):
+    return -mp.inf if x == 0 else mp.log(x) if x > 0 else mp.nan
+
+
+def _mp_gamma_ratio(n):
+    h = mp.mpf(1) / 2
+    value = mp.loggamma(n + h) - mp.loggamma(n) - mp.log(n) / 2
+    return value, mp.psi(0, n + h) - mp.psi(0, n), mp.psi(1, n + h) - mp.psi(1, n)
+
+
+MP_WORDS = {
+    "abs": abs,
+    "digamma": lambda x: mp.psi(0, x),
+    "epsilon": lambda x: mp.mpf(2) ** -52,
+    "exp": mp.exp,
+    "expm1": mp.expm1,
+    "lgamma": mp.loggamma,
+    "log": _mp_log,
+    "log1p": lambda x: -mp.inf if x == -1 else mp.log1p(x),
+    "log1p_unit": mp.log1p,
+    "maximum": max,
+    "minimum": min,
+    "ndtr": mp.ncdf,
+    "pow": mp.power,
+    "sigmoid": lambda x: 1 / (1 + mp.exp(-x)),
+    "sign": mp.sign,
+    "softplus": lambda x: mp.log1p(mp.exp(x)),
+    "sqrt": mp.sqrt,
+    "tanh": mp.tanh,
+    "trigamma": lambda x: mp.psi(1, x),
+    "where": lambda c, a, b: a if c else b,
+    # Series of 17 digits in the formulas: their sums.
+    "log1p_minus": lambda x: mp.log1p(x) - x,
+    "normal_within": lambda x: mp.erf(x / mp.sqrt(2)),
+    "gamma_ratio": _mp_gamma_ratio,
+    "lgamma_tail": lambda x: mp.loggamma(x) - (x - mp.mpf(1) / 2) * mp.log(x) + x - mp.log(2 * mp.pi) / 2,
+    "digamma_tail": lambda x: mp.log(x) - 1 / (2 * x) - mp.psi(0, x),
+    "trigamma_tail": lambda x: mp.psi(1, x) - 1 / x - 1 / (2 * x * x),
+}
+
+
+def _sp_where(condition, a, b):
+    if condition in (True, False):
+        return a if condition else b
+    return sp.Piecewise((a, condition), (b, True), evaluate=False)
+
+
+def _sp_gamma_ratio(n):
+    value = sp.loggamma(n + sp.Rational(1, 2)) - sp.loggamma(n)
+    x = sp.Dummy("x", positive=True)
+    first = sp.digamma(x + sp.Rational(1, 2)) - sp.digamma(x)
+    return value - sp.log(n) / 2, first.subs(x, n), sp.diff(first, x).subs(x, n)
+
+
+SP_WORDS = {
+    "abs": lambda x: _sp_where(x >= 0, x, -x),
+    "digamma": sp.digamma,
+    "epsilon": lambda x: sp.Rational(1, 2**52),
+    "exp": sp.exp,
+    "expm1": lambda x: sp.exp(x) - 1,
+    "lgamma": sp.loggamma,
+    "log": sp.log,
+    "log1p": lambda x: sp.log(1 + x),
+    "log1p_unit": lambda x: sp.log(1 + x),
+    "maximum": lambda a, b: _sp_where(a > b, a, b),
+    "minimum": lambda a, b: _sp_where(a < b, a, b),
+    "ndtr": lambda x: (1 + sp.erf(x / sp.sqrt(2))) / 2,
+    "pow": sp.Pow,
+    "sigmoid": lambda x: 1 / (1 + sp.exp(-x)),
+    "sign": lambda x: _sp_where(x > 0, sp.S(1), _sp_where(x < 0, sp.S(-1), sp.S(0))),
+    "softplus": lambda x: sp.log(1 + sp.exp(x)),
+    "sqrt": sp.sqrt,
+    "tanh": sp.tanh,
+    "trigamma": lambda x: sp.polygamma(1, x),
+    "where": _sp_where,
+    "log1p_minus": lambda x: sp.log(1 + x) - x,
+    "normal_within": lambda x: sp.erf(x / sp.sqrt(2)),
+    "gamma_ratio": _sp_gamma_ratio,
+    "lgamma_tail": lambda x: sp.loggamma(x) - (x - sp.Rational(1, 2)) * sp.log(x) + x - sp.log(2 * sp.pi) / 2,
+    "digamma_tail": lambda x: sp.log(x) - 1 / (2 * x) - sp.digamma(x),
+    "trigamma_tail": lambda x: sp.polygamma(1, x) - 1 / x - 1 / (2 * x * x),
+}
+
+
+def _each(f):
+    """f of a float64 scalar, over arrays, rounded once to their type."""
+    g = np.vectorize(f, otypes=[np.float64])
+    return lambda x: g(np.asarray(x, np.float64)).astype(x.dtype)
+
+
+def np_words(dtype) -> dict:
+    """The words on arrays of one type; the special functions by way of 30 digits."""
+    number = np.dtype(dtype).type
+
+    def special(f):
+        return _each(lambda x: float(f(mp.mpf(x))))
+
+    return {
+        "abs": np.abs,
+        "digamma": special(lambda x: mp.psi(0, x)),
+        "epsilon": lambda x: np.finfo(dtype).eps,
+        "exp": np.exp,
+        "expm1": np.expm1,
+        "lgamma": special(mp.loggamma),
+        "log": np.log,
+        "log1p": np.log1p,
+        "log1p_unit": np.log1p,
+        "maximum": np.maximum,
+        "minimum": np.minimum,
+        "ndtr": special(mp.ncdf),
+        "pow": np.power,
+        "sigmoid": lambda x: number(1) / (number(1) + np.exp(-x)),
+        "sign": np.sign,
+        "softplus": lambda x: np.logaddexp(number(0), x),
+        "sqrt": np.sqrt,
+        "tanh": np.tanh,
+        "trigamma": special(lambda x: mp.psi(1, x)),
+        "where": np.where,
+    }
+
+
+def carry(function, literal, words: dict):
+    """The text of a formula with other literals and other words, and so every function it calls."""
+    code = function.__code__
+    constants = tuple(literal(c) if isinstance(c, float) else c for c in code.co_consts)
+    names = {"__builtins__": {}}
+    for name in code.co_names:
+        if name in words:
+            names[name] = words[name]
+        else:
+            names[name] = carry(function.__globals__[name], literal, words)
+    return FunctionType(code.replace(co_consts=constants), names, function.__name__)
+
+
+def in_mpmath(function):
+    """The formula at 50 digits."""
+    return carry(function, mp_number, MP_WORDS)
+
+
+def in_sympy(function):
+    """The formula on symbols."""
+    return carry(function, sp_number, SP_WORDS)
+
+
+def in_numpy(function, dtype):
+    """The formula on arrays, every operation rounded to one type."""
+    return carry(function, np.dtype(dtype).type, np_words(dtype))
