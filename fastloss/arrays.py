@@ -11,8 +11,10 @@ from . import check
 __all__ = [
     "F32",
     "F64",
+    "NAMES",
     "compute_dtype",
     "contiguous",
+    "direct",
     "finish",
     "flat",
     "incoming",
@@ -23,6 +25,10 @@ __all__ = [
 ]
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+
+NAMES = {F32: "float32", F64: "float64"}
+"""What dtype.name says, without the microsecond that it takes."""
+
 
 
 def incoming(x: Any, what: str) -> Any:
@@ -54,12 +60,12 @@ def _torch_half(x: Any) -> bool:
 def compute_dtype(a: Any, what: str) -> Any:
     """The precision that kernels use for a prediction: its own, float32 for the half formats."""
     dtype = a.dtype
-    if dtype == F32 or dtype == np.float16 or dtype.name == "bfloat16":
-        return F32
+    if dtype is F32 or dtype is F64:
+        return dtype
     if dtype == F64:
         return F64
-    if dtype.kind in "iub":
-        raise TypeError(f"{what} has dtype {dtype}; expected floats (float64, float32, float16 or bfloat16)")
+    if dtype in (F32, np.float16) or dtype.name == "bfloat16":
+        return F32
     raise TypeError(f"{what} has dtype {dtype}; expected float64, float32, float16 or bfloat16")
 
 
@@ -91,6 +97,8 @@ def _to_torch(a: Any) -> Any:
 
 def outgoing(prediction: Any) -> Callable[[Any], Any] | None:
     """How a result array becomes the prediction's kind; None where it stays a NumPy array."""
+    if type(prediction) is np.ndarray:
+        return None
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(prediction, torch.Tensor):
         return _to_torch
@@ -133,9 +141,14 @@ def outputs(out: Any, sets: int, raw: tuple[Any, ...], inputs: tuple[Any, ...]) 
 
 def kernel_view(o: Any, dtype: Any) -> Any:
     """Where the kernel writes: the output itself, or a buffer to be copied into it."""
-    if o.dtype is dtype and o.flags.carray:
+    if direct(o, dtype):
         return o if o.ndim == 1 else o.reshape(-1)
     return np.empty(o.size, dtype)
+
+
+def direct(o: Any, dtype: Any) -> bool:
+    """Whether a kernel can write into the array as it stands."""
+    return o.dtype is dtype and o.flags.carray
 
 
 def finish(group: tuple[Any, ...], back: Any) -> Any:

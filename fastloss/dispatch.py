@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .formulas.record import NONNEGATIVE, Formula
+from .arrays import F64, NAMES
+from .formulas.record import NONNEGATIVE, Formula, registered
 
 __all__ = ["CHUNK", "EMPTY", "PARALLEL_FROM", "elementwise", "launch", "rows", "survey", "weight_sum"]
 
-EMPTY = {k: np.empty(0, k) for k in ("float32", "float64", "int64")}
+EMPTY = {k: np.empty(0, k) for k in map(np.dtype, ("float32", "float64", "int64"))}
+"""What stands for an array that a call has not got."""
+
 CHUNK = 1 << 15
 """Elements in a chunk: small enough for the second-level cache, large enough to hide the indirect call."""
 
@@ -53,6 +56,7 @@ def rows(
     return found
 
 
+@lru_cache(maxsize=None)
 def survey(dtype: str) -> Callable[..., Any]:
     """The function that checks labels and adds up the weights of the rows that count."""
     from .kernels.rows import row_survey
@@ -81,8 +85,6 @@ def _identity(z):  # type: ignore[no-untyped-def]
 
 @lru_cache(maxsize=1)
 def _sum_record() -> Formula:
-    from .formulas.record import registered
-
     like = next(iter(registered.values()))
     changes = dict(name="weight_sum", function=_identity, predictions=("z",), target=None, defaults={}, parameters={})
     return like._replace(**changes, prediction_domains=(NONNEGATIVE,))
@@ -90,7 +92,7 @@ def _sum_record() -> Formula:
 
 def weight_sum(weight: Any) -> tuple[float, float]:
     """The sum of weights, in the fixed order of all sums here, and how many are negative."""
-    dtype = weight.dtype.name
+    dtype = NAMES[weight.dtype]
     address, driver, _ = elementwise(_sum_record(), dtype, "value", False)
-    e, nothing = EMPTY[dtype], EMPTY["float64"]
+    e, nothing = EMPTY[weight.dtype], EMPTY[F64]
     return launch(driver, weight.size, address, (weight,), e, e, e, (e,), (e,), 1.0, nothing, CHUNK)

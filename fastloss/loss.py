@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from . import check
-from .arrays import F32, F64, compute_dtype, finish, flat, incoming, kernel_view, outgoing, outputs, weights
+from .arrays import F32, F64, NAMES, compute_dtype, direct, finish, flat, incoming, kernel_view, outgoing, outputs, weights
 from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, elementwise, launch, weight_sum
 from .formulas.record import NONNEGATIVE, Formula
 from .formulas.record import registered as _registered
 
-__all__ = ["ElementwiseLoss", "Loss"]
+__all__ = ["ComposedDoc", "ElementwiseLoss", "Loss"]
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
-class _Doc:
+class ComposedDoc:
     """The class's own text on the class, the composed text of one loss on an instance."""
 
     def __get__(self, instance: "Loss | None", owner: type) -> str:
@@ -30,9 +30,9 @@ class _Doc:
 
 
 class Loss:
-    __doc__ = _Doc()  # type: ignore[assignment]
+    __doc__ = ComposedDoc()  # type: ignore[assignment]
 
-    __slots__ = ("_bound", "_packed", "_small", "defaults", "record")
+    __slots__ = ("_bound", "_levels", "_packed", "_small", "defaults", "record")
 
     record: Formula
     defaults: Mapping[str, float]
@@ -41,8 +41,8 @@ class Loss:
         values = {k: v if defaults is None else defaults[k] for k, v in record.defaults.items()}
         object.__setattr__(self, "record", record)
         object.__setattr__(self, "defaults", MappingProxyType(values))
-        scalars = [math.nan if isinstance(v, tuple) else v for v in values.values()]
-        object.__setattr__(self, "_packed", np.array(scalars, np.float64))
+        object.__setattr__(self, "_levels", any(type(v) is tuple for v in values.values()))
+        object.__setattr__(self, "_packed", self._pack(values))
         object.__setattr__(self, "_bound", {})
         object.__setattr__(self, "_small", {})
 
@@ -93,6 +93,10 @@ class Loss:
                 self._bound[key] = found
         return found  # type: ignore[no-any-return]
 
+    def _pack(self, values: Mapping[str, Any]) -> Any:
+        """Parameters as kernels take them."""
+        return np.array([math.nan if type(v) is tuple else v for v in values.values()], np.float64)
+
     def _parameter(self, name: str, value: Any) -> Any:
         spec = self.record.parameters.get(name)
         if spec is not None and spec.vector and np.ndim(value) == 1:
@@ -116,7 +120,8 @@ def _restore(kind: type[Loss], name: str, defaults: dict[str, Any]) -> Loss:
 
 
 class ElementwiseLoss(Loss):
-    """A loss of each element by itself."""
+    # A loss of each element by itself.
+    __doc__ = ComposedDoc()  # type: ignore[assignment]
 
     __slots__ = ()
 
@@ -234,11 +239,12 @@ class ElementwiseLoss(Loss):
     def _run_any(
         self, mode: str, prediction: Any, target: Any, weight: Any, reduction: Any, divisor: Any, out: Any
     ) -> tuple[Any, Any]:
-        if any(type(v) is tuple for v in self.defaults.values()):
+        if self._levels:
             return self._run_columns(mode, prediction, target, weight, reduction, divisor, out)
         record = self.record
         reduction = record.reduction if reduction is None else reduction
-        check.one_of("reduction", reduction, REDUCTIONS)
+        if reduction not in REDUCTIONS:
+            check.one_of("reduction", reduction, REDUCTIONS)
         raw = self._predictions(prediction)
         shape, size = raw[0].shape, raw[0].size
         dtype = compute_dtype(raw[0], "prediction")
@@ -248,7 +254,7 @@ class ElementwiseLoss(Loss):
         w = None if weight is None else weights(weight, shape, dtype)
         scale = scale_of(reduction, divisor, size, w)
 
-        e = EMPTY[dtype.name]
+        e = EMPTY[dtype]
         wants_rows = reduction == "none" and mode in ("value", "grad")
         kernel = {"value": "rows", "grad": "rows_grad"}[mode] if wants_rows else mode
         values = np.empty(size, dtype) if wants_rows else e
@@ -258,7 +264,7 @@ class ElementwiseLoss(Loss):
         arrays = [tuple(kernel_view(o, dtype) for o in group) for group in outs]
         grads, hesses = (*arrays, nothing, nothing)[:2]
 
-        address, driver, _ = elementwise(record, dtype.name, kernel, w is not None)
+        address, driver, _ = elementwise(record, NAMES[dtype], kernel, w is not None)
         if w is None and kernel == mode and len(preds) == 1 and record.target and record.reduction == "mean":
             self._small[mode, dtype] = (address, driver, e, mode == "grad")
         wts = e if w is None else w
@@ -270,7 +276,7 @@ class ElementwiseLoss(Loss):
             total = self._wide_sum(preds, t, wts)
         for group, views in zip(outs, arrays, strict=True):
             for o, view in zip(group, views, strict=True):
-                if not np.may_share_memory(o, view):
+                if not direct(o, dtype):
                     o[...] = view.reshape(shape)
         results: list[Any] = [finish(group, back) for group in outs]
         if sets == 2:
@@ -297,7 +303,7 @@ class ElementwiseLoss(Loss):
         if self.record.target is None:
             if target is not None:
                 raise TypeError(f"{self.name} is a penalty on its argument alone and takes no target")
-            return EMPTY[dtype.name]
+            return EMPTY[dtype]
         if target is None:
             raise TypeError(f"{self.name} needs a target")
         t = incoming(target, "target")
@@ -321,7 +327,7 @@ class ElementwiseLoss(Loss):
     def _wide_sum(self, preds: tuple[Any, ...], t: Any, w: Any) -> float:
         """The sum in float64, for values whose sum leaves float32 where none of them does."""
         address, driver, _ = elementwise(self.record, "float32", "rows", w.size > 0)
-        e, size, step = EMPTY["float32"], preds[0].size, 1 << 20
+        e, size, step = EMPTY[F32], preds[0].size, 1 << 20
         nothing = (e,) * len(preds)
         total = 0.0
         for lo in range(0, size, step):

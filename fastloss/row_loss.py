@@ -1,17 +1,20 @@
 """Losses of whole rows: K scores against an integer label, class probabilities, or one number."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import check
-from .arrays import F64, compute_dtype, contiguous, finish, flat, incoming, kernel_view, outgoing, outputs, weights
+from .arrays import F64, NAMES, compute_dtype, contiguous, direct, finish, flat, incoming, kernel_view, outgoing, outputs, weights
 from .dispatch import CHUNK, EMPTY, launch, rows, survey
 from .formulas.record import NONNEGATIVE
-from .loss import REDUCTIONS, Loss, scale_of
+from .loss import REDUCTIONS, ComposedDoc, Loss, scale_of
 
 __all__ = ["Details", "RowLoss"]
+
+I64 = np.dtype(np.int64)
 
 TARGETS = {
     "softmax": ("labels", "dense"),
@@ -54,7 +57,8 @@ class _Call(NamedTuple):
 
 
 class RowLoss(Loss):
-    """A loss of each row of K scores."""
+    # A loss of each row of K scores.
+    __doc__ = ComposedDoc()  # type: ignore[assignment]
 
     __slots__ = ()
 
@@ -181,7 +185,7 @@ class RowLoss(Loss):
         views = [kernel_view(o, call.dtype) if last else np.empty(o.size, call.dtype) for o in outs]
         empty2 = np.empty((0, 0), call.dtype)
         grad, hess = (*(v.reshape(n, k) for v in views), empty2, empty2)[:2]
-        values = np.empty(n, call.dtype) if reduction == "none" and sets < 2 or details else EMPTY[call.dtype.name]
+        values = np.empty(n, call.dtype) if reduction == "none" and sets < 2 or details else EMPTY[call.dtype]
         extra = np.empty((n, 3) if details else (0, 0), F64)
 
         total = 0.0
@@ -189,17 +193,17 @@ class RowLoss(Loss):
             defaults = self.defaults
             smooth = defaults.get("label_smoothing", 0.0) > 0.0 and call.kind == "labels"
             tiled = k <= 32 and record.loop == "softmax" and call.kind == "labels"
-            address, driver, _ = rows(record, call.dtype.name, mode, call.kind, smooth, tiled)
+            address, driver, _ = rows(record, NAMES[call.dtype], mode, call.kind, smooth, tiled)
             chunk = max(1, CHUNK // k) if not tiled else max(64, CHUNK // k // 64 * 64)
             cw = call.class_weight
             if not cw.size and (smooth or call.kind == "dense"):
                 cw = np.ones(k, call.dtype)
             arrays = (call.z, call.labels, call.target, call.weight, cw, values, grad, hess, extra)
-            total, bad = launch(driver, call.z.size, address, *arrays, scale, self._kernel_parameters(), chunk)
+            total, bad = launch(driver, call.z.size, address, *arrays, scale, self._packed, chunk)
             if bad:
                 check.violation(self.name, "target", incoming(target, "target"), record.target_domain)
         for o, view in zip(outs, views, strict=True):
-            if not np.may_share_memory(o, view):
+            if not (last and direct(o, call.dtype)):
                 o[...] = view.reshape(o.shape) if last else np.moveaxis(view.reshape(moved.shape), -1, axis)
         back = outgoing(prediction)
         results = [finish((o,), back) for o in outs]
@@ -216,11 +220,10 @@ class RowLoss(Loss):
             loss = result if back is None else back(result)
         return loss, results[0] if results else None, described
 
-    def _kernel_parameters(self) -> Any:
-        d = self.defaults
-        own = [v for k, v in d.items() if k not in self.record.loop_parameters]
-        beta = d.get("logit_scale", 1.0) / d.get("temperature", 1.0)
-        return np.array([*own, beta, d.get("label_smoothing", 0.0), d.get("z_loss", 0.0)], np.float64)
+    def _pack(self, values: Mapping[str, Any]) -> Any:
+        own = [v for k, v in values.items() if k not in self.record.loop_parameters]
+        beta = values.get("logit_scale", 1.0) / values.get("temperature", 1.0)
+        return np.array([*own, beta, values.get("label_smoothing", 0.0), values.get("z_loss", 0.0)], np.float64)
 
     def _prepare(
         self, p: Any, target: Any, weight: Any, class_weight: Any, ignore_index: int | None, axis: int
@@ -231,7 +234,7 @@ class RowLoss(Loss):
         k, n = p.shape[-1], math.prod(shape)
         z = contiguous(p, dtype).reshape(n, k)
         t = incoming(target, "target")
-        e, no_labels, none2 = EMPTY[dtype.name], EMPTY["int64"], np.empty((0, 0), dtype)
+        e, no_labels, none2 = EMPTY[dtype], EMPTY[I64], np.empty((0, 0), dtype)
         w = e
         if weight is not None:
             w = weights(weight, shape, dtype)
@@ -263,7 +266,7 @@ class RowLoss(Loss):
 
     def _labels(self, t: Any, w: Any, cw: Any, k: int, ignore_index: int | None) -> tuple[Any, float]:
         """Labels as int64, ignored ones negative, and the sum of the weights of the rows that count."""
-        labels = flat(t, EMPTY["int64"].dtype)
+        labels = flat(t, I64)
         ignored = LEAST
         if ignore_index is not None:
             if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
@@ -272,7 +275,7 @@ class RowLoss(Loss):
                 labels = np.where(labels == ignore_index, LEAST, labels)
             else:
                 ignored = int(ignore_index)
-        total, wrong = survey(w.dtype.name)(labels, w, cw, k, ignored)
+        total, wrong = survey(NAMES[w.dtype])(labels, w, cw, k, ignored)
         if wrong >= 0:
             where = check.position(wrong, t.shape)
             also = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"

@@ -50,6 +50,10 @@ def _mp_log(x):
     return -mp.inf if x == 0 else mp.log(x) if x > 0 else mp.nan
 
 
+def _mp_log1p(x):
+    return mp.log1p(x) if x > -1 else _mp_log(1 + x)
+
+
 def _mp_gamma_ratio(n):
     h = mp.mpf(1) / 2
     value = mp.loggamma(n + h) - mp.loggamma(n) - mp.log(n) / 2
@@ -64,8 +68,8 @@ MP_WORDS = {
     "expm1": mp.expm1,
     "lgamma": mp.loggamma,
     "log": _mp_log,
-    "log1p": lambda x: -mp.inf if x == -1 else mp.log1p(x),
-    "log1p_unit": mp.log1p,
+    "log1p": _mp_log1p,
+    "log1p_unit": _mp_log1p,
     "maximum": max,
     "minimum": min,
     "ndtr": mp.ncdf,
@@ -113,7 +117,7 @@ SP_WORDS = {
     "maximum": lambda a, b: _sp_where(a > b, a, b),
     "minimum": lambda a, b: _sp_where(a < b, a, b),
     "ndtr": lambda x: (1 + sp.erf(x / sp.sqrt(2))) / 2,
-    "pow": sp.Pow,
+    "pow": lambda x, y: sp.S(1) if y == 0 else x**y,
     "sigmoid": lambda x: 1 / (1 + sp.exp(-x)),
     "sign": lambda x: _sp_where(x > 0, sp.S(1), _sp_where(x < 0, sp.S(-1), sp.S(0))),
     "softplus": lambda x: sp.log(1 + sp.exp(x)),

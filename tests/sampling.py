@@ -160,7 +160,8 @@ def sample(formula: Formula, n: int, rng: np.random.Generator, dtype=np.float64,
         origin = target[:k].astype(np.float64)
     else:
         return tuple(predictions), target
-    moved = inside(domain, (origin + shift).astype(dtype))
-    predictions[0][:k] = np.where(np.abs(moved) <= largest, moved, predictions[0][:k])
+    moved = (origin + shift).astype(dtype)
+    kept = (np.abs(moved) <= largest) & ~domain.outside(moved)
+    predictions[0][:k] = np.where(kept, moved, predictions[0][:k])
     order = rng.permutation(n)
     return tuple(p[order] for p in predictions), None if target is None else target[order]

@@ -1,0 +1,100 @@
+"""Losses of predictions in files, tables and arrays of any size, in one pass and in bounded memory."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .accumulate import Statistics
+from .columns import InputError
+from .report import Report, WorstRow
+
+__all__ = ["InputError", "Report", "Statistics", "WorstRow", "evaluate"]
+
+ON_INVALID = ("fail", "skip", "propagate")
+
+
+def evaluate(
+    data: Any,
+    losses: Any,
+    *,
+    pred: str | Sequence[str] = "pred",
+    target: str | None = "target",
+    weight: str | None = None,
+    on_invalid: str = "fail",
+    worst: int = 0,
+    per_sample: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Report:
+    """Evaluate losses on data that may be larger than memory, all of them in one read.
+
+    Each row's loss is computed in float64 and added up exactly, so the figures do not depend on the number of threads,
+    on the order of the rows or on how they are split over files, and reports of shards merge to the same bits.
+
+    Parameters
+    ----------
+    data : path, list of paths, tuple or mapping of arrays, Arrow table, reader, data set, or data frame
+        Parquet, Feather / Arrow IPC, CSV, .npy and .npz files, directories and globs; ``(pred, target[, weight])``
+        arrays, where several predictions are a tuple; a mapping of names to arrays; anything that exports an Arrow stream.
+    losses : str, Loss, or sequence of these
+        Names such as ``"mse"`` or ``"huber:delta=2"``, or Loss objects.
+    pred : str or sequence of str
+        Column of the prediction: numbers, or lists of numbers for losses of whole rows. Globs (``"logit_*"``) and
+        several names stand for several columns: a row of scores, or the several predictions of a loss like gaussian_nll.
+    target, weight : str, optional
+        Columns of the target and of the row's weight (0 or more).
+    on_invalid : {"fail", "skip", "propagate"}
+        What to do with rows that have a null, NaN or infinity, or a loss that is not finite: raise, naming file and row;
+        leave them out; or let them through, to show as NaN in the figures.
+    worst : int
+        How many rows of largest loss to report.
+    per_sample : path, optional
+        Parquet file to write every row's loss to: columns file, row, and one for each loss. It appears whole or not at all.
+    threads : int, optional
+        Threads that compute while others read; by default the number that fastloss uses.
+    progress : callable, optional
+        Called with the rows done and the rows in all (None: unknown) after every batch.
+
+    Returns
+    -------
+    Report
+        A mapping of each loss's label to its `Statistics`, with `to_json` and `merge`; its repr is a table.
+
+    Raises
+    ------
+    InputError
+        A ValueError: unknown columns, unreadable files, invalid rows, values outside a loss's domain.
+
+    Examples
+    --------
+    >>> import numpy as np, fastloss as fl
+    >>> logits, labels = np.array([2.0, -1.0, 0.5]), np.array([1, 0, 1])
+    >>> fl.evaluate((logits, labels), losses=["bce_with_logits", "focal"])["bce_with_logits"].count
+    3
+    """
+    from .losses import named
+    from .plan import Plan
+    from .run import run
+    from .sources import Selection, open_source
+
+    if on_invalid not in ON_INVALID:
+        raise InputError(f"on_invalid is {on_invalid!r}; allowed: {', '.join(ON_INVALID)}")
+    if isinstance(worst, bool) or not isinstance(worst, int) or worst < 0:
+        raise InputError(f"worst is {worst!r}; expected a whole number, 0 or more")
+    evaluated = named(losses)
+    preds = (pred,) if isinstance(pred, str) else tuple(pred)
+    source, selection = open_source(data, Selection(preds, target, weight))
+    plan = Plan(evaluated, selection.weight is not None, on_invalid, worst, per_sample is not None)
+    return run(
+        source, selection, plan, threads=_threads(threads), per_sample=per_sample, progress=progress
+    )
+
+
+def _threads(threads: int | None) -> int:
+    if threads is not None:
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise InputError(f"threads is {threads!r}; expected a whole number of at least 1")
+        return threads
+    from ..kernels.threads import get_num_threads
+
+    return get_num_threads()

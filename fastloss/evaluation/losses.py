@@ -38,7 +38,7 @@ class Evaluated:
         if len(names) > 1:
             if len(preds) != len(names):
                 raise InputError(
-                    f"{name} takes {len(names)} predictions ({', '.join(names)}), so --pred that many times; {len(preds)} given"
+                    f"{name} takes {len(names)} predictions ({', '.join(names)}), so pred that many times; {len(preds)} given"
                 )
             return tuple(preds)
         if len(preds) > 1 and not self.by_rows:
@@ -47,12 +47,15 @@ class Evaluated:
         if len(preds) > 1:
             pred = np.concatenate([p if p.ndim == 2 else p[:, None] for p in preds], axis=1)
         if self.by_rows and pred.ndim == 1:
-            raise InputError(f"{name} takes a row of scores; one number a row given (a list column, or --pred 'logit_*')")
+            raise InputError(f"{name} takes a row of scores; one number a row given (expected a list column, or several columns by pred 'logit_*')")
         return pred
 
     def call(self, pred: Any, target: Any) -> Any:
         """The loss of each row, in float64."""
-        values = self.loss(pred, target, reduction="none", **({"ignore_index": None} if self.takes_labels(target) else {}))
+        options = {"ignore_index": None} if self.takes_labels(target) else {}
+        if not self.by_rows and self.loss.record.target is None:
+            target = None
+        values = self.loss(pred, target, reduction="none", **options)
         if values.ndim > 1:
             values = values.reshape(len(values), -1).mean(axis=1)
         return np.ascontiguousarray(values, np.float64)
@@ -64,7 +67,7 @@ def named(losses: Any) -> list[Evaluated]:
         losses = [losses]
     if not losses:
         raise InputError("no losses to evaluate; name at least one")
-    found = [_parsed(x) if isinstance(x, str) else _given(x) for x in losses]
+    found = [x if isinstance(x, Evaluated) else _parsed(x) if isinstance(x, str) else _given(x) for x in losses]
     labels = [e.label for e in found]
     for label in labels:
         if labels.count(label) > 1:

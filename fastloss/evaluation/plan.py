@@ -90,7 +90,7 @@ class Plan:
             off &= ~bad
             result.null_rows += int(bad.sum())
             result.non_finite_rows += int(off.sum())
-            rows = self._without_invalid(batch, rows, columns, bad, off)
+            rows = self._without_invalid(batch, rows, columns, bad, off, result)
         if rows.weight is not None and rows.weight.size and rows.weight.min() < 0:
             i = int(np.argmax(rows.weight < 0))
             self._fail(batch, _at(start, rows.index, i), f"the weight is {rows.weight[i]:g}; expected 0 or more")
@@ -98,37 +98,45 @@ class Plan:
 
     def _doubles(self, group: int, parts: list[Any], start: int, stop: int) -> tuple[Any, bool]:
         """Rows of one group of columns as float64, and whether all are finite."""
+        if len(parts) == 1:
+            a = parts[0][0][start:stop]
+            out = self._buffer(group, a.size).reshape(a.shape)
+            return out, _widened(a, out)
         arrays = [values[start:stop] for values, _ in parts]
-        width = sum(a.shape[1] if a.ndim == 2 else 1 for a in arrays)
-        shape = (stop - start,) if len(arrays) == 1 and arrays[0].ndim == 1 else (stop - start, width)
-        out = self._buffer(group, shape)
-        if len(arrays) == 1:
-            return out, _widened(arrays[0], out)
+        arrays = [a if a.ndim == 2 else a[:, None] for a in arrays]
+        width = sum(a.shape[1] for a in arrays)
+        out = self._buffer(group, width * (stop - start)).reshape(stop - start, width)
         at = 0
         for a in arrays:
-            part = a if a.ndim == 2 else a[:, None]
-            out[:, at : at + part.shape[1]] = part
-            at += part.shape[1]
+            out[:, at : at + a.shape[1]] = a
+            at += a.shape[1]
         return out, bool(np.isfinite(out).all())
 
-    def _buffer(self, group: int, shape: tuple[int, ...]) -> Any:
+    def _buffer(self, group: int, size: int) -> Any:
         """Memory of this thread's own; fresh memory for every few rows would cost more than the conversion."""
-        size = int(np.prod(shape))
         kept = self._buffers.__dict__.get(group)
         if kept is None or kept.size < size:
-            kept = np.empty(size)
-            self._buffers.__dict__[group] = kept
-        return kept[:size].reshape(shape)
+            kept = self._buffers.__dict__[group] = np.empty(size)
+        return kept[:size]
 
-    def _without_invalid(self, batch: Batch, rows: _Rows, columns: list[Any], null: Any, off: Any) -> _Rows:
+    def _without_invalid(
+        self, batch: Batch, rows: _Rows, columns: list[Any], null: Any, off: Any, result: Result
+    ) -> _Rows:
+        """Raise for the first invalid row, leave such rows out, or count those as NaN that no loss could take."""
         if self.on_invalid == "fail":
             i = int(np.argmax(null | off))
             row = int(rows.index[i])
             self._fail(batch, row, _complaint(batch, columns, row))
-        drop = null | off if self.on_invalid == "skip" else null
-        if rows.weight is not None:
-            # A weight that is no number can weigh nothing, whatever is to be propagated.
-            drop = drop | ~np.isfinite(rows.weight)
+        if self.on_invalid == "skip":
+            drop = null | off
+        else:
+            # Of what propagates, only numbers reach the losses: a null, a weight or a label that is none is a NaN.
+            drop = null
+            labels = rows.target is not None and any(e.takes_labels(rows.target) for e in self.losses)
+            for a in (rows.weight, rows.target if labels else None):
+                drop = drop if a is None else drop | ~np.isfinite(a)
+            for partial in result.partials:
+                partial.counts[1] += int(drop.sum())
         keep = ~drop
         kept = [None if a is None else a[keep] for a in (*rows.preds, rows.target, rows.weight)]
         return _Rows(kept[:-2], kept[-2], kept[-1], rows.index[keep])
@@ -155,7 +163,7 @@ class Plan:
         if values.shape != preds[0].shape[:1]:
             raise InputError(f"{loss.label} gives {values.shape} values for {len(preds[0])} rows")
         partial.add(values, weight)
-        if self.on_invalid == "fail" and partial.counts[1:].any():
+        if self.on_invalid == "fail" and partial.counts[0] != sum(partial.counts.tolist()):
             i = int(np.argmax(~np.isfinite(values)))
             self._fail(batch, _at(first, index, i), f"{loss.label} is {values[i]:g} here, of finite inputs")
         if self.keep_values:
@@ -238,8 +246,8 @@ def _complaint(batch: Batch, columns: list[Any], row: int) -> str:
     for names, group in zip(batch.groups, columns, strict=True):
         for (name, _), (values, mask) in zip(names, group, strict=True):
             if mask is not None and not mask[row]:
-                return f"{name} is null; --on-invalid skip leaves such rows out"
+                return f"{name} is null; expected a finite number (on_invalid: skip leaves such rows out)"
             if not np.isfinite(values[row]).all():
                 value = np.atleast_1d(values[row])
-                return f"{name} is {value[~np.isfinite(value)][0]:g}; --on-invalid skip leaves such rows out"
+                return f"{name} is {value[~np.isfinite(value)][0]:g}; expected a finite number (on_invalid: skip leaves such rows out)"
     return "a value is not finite"

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .accumulate import Moments, Statistics
@@ -115,6 +115,21 @@ class Report(Mapping[str, Statistics]):
             on_invalid=self.on_invalid,
             worst=worst,
             worst_k=k,
+        )
+
+    def beside(self, *others: "Report", order: Sequence[str]) -> "Report":
+        """Put the losses of several reports of the same rows into one."""
+        reports = (self, *others)
+        moments = {n: m for r in reports for n, m in r._moments.items()}
+        worst = {n: w for r in reports for n, w in r.worst.items()}
+        return Report(
+            {n: moments[n] for n in order if n in moments},
+            rows=self.rows,
+            null_rows=max(r.null_rows for r in reports),
+            non_finite_rows=max(r.non_finite_rows for r in reports),
+            on_invalid=self.on_invalid,
+            worst={n: worst[n] for n in order if n in worst},
+            worst_k=self._worst_k,
         )
 
     def _state(self) -> dict[str, Any]:

@@ -41,11 +41,11 @@ class Selection:
     def resolve(self, known: Iterable[str], where: str) -> list[list[str]]:
         """Column names by role: one group for each prediction, then the target's and the weight's (or none)."""
         known = list(known)
-        groups = chosen(self.pred, known, "--pred", where)
-        for name, role in ((self.target, "--target"), (self.weight, "--weight")):
+        groups = chosen(self.pred, known, "pred", where)
+        for name, role in ((self.target, "target"), (self.weight, "weight")):
             groups.append([] if name is None else chosen([name], known, role, where)[0])
         if len(groups[-1]) > 1:
-            raise InputError(f"--weight {self.weight!r} stands for {len(groups[-1])} columns; expected one")
+            raise InputError(f"weight {self.weight!r} stands for {len(groups[-1])} columns; expected one")
         return groups
 
 
@@ -58,13 +58,9 @@ class Batch:
     rows: int
     groups: list[list[tuple[str, Any]]]
 
-    def numbers(self, group: int, rows: slice) -> list[tuple[Any, Any]]:
+    def numbers(self, group: int) -> list[tuple[Any, Any]]:
         """Arrays and masks of one group of columns."""
-        found = []
-        for name, column in self.groups[group]:
-            part = column[rows]
-            found.append(from_numpy(part, name) if isinstance(part, np.ndarray) else from_arrow(part, name))
-        return found
+        return [from_numpy(c, n) if isinstance(c, np.ndarray) else from_arrow(c, n) for n, c in self.groups[group]]
 
 
 class Source(Protocol):
@@ -138,7 +134,7 @@ class NumpyFiles:
         if self.path is not None:
             array = npy_column(self.path)
             if array.dtype.names is None:
-                raise InputError(f"{self.path} holds one array; name such files by --pred and --target")
+                raise InputError(f"{self.path} holds one array; name such files by pred and target")
             columns = {n: array[n] for n in array.dtype.names}
             yield from Arrays(columns, self.path).batches(selection)
             return
@@ -196,7 +192,7 @@ def open_paths(paths: Sequence[Any], selection: Selection) -> Source:
                 raise InputError(f"{folder} is given beside .npy columns; expected the directory they are in")
         return Chain([NumpyFiles(None, str(f)) for f in paths]) if paths else NumpyFiles(None)
     if not paths:
-        raise InputError("no input; give files, directories or globs, or .npy files as --pred and --target")
+        raise InputError("no input; give files, directories or globs, or .npy files as pred and target")
     runs: list[tuple[str, list[str]]] = []
     for file in expand(paths):
         kind = FORMATS.get(Path(file).suffix.lower())

@@ -2,7 +2,7 @@
 
 from .record import NONNEGATIVE, POSITIVE, UNIT, Parameter, elementwise
 from .special import digamma_tail, lgamma_tail, log1p_minus, trigamma_tail
-from .vocabulary import exp, expm1, lgamma, log, log1p, where
+from .vocabulary import digamma, exp, expm1, lgamma, log, log1p, trigamma, where
 
 
 @elementwise(
@@ -94,7 +94,12 @@ def negative_binomial_nll(mean, r, t):
     x = (t - mean) * j
     v = t * i
     first_mean = (1.0 - t * k) * (r * j)
-    second_mean = t * k * k - u * j * j
-    first_r = -log1p_minus(x) - 0.5 * v / r - (digamma_tail(r) - digamma_tail(u))
-    second_r = trigamma_tail(r) - trigamma_tail(u) + 0.5 * v * (r + u) * (i / r) / r - x * x * i
-    return value, (first_mean, first_r), (second_mean, second_r)
+    second_mean = r * j * j * (t * k * k * (s + mean) - 1.0)
+    large = r > 16.0
+    first_large = digamma_tail(u) - digamma_tail(r) - 0.5 * v / r - log1p_minus(x)
+    first_small = digamma(r + 1.0) - digamma(u + 1.0) - v / r - log(r * j) + x
+    turn = v / r * ((r + u) / (r * u))
+    second_large = trigamma_tail(r) - trigamma_tail(u) + 0.5 * turn - x * x * i
+    second_small = trigamma(r + 1.0) - trigamma(u + 1.0) + turn - (mean / r + x) * j
+    first_r = where(large, first_large, first_small)
+    return value, (first_mean, first_r), (second_mean, where(large, second_large, second_small))

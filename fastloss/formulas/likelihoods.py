@@ -118,7 +118,7 @@ def evidential_regression(gamma, nu, alpha, beta, t, lam=0.01):
         weight * r + lam * sign(r) * (2.0 * nu + alpha),
         excess * d + 2.0 * lam * a,
         logarithm - ratio1 + lam * a,
-        excess * j,
+        -excess * j,
     )
     second = (
         weight * (2.0 * w - 1.0),

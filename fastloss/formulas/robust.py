@@ -130,7 +130,7 @@ def geman_mcclure(z, t, c=1.0):
     parameters={"c": Parameter("residual beyond which the loss is constant", POSITIVE)},
     bounded=True,
     robust=True,
-    lipschitz=1.3406925026711537,
+    lipschitz=1.3409252447470739,
     minimum_at_target=True,
     surrogate=IRLS,
     paper="Beaton and Tukey (1974), The fitting of power series",
@@ -223,5 +223,7 @@ def barron(z, t, alpha=1.0, c=1.0):
     value = where(shape > 1.0, where(abs(power) < 0.5, near_two, general), general)
     scale = 1.0 / c
     weight = exp(power) * scale * scale
-    _, share = square_parts(a)
-    return value, (z - t) * weight, weight * (1.0 + excess * share), weight
+    w, share = square_parts(a)
+    # 1 + excess share, whose two terms cancel for large residuals where alpha is 1.
+    bend = where(share < 0.5, 1.0 + excess * share, shape - 1.0 - excess * w)
+    return value, (z - t) * weight, weight * bend, weight

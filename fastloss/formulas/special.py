@@ -1,6 +1,6 @@
 """Functions that several formulas share, in the style of a formula: carried into every world along with them."""
 
-from .vocabulary import digamma, exp, lgamma, log, log1p, ndtr, sign, trigamma, where
+from .vocabulary import exp, lgamma, log, log1p, ndtr, sign, where
 
 
 def logistic_parts(z):
@@ -79,18 +79,15 @@ def lgamma_tail(x):
 
 
 def digamma_tail(x):
-    """log(x) - 1 / (2 x) - digamma(x)."""
-    i = 1.0 / x
-    y = i * i
+    """log(x) - 1 / (2 x) - digamma(x), for x > 16."""
+    y = 1.0 / (x * x)
     series = 1.0 / 252.0 - y * (1.0 / 240.0 - y * (1.0 / 132.0 - y * (691.0 / 32760.0 - y * (1.0 / 12.0))))
-    direct = log(x) - 0.5 * i - digamma(x)
-    return where(x > 10.0, y * (1.0 / 12.0 - y * (1.0 / 120.0 - y * series)), direct)
+    return y * (1.0 / 12.0 - y * (1.0 / 120.0 - y * series))
 
 
 def trigamma_tail(x):
-    """trigamma(x) - 1 / x - 1 / (2 x^2)."""
+    """trigamma(x) - 1 / x - 1 / (2 x^2), for x > 16."""
     i = 1.0 / x
     y = i * i
     series = 1.0 / 42.0 - y * (1.0 / 30.0 - y * (5.0 / 66.0 - y * (691.0 / 2730.0 - y * (7.0 / 6.0))))
-    direct = trigamma(x) - i - 0.5 * y
-    return where(x > 10.0, i * y * (1.0 / 6.0 - y * (1.0 / 30.0 - y * series)), direct)
+    return i * y * (1.0 / 6.0 - y * (1.0 / 30.0 - y * series))

@@ -12,17 +12,11 @@ import numpy as np
 from numba import njit, prange, types
 
 from .access import UNPACK
-from .cpu import array, call, combine
+from .cpu import BLOCK, array, call, combine
 from .specialize import LOOP, SCALAR, Chunk, bind, compile_chunk, compile_driver
 from .worlds import carry, cpu
 
 __all__ = ["row_chunk", "row_driver", "row_survey"]
-
-TILE = 64
-"""Rows in a transposed tile."""
-
-TILED_TO = 32
-"""The largest K for which the tile beats the row."""
 
 # Names that the templates below find bound when they are specialized.
 T: Any = None
@@ -42,6 +36,8 @@ curvature: Any = None
 order: Any = None
 smooth: Any = None
 tiled: Any = None
+stored: Any = None
+exponentials_of: Any = None
 top_only: Any = None
 BITS: Any = None
 SHIFT: Any = None
@@ -59,187 +55,210 @@ def order_max(x):
     return BITS(m ^ ((m >> SHIFT) & MAGNITUDE)).view(T)
 
 
+def tail_of(total, rest):
+    """The sum of exponentials less one: all but the maximum where it is single, with every digit.
+
+    A count of the maxima would say so directly, but a conditional count keeps the loop scalar (10 times slower).
+    """
+    return rest if total - rest < T(1.5) else total - T(1.0)
+
+
+def exponentials(x, m, beta, e):
+    """Shifted, scaled exponentials; a loop of its own, since beside sums it would be unrolled less."""
+    for j in range(x.size):
+        e[j] = exp((x[j] - m) * beta)
+
+
 def scan_row(x, beta, class_weight, e):
-    """Maximum, sum of exponentials less one, and weighted sum of shifted logits; the exponentials go to e."""
+    """Maximum, sum of exponentials less one, and weighted sum of shifted logits.
+
+    The exponentials go to e, which may be shorter than the row where nobody will read them.
+    """
     m = top_of(x)
     rest = T(0.0)
-    ties = T(0.0)
+    total = T(0.0)
     linear = T(0.0)
-    for j in range(x.size):
-        d = (x[j] - m) * beta
-        p = exp(d)
-        if derivatives:
-            e[j] = p
-        rest += T(0.0) if x[j] == m else p
-        ties += T(1.0) if x[j] == m else T(0.0)
+    for lo in range(0, x.size, BLOCK):
+        hi = min(lo + BLOCK, x.size)
+        xs = x[lo:hi]
+        es = e[lo:hi] if stored else e[: hi - lo]
+        exponentials_of(xs, m, beta, es)
+        for j in range(xs.size):
+            total += es[j]
+            rest += T(0.0) if xs[j] == m else es[j]
         if smooth:
-            linear += class_weight[j] * d
-    return m, rest + (ties - T(1.0)), linear
+            for j in range(xs.size):
+                linear += class_weight[lo + j] * ((xs[j] - m) * beta)
+    return m, tail_of(total, rest), linear
 
 
-def scan_rows(z, beta, class_weight, e, top, tail, linear):
+# Rows are taken in groups of at most GROUP, with one number a row in each of these columns of a scratch array.
+# Constant offsets into one array show LLVM that the columns do not overlap; thirteen arrays would need more
+# run-time checks than it makes, and the loop would stay scalar.
+GROUP = 64
+(TOP, TAIL, LINEAR, SHIFTED, WEIGHT, CLASS_WEIGHT, VALUE, AT_E, FLAT, AT_LABEL, AT_PQ, AT_PP, HESS_LABEL, COLUMNS) = (
+    GROUP * i for i in range(14)
+)
+
+
+def scan_rows(z, beta, class_weight, e, s):
     """Scan row by row."""
     for i in range(z.shape[0]):
-        top[i], tail[i], linear[i] = scan(z[i], beta, class_weight, e[i])
+        s[TOP + i], s[TAIL + i], s[LINEAR + i] = scan(z[i], beta, class_weight, e[i if stored else 0])
 
 
-def scan_tile(z, beta, class_weight, e, top, tail, linear):
-    """Scan one class at a time across all rows of a tile; e is transposed."""
+def scan_tile(z, beta, class_weight, e, s):
+    """Scan one class at a time across all rows of the group; e is transposed."""
     n, k = z.shape
-    rest = np.zeros(n, T)
     for j in range(k):
-        column = e[j]
         for i in range(n):
-            column[i] = z[i, j]
+            e[j, i] = z[i, j]
     for i in range(n):
-        top[i] = e[0, i]
-        tail[i] = T(-1.0)
-        linear[i] = T(0.0)
+        s[TOP + i] = e[0, i]
+        s[TAIL + i] = T(0.0)
+        s[VALUE + i] = T(0.0)
+        s[LINEAR + i] = T(0.0)
     for j in range(1, k):
-        column = e[j]
         for i in range(n):
-            top[i] = column[i] if column[i] > top[i] else top[i]
+            s[TOP + i] = e[j, i] if e[j, i] > s[TOP + i] else s[TOP + i]
     for j in range(k):
-        column = e[j]
         c = class_weight[j] if smooth else T(0.0)
         for i in range(n):
-            x = column[i]
-            d = (x - top[i]) * beta
+            x = e[j, i]
+            d = (x - s[TOP + i]) * beta
             p = exp(d)
-            rest[i] += T(0.0) if x == top[i] else p
-            tail[i] += T(1.0) if x == top[i] else T(0.0)
+            s[TAIL + i] += p
+            s[VALUE + i] += T(0.0) if x == s[TOP + i] else p
             if smooth:
-                linear[i] += c * d
-            column[i] = p
+                s[LINEAR + i] += c * d
+            e[j, i] = p
     for i in range(n):
-        tail[i] += rest[i]
+        s[TAIL + i] = tail_of(s[TAIL + i], s[VALUE + i])
 
 
-def gather_labels(z, labels, weight, class_weight, beta, top, d, w, c):
+def gather_labels(z, labels, weight, class_weight, beta, s):
     """What each row's label picks: its shifted logit, sample weight and class weight; nothing where ignored."""
     n, k = z.shape
     for i in range(n):
         y = labels[i]
         if 0 <= y < k:
-            d[i] = (z[i, y] - top[i]) * beta
-            w[i] = weight[i] if weight.size > 0 else T(1.0)
-            c[i] = class_weight[y] if class_weight.size > 0 else T(1.0)
+            s[SHIFTED + i] = (z[i, y] - s[TOP + i]) * beta
+            s[WEIGHT + i] = weight[i] if weight.size > 0 else T(1.0)
+            s[CLASS_WEIGHT + i] = class_weight[y] if class_weight.size > 0 else T(1.0)
         else:
-            d[i] = T(0.0)
-            w[i] = T(0.0)
-            c[i] = T(0.0)
+            s[SHIFTED + i] = T(0.0)
+            s[WEIGHT + i] = T(0.0)
+            s[CLASS_WEIGHT + i] = T(0.0)
 
 
-def label_terms(p, beta, eps, zeta, scale, k, mass, rows):
+def label_terms(n, p, beta, eps, zeta, scale, k, mass, s):
     """Per row: value, factor of the exponentials, smoothing term, and the entries at the label."""
-    top, tail, linear, d, w, c, value, at_e, flat, at_label, at_pq, at_pp, hess_label = rows
     keep = T(1.0) - eps
     share = eps / k
+    bend = T(2.0) * zeta
     total = T(0.0)
-    for i in range(d.size):
-        lt = log1p(tail[i])
-        out = formula(d[i] - lt, T(1.0), *p)
-        lse = top[i] * beta + lt
+    for i in range(n):
+        tail, d, w = s[TAIL + i], s[SHIFTED + i], s[WEIGHT + i]
+        lt = log1p(tail)
+        out = formula(d - lt, T(1.0), *p)
+        lse = s[TOP + i] * beta + lt
         # Selected, not multiplied: an infinite log-sum-exp times a z_loss of 0 would be NaN.
-        push = T(2.0) * zeta * lse if zeta > T(0.0) else T(0.0)
+        push = bend * lse if zeta > T(0.0) else T(0.0)
         extra = push + share * mass if smooth else push
-        f1 = keep * c[i] * out[1]
-        v = keep * c[i] * out[0] + (T(0.5) * push * lse if zeta > T(0.0) else T(0.0))
+        f1 = keep * s[CLASS_WEIGHT + i] * out[1]
+        v = keep * s[CLASS_WEIGHT + i] * out[0] + (T(0.5) * push * lse if zeta > T(0.0) else T(0.0))
         if smooth:
-            v += share * (mass * lt - linear[i])
-        v = T(0.0) if w[i] == T(0.0) else w[i] * v
-        value[i] = v
+            v += share * (mass * lt - s[LINEAR + i])
+        v = T(0.0) if w == T(0.0) else w * v
+        s[VALUE + i] = v
         total += v
         if derivatives:
-            factor = scale * w[i] * beta
-            inverse = T(1.0) / (tail[i] + T(1.0))
-            q = (tail[i] - expm1(d[i])) * inverse
-            r = exp(d[i]) * inverse
-            at_e[i] = factor * (extra - f1) * inverse
-            flat[i] = factor * share
-            at_label[i] = factor * (f1 * q + extra * r - (share * c[i] if smooth else T(0.0)))
+            factor = scale * w * beta
+            inverse = T(1.0) / (tail + T(1.0))
+            q = (tail - expm1(d)) * inverse
+            r = exp(d) * inverse
+            s[AT_E + i] = factor * (extra - f1) * inverse
+            s[FLAT + i] = factor * share
+            s[AT_LABEL + i] = factor * (f1 * q + extra * r - (share * s[CLASS_WEIGHT + i] if smooth else T(0.0)))
             if curvature:
-                f2 = keep * c[i] * out[order]
-                bend = T(2.0) * zeta
-                at_pq[i] = factor * beta * (extra - f1)
-                at_pp[i] = factor * beta * bend
-                hess_label[i] = factor * beta * ((extra - f1) * r * q + f2 * q * q + bend * r * r)
-                at_pp[i] += factor * beta * f2
+                f2 = keep * s[CLASS_WEIGHT + i] * out[order]
+                s[AT_PQ + i] = factor * beta * (extra - f1)
+                s[AT_PP + i] = factor * beta * (bend + f2)
+                s[HESS_LABEL + i] = factor * beta * ((extra - f1) * r * q + f2 * q * q + bend * r * r)
     return total
 
 
-def spread_rows(e, labels, class_weight, rows, grad, hess):
+def spread_rows(e, labels, class_weight, s, grad, hess):
     """Write the derivatives of each row from its exponentials, which already lie in grad."""
-    top, tail, linear, d, w, c, value, at_e, flat, at_label, at_pq, at_pp, hess_label = rows
     k = grad.shape[1]
     for i in range(grad.shape[0]):
         g = grad[i]
         y = labels[i]
-        if w[i] == T(0.0):
+        if s[WEIGHT + i] == T(0.0):
             for j in range(k):
                 g[j] = T(0.0)
             if curvature:
                 hess[i, :] = T(0.0)
             continue
-        a = at_e[i]
-        b = flat[i]
+        a = s[AT_E + i]
+        b = s[FLAT + i]
         if curvature:
             h = hess[i]
-            inverse = T(1.0) / (tail[i] + T(1.0))
-            pq = at_pq[i]
-            pp = at_pp[i]
+            tail = s[TAIL + i]
+            inverse = T(1.0) / (tail + T(1.0))
+            pq = s[AT_PQ + i]
+            pp = s[AT_PP + i]
             for j in range(k):
                 p = g[j] * inverse
-                q = tail[i] * inverse if g[j] == T(1.0) else T(1.0) - p
+                q = tail * inverse if g[j] == T(1.0) else T(1.0) - p
                 h[j] = p * (pq * q + pp * p)
-            h[y] = hess_label[i]
+            h[y] = s[HESS_LABEL + i]
         if smooth:
             for j in range(k):
                 g[j] = g[j] * a - b * class_weight[j]
         else:
             for j in range(k):
                 g[j] = g[j] * a
-        g[y] = at_label[i]
+        g[y] = s[AT_LABEL + i]
 
 
-def spread_tile(e, labels, class_weight, rows, grad, hess):
+def spread_tile(e, labels, class_weight, s, grad, hess):
     """The same from a transposed tile of exponentials."""
-    top, tail, linear, d, w, c, value, at_e, flat, at_label, at_pq, at_pp, hess_label = rows
     n, k = grad.shape
     for j in range(k):
-        column = e[j]
         b = class_weight[j] if smooth else T(0.0)
         for i in range(n):
-            grad[i, j] = column[i] * at_e[i] - (b * flat[i] if smooth else T(0.0))
+            grad[i, j] = e[j, i] * s[AT_E + i] - (b * s[FLAT + i] if smooth else T(0.0))
         if curvature:
             for i in range(n):
-                inverse = T(1.0) / (tail[i] + T(1.0))
-                p = column[i] * inverse
-                q = tail[i] * inverse if column[i] == T(1.0) else T(1.0) - p
-                hess[i, j] = p * (at_pq[i] * q + at_pp[i] * p)
+                tail = s[TAIL + i]
+                inverse = T(1.0) / (tail + T(1.0))
+                p = e[j, i] * inverse
+                q = tail * inverse if e[j, i] == T(1.0) else T(1.0) - p
+                hess[i, j] = p * (s[AT_PQ + i] * q + s[AT_PP + i] * p)
     for i in range(n):
-        if w[i] == T(0.0):
+        if s[WEIGHT + i] == T(0.0):
             for j in range(k):
                 grad[i, j] = T(0.0)
                 if curvature:
                     hess[i, j] = T(0.0)
         else:
-            grad[i, labels[i]] = at_label[i]
+            grad[i, labels[i]] = s[AT_LABEL + i]
             if curvature:
-                hess[i, labels[i]] = hess_label[i]
+                hess[i, labels[i]] = s[HESS_LABEL + i]
 
 
-def describe_rows(z, labels, beta, top, tail, details):
+def describe_rows(z, labels, beta, s, details):
     """By-products on request: log-sum-exp, index of the maximum, rank of the label (0 is the top)."""
     n, k = z.shape
     for i in range(n):
         x = z[i]
         best = 0
         for j in range(k):
-            if x[j] == top[i]:
+            if x[j] == s[TOP + i]:
                 best = j
                 break
-        details[i, 0] = top[i] * beta + log1p(tail[i])
+        details[i, 0] = s[TOP + i] * beta + log1p(s[TAIL + i])
         details[i, 1] = best
         y = labels[i]
         ahead = k
@@ -255,32 +274,26 @@ def softmax_labels(z, labels, target, weight, class_weight, values, grad, hess, 
     n, k = z.shape
     p = unpack(params)
     beta, eps, zeta = T(params[-3]), T(params[-2]), T(params[-1])
-    s = T(scale)
     mass = T(0.0)
     if smooth:
         for j in range(k):
             mass += class_weight[j]
-    group = min(n, TILE) if tiled else n
-    scratch = np.empty((13, group), T)
-    tile = np.empty((k, group) if tiled else (0, 0), T)
+    s = np.empty(COLUMNS, T)
+    buffer = np.empty((k, GROUP) if tiled else (1, 0 if stored else min(k, BLOCK)), T)
     total = 0.0
-    for lo in range(0, n, group):
-        m = min(group, n - lo)
-        zz, yy, gg, hh = z[lo : lo + m], labels[lo : lo + m], grad[lo : lo + m], hess[lo : lo + m]
-        e = tile[:, :m] if tiled else (gg if derivatives else zz)
-        top, tail, linear, d, w = (scratch[0, :m], scratch[1, :m], scratch[2, :m], scratch[3, :m], scratch[4, :m])
-        c, value, at_e, flat = scratch[5, :m], scratch[6, :m], scratch[7, :m], scratch[8, :m]
-        at_label, at_pq, at_pp, last = scratch[9, :m], scratch[10, :m], scratch[11, :m], scratch[12, :m]
-        rows = (top, tail, linear, d, w, c, value, at_e, flat, at_label, at_pq, at_pp, last)
-        scan(zz, beta, class_weight, e, top, tail, linear)
-        gather(zz, yy, weight[lo : lo + m], class_weight, beta, top, d, w, c)
-        total += row_terms(p, beta, eps, zeta, s, T(k), mass, rows)
+    for lo in range(0, n, GROUP):
+        hi = min(n, lo + GROUP)
+        zz, yy, gg, hh = z[lo:hi], labels[lo:hi], grad[lo:hi], hess[lo:hi]
+        e = gg if stored and not tiled else buffer
+        scan(zz, beta, class_weight, e, s)
+        gather(zz, yy, weight[lo:hi], class_weight, beta, s)
+        total += row_terms(hi - lo, p, beta, eps, zeta, T(scale), T(k), mass, s)
         if values.size > 0:
-            values[lo : lo + m] = value
+            values[lo:hi] = s[VALUE : VALUE + hi - lo]
         if details.size > 0:
-            describe(zz, yy, beta, top, tail, details[lo : lo + m])
+            describe(zz, yy, beta, s, details[lo:hi])
         if derivatives:
-            spread(e, yy, class_weight, rows, gg, hh)
+            spread(e, yy, class_weight, s, gg, hh)
     stats[0] = total
     stats[1] = 0.0
     return total
@@ -559,24 +572,26 @@ def row_chunk(record: Any, dtype: str, mode: str, kind: str, smooth: bool, tiled
         "order": {"value": 0, "grad": 1, "hess": 2, "surrogate": 3}[mode],
         "smooth": smooth,
         "tiled": tiled,
+        "stored": mode != "value" or kind == "dense",
         "top_only": record.loop == "top_margin",
         **{k: words[k] for k in ("exp", "expm1", "log1p")},
         "formula": carry(record.function, cpu(dtype)),
         "unpack": njit(**SCALAR)(bind(UNPACK[own], T=real)),
     }
+    constants["tail_of"] = njit(**SCALAR)(bind(tail_of, T=real))
     template = _LOOPS[record.loop, kind]
 
     def loop(function: Any, **bound: Any) -> Any:
         return njit(**LOOP)(bind(function, **constants, **bound))
 
+    scan_one = loop(scan_row, top_of=loop(order_max), exponentials_of=loop(exponentials))
     if template is softmax_labels:
-        scan = loop(scan_tile) if tiled else loop(scan_rows, scan=loop(scan_row, top_of=loop(order_max)))
+        scan = loop(scan_tile) if tiled else loop(scan_rows, scan=scan_one)
         parts = {"gather": gather_labels, "row_terms": label_terms, "describe": describe_rows}
         constants |= {k: loop(f) for k, f in parts.items()}
         constants |= {"scan": scan, "spread": loop(spread_tile if tiled else spread_rows)}
     elif template is softmax_dense:
-        # The exponentials are needed again for the gradient, and harmless where they are not.
-        constants["scan"] = loop(scan_row, top_of=loop(order_max))
+        constants["scan"] = scan_one
     name = f"{record.name}_{kind}_{mode}{'_smooth' if smooth else ''}{'_tiled' if tiled else ''}_{dtype}"
     signature = types.float64(*_arguments(dtype), array("float64"))
     return compile_chunk(template, name, signature, **constants)

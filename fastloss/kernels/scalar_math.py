@@ -51,15 +51,13 @@ def where(condition, a, b):
 @_jit
 def maximum(a, b):
     """Return the larger of a and b, NaN if either is NaN."""
-    larger = a if a > b else b
-    return larger if a == a else a
+    return a if a > b or a != a else b
 
 
 @_jit
 def minimum(a, b):
     """Return the smaller of a and b, NaN if either is NaN."""
-    smaller = a if a < b else b
-    return smaller if a == a else a
+    return a if a < b or a != a else b
 
 
 @_jit
@@ -96,12 +94,7 @@ def _log1p_by_polynomial(form, coefficients):
     """Build log1p around zero from the coefficients of (log1p(f) - f + f**2 / 2) / f**3."""
     half = form.real(0.5)
     cubic = form.polynomial(coefficients)
-
-    @_jit
-    def log1p_tail(f):
-        return (cubic(f) * f - half) * (f * f) + f
-
-    return log1p_tail
+    return _jit(lambda f: (cubic(f) * f - half) * (f * f) + f)
 
 
 def _log1p_by_quotient(form, coefficients):
@@ -130,8 +123,9 @@ def _elementary(form, log1p_tail, log1p_unit, tables):
 
     log2e, ln2 = real(1 / math.log(2)), real(math.log(2))
     ln2_high, ln2_low = real(tables["ln2"][0]), real(tables["ln2"][1])
-    exp_low, exp_high = real(tables["exp_range"][0]), real(tables["exp_range"][1])
-    saturated = real(tables["saturated"])
+    # e**exp_low rounds to zero and e**exp_high overflows; from `saturated` on, expm1(-x) is -1 and tanh(x) is 1.
+    exp_low, exp_high = real(-(form.bias + form.digits + 1) * math.log(2)), real((form.bias + 1.4) * math.log(2))
+    saturated = real(40)
     exp_magic, expm1_magic = form.magic(2 * form.bias), form.magic(form.bias - 1)
     exp_series = form.polynomial(tables["exp"])
     tanh_series = form.polynomial(tables["tanh"])
@@ -186,14 +180,20 @@ def _elementary(form, log1p_tail, log1p_unit, tables):
         return y if x < inf else x
 
     @_jit
-    def log(x):
-        """Return the natural logarithm."""
+    def split(x):
+        """Return k and m, m * 2**k = x, with m around one from log_origin to twice that."""
         subnormal = x < tiny
         scaled = x * subnormal_scale if subnormal else x
         bits = integer(real(scaled).view(integer) & magnitude_mask)
         exponent = integer(integer(bits - log_origin) & exponent_mask)
         k = real(exponent) * exponent_unit + (subnormal_exponent if subnormal else zero)
-        return log_edges(k * ln2 + log1p_tail(integer(bits - exponent).view(real) - one), x)
+        return k, integer(bits - exponent).view(real)
+
+    @_jit
+    def log(x):
+        """Return the natural logarithm."""
+        k, m = split(x)
+        return log_edges(k * ln2 + log1p_tail(m - one), x)
 
     @_jit
     def log1p(x):
@@ -234,7 +234,7 @@ def _elementary(form, log1p_tail, log1p_unit, tables):
         return one if x > zero else (-one if x < zero else x)
 
     words = (exp, log, log1p, expm1, tanh, softplus, sigmoid, sign, where, maximum, minimum, sqrt)
-    return words, exp_of_sum, scale, log_edges
+    return words, exp_of_sum, (scale, split, log_edges)
 
 
 def _special(form, log, exp_of_sum, tables):
@@ -252,7 +252,7 @@ def _special(form, log, exp_of_sum, tables):
     digamma_switch = real(steps)
     digamma_series, trigamma_series = form.polynomial(tables["digamma"]), form.polynomial(tables["trigamma"])
 
-    ndtr_limit, four = real(tables["ndtr_limit"]), real(4)
+    four, ndtr_limit = real(4), real(40)
     ndtr_series = form.polynomial(tables["ndtr"])
 
     @_jit
@@ -324,15 +324,11 @@ def _special(form, log, exp_of_sum, tables):
     return lgamma, digamma, trigamma, ndtr
 
 
-def _power(wide, scale, log_edges, tables):
+def _power(wide, scale, split, log_edges, tables):
     """Build the power functions of both precisions, which work in float64."""
     real, integer, half_mask = wide.real, wide.integer, wide.half_mask
-    magnitude_mask, exponent_mask = wide.magnitude_mask, wide.exponent_mask
-    zero, one, three, inf, nan, tiny = 0.0, 1.0, 3.0, np.inf, np.nan, float(wide.tiny)
+    zero, one, three, inf, nan = real(0), real(1), real(3), real(np.inf), real(np.nan)
     single, single_zero, single_one = np.float32, np.float32(0), np.float32(1)
-    subnormal_scale, subnormal_exponent = 2.0**53, -53.0
-    exponent_unit = 2.0**-52
-    origin, single_origin = integer(tables["log_origin"]), integer(0x3FE5555555555555)
     magic = wide.magic(2 * wide.bias)
 
     log2_series, exp2_series32 = wide.polynomial(tables["log2_32"]), wide.polynomial(tables["exp2_32"])
@@ -350,10 +346,8 @@ def _power(wide, scale, log_edges, tables):
         base = single_one if y == single_zero else x
         power = real(single_zero if base == single_one else y)
         wide_base = real(base)
-        bits = integer(real(wide_base).view(integer) & magnitude_mask)
-        exponent = integer(integer(bits - single_origin) & exponent_mask)
-        f = integer(bits - exponent).view(real) - one
-        p = power * log_edges(log2_series(f) * f + real(exponent) * exponent_unit, wide_base)
+        k, m = split(wide_base)
+        p = power * log_edges(log2_series(m - one) * (m - one) + k, wide_base)
         p = _clip(p, -160.0, 130.0)
         shifted = p + magic
         r = p - (shifted - magic)
@@ -366,12 +360,7 @@ def _power(wide, scale, log_edges, tables):
         power = zero if base == one else y
         power = _clip(power, -(2.0**66), 2.0**66)
 
-        subnormal = base < tiny
-        scaled = base * subnormal_scale if subnormal else base
-        bits = integer(real(scaled).view(integer) & magnitude_mask)
-        exponent = integer(integer(bits - origin) & exponent_mask)
-        k = real(exponent) * exponent_unit + (subnormal_exponent if subnormal else zero)
-        m = integer(bits - exponent).view(real)
+        k, m = split(base)
 
         # log2(m) = factor * s * (3 + s**2 + ...), s = (m - 1) / (m + 1), each quantity as a head of half
         # the digits, whose products are exact, and a rest.
@@ -398,8 +387,8 @@ def _power(wide, scale, log_edges, tables):
         power_head = leading(power)
         p = power_head * log2_head
         p_rest = (power - power_head) * log2_head + power * log2_rest
-        edge = -inf if base == zero else inf
-        p = power * edge if base == zero or base == inf else p
+        p = power * -inf if base == zero else p
+        p = power * inf if base == inf else p
         p_rest = p_rest if abs(p) < 1100.0 else zero
         p = _clip(p, -1100.0, 1100.0)
         shifted = p + p_rest + magic
@@ -417,8 +406,6 @@ _FLOAT64 = _Format(np.float64, np.int64)
 # Minimax coefficients, the highest power first; ln2 in two parts, the first of which times any n is exact.
 _TABLES32 = {
     "ln2": (0.693145751953125, 1.4286068203094173e-06),
-    "exp_range": (-104.0, 89.0),
-    "saturated": 20.0,
     "exp": (0.0013814318, 0.008368778, 0.041668396, 0.1666652, 0.49999994),
     "tanh": (-0.0062742364, 0.021071682, -0.053852312, 0.13332586, -0.33333316),
     "log_origin": 0x3F2AAAAB,  # 2/3
@@ -431,14 +418,11 @@ _TABLES32 = {
     "digamma_steps": 3,
     "digamma": (0.0037520456, -0.003792775, 0.003949763, -0.0083329175, 0.08333333),
     "trigamma": (0.033405434, -0.029350713, 0.023617506, -0.03332911, 0.16666664),
-    "ndtr_limit": 15.0,
     "ndtr": (-0.00014649174, 8.852602e-05, 0.0014704035, -0.0027332238, -0.0077816457, 0.05215896, -0.14741802,
         0.27632487, -0.37270498, 0.34969577),
 }
 _TABLES64 = {
     "ln2": (0.6931471803691238, 1.9082149292705877e-10),
-    "exp_range": (-746.0, 710.0),
-    "saturated": 40.0,
     "exp": (2.4999993081262822e-08, 2.7630318205275756e-07, 2.755758723298077e-06, 2.480149292431035e-05,
         0.00019841269504811075, 0.001388888894377061, 0.008333333333495705, 0.04166666666652979, 0.1666666666666641,
         0.5000000000000011),
@@ -463,7 +447,6 @@ _TABLES64 = {
         -0.00416665781325736, 0.003968253935291986, -0.008333333333273742, 0.0833333333333333),
     "trigamma": (-3.8332940776693443, 1.0614057313648038, -0.25113812814584724, 0.07573539652804642,
         -0.03333318609695628, 0.02380952326484235, -0.03333333333235569, 0.16666666666666607),
-    "ndtr_limit": 40.0,
     "ndtr": (-1.5074155784269274e-09, -1.0777908339526547e-09, 1.4736847871526029e-08, 1.9239156843981102e-08,
         -6.9841698385101e-08, -1.5958159817502038e-07, 2.1459300252511072e-07, 9.817458052402737e-07,
         -3.785696912141479e-07, -5.507691161250149e-06, -5.272763347212229e-07, 3.2084182052742815e-05,
@@ -472,16 +455,15 @@ _TABLES64 = {
         -0.37270500482231655, 0.3496957717177204),
 }
 _TABLES_POW = {
-    "log_origin": 0x3FE6A09E667F3BCD,  # sqrt(1/2)
     "factor": (0.9617966939259756, 0.9617966860532761, 7.872699542894897e-09),
     "log": (0.1798341431714242, 0.17512240850392577, 0.20004475461930282, 0.23076835324388362, 0.2727272830520187,
         0.3333333332630695, 0.42857142857167657, 0.5999999999999996),
     "exp2": (2.572345118508164e-11, 4.4566820671407755e-10, 7.054901645196534e-09, 1.0178051153349956e-07,
         1.321548679668196e-06, 1.5252733856376257e-05, 0.00015403530393386016, 0.001333355814639028,
         0.009618129107628472, 0.0555041086648217, 0.24022650695910072, 0.6931471805599453),
-    "log2_32": (-0.1658167597389347, 0.17607739885807605, -0.1375492853980885, 0.15432683026326796,
-        -0.18079625831339652, 0.2064541738274309, -0.24043413788101428, 0.28852959256091393, -0.36067396910895455,
-        0.48089843776779134, -0.7213475196224788, 1.442695040747551),
+    "log2_32": (-0.08634709827929904, 0.15485714271556653, -0.156981374430354, 0.15900148659610938,
+        -0.17904710790422948, 0.2060962667387352, -0.2405041639117965, 0.28854064286358944, -0.3606728007958293,
+        0.4808983207409895, -0.7213475252116771, 1.4426950409393227),
     "exp2_32": (0.00015456042259085642, 0.0013400467759539646, 0.00961807443552974, 0.05550327141779227,
         0.24022650794592407, 0.6931472067332423),
 }
@@ -489,18 +471,17 @@ _TABLES_POW = {
 
 
 def _vocabularies():
-    words, tables = {}, {"float32": _TABLES32, "float64": _TABLES64}
-    for dtype, form, log1p_builder in (
-        ("float32", _FLOAT32, _log1p_by_polynomial),
-        ("float64", _FLOAT64, _log1p_by_quotient),  # here the division is cheaper than the terms it saves
+    words = {}
+    for dtype, form, table, log1p_builder in (
+        ("float32", _FLOAT32, _TABLES32, _log1p_by_polynomial),
+        ("float64", _FLOAT64, _TABLES64, _log1p_by_quotient),  # the division costs less than the terms it saves
     ):
-        table = tables[dtype]
         log1p_tail, log1p_unit = log1p_builder(form, table["log1p"]), log1p_builder(form, table["log1p_unit"])
-        elementary, exp_of_sum, scale, log_edges = _elementary(form, log1p_tail, log1p_unit, table)
+        elementary, exp_of_sum, steps = _elementary(form, log1p_tail, log1p_unit, table)
         functions = {f.__name__: f for f in elementary} | {"log1p_unit": log1p_unit}
         special = _special(form, functions["log"], exp_of_sum, table)
         words[dtype] = functions | {f.__name__: f for f in special}
-    words["float32"]["pow"], words["float64"]["pow"] = _power(_FLOAT64, scale, log_edges, _TABLES_POW)
+    words["float32"]["pow"], words["float64"]["pow"] = _power(_FLOAT64, *steps, _TABLES_POW)
     return words
 
 

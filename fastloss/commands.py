@@ -1,0 +1,187 @@
+"""The commands of the command line, as typer runs them."""
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+__all__ = ["app"]
+
+_Reported = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+class Unexpected(Exception):
+    """Something that should not happen; the message is one line."""
+
+
+def _sentence(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return " ".join(text.split())
+
+
+class _Group(typer.core.TyperGroup):
+    """Turns every error into one sentence on stderr and an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, then exit: 2 for usage and bad input, 1 for anything unexpected, 130 when interrupted."""
+        from .evaluation.columns import InputError
+
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+        except _Reported as error:
+            _stop(error.format_message() or "see fastloss --help", 2)  # type: ignore[attr-defined]
+        except (typer.Abort, KeyboardInterrupt):
+            _stop("interrupted", 130)
+        except ImportError as error:
+            if (error.name or "").split(".")[0] not in ("pyarrow", "rich"):
+                _unexpected(error)
+            from .cli import EXTRA
+
+            _stop(EXTRA, 2)
+        except BrokenPipeError:
+            raise
+        except (InputError, OSError) as error:
+            _stop(_describe(error), 2)
+        except Exception as error:
+            _unexpected(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _stop(text: str, code: int) -> None:
+    print(f"fastloss: {' '.join(text.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _unexpected(error: BaseException) -> None:
+    if os.environ.get("FASTLOSS_DEBUG"):
+        raise error
+    text = f"unexpected {type(error).__name__}: {_sentence(error)} (FASTLOSS_DEBUG=1 shows the traceback)"
+    _stop(text, 1)
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="Loss functions on your own files. Start with: [bold]fastloss eval --sample[/bold]",
+)
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        from ._version import __version__
+
+        print(f"fastloss {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Loss functions on your own files."""
+
+
+@app.command("eval")
+def evaluate(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATHS...", help="Parquet, Feather, Arrow, CSV, .npy or .npz: files, directories, globs."),
+    ] = None,
+    loss: Annotated[
+        list[str] | None,
+        typer.Option("--loss", "-l", metavar="NAME[:param=value,...]", help="A loss to evaluate; may be repeated."),
+    ] = None,
+    pred: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pred",
+            "-p",
+            metavar="COLUMN",
+            help="Column of the prediction (numbers or lists), a glob such as 'logit_*', or a .npy file; repeat it for a"
+            " loss of several predictions.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", metavar="COLUMN", help="Column of the target.")
+    ] = None,
+    weight: Annotated[
+        str | None, typer.Option("--weight", "-w", metavar="COLUMN", help="Column of the rows' weights.")
+    ] = None,
+    on_invalid: Annotated[
+        str,
+        typer.Option(
+            metavar="fail|skip|propagate", help="What to do about rows with a null, NaN or infinity, or such a loss."
+        ),
+    ] = "fail",
+    worst: Annotated[int, typer.Option(min=0, metavar="K", help="Show the K rows of largest loss.")] = 0,
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the report as JSON; - for stdout.")] = None,
+    per_sample: Annotated[
+        str | None, typer.Option(metavar="FILE.parquet", help="Write the loss of every row.")
+    ] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Use the predictions that ship with fastloss.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads that compute while others read.")] = None,
+) -> None:
+    """Evaluate losses on files of any size, all in one read."""
+    from .evaluation.command import Request, evaluate_command
+
+    request = Request(
+        paths=paths or [],
+        losses=loss or [],
+        pred=pred or [],
+        target=target,
+        weight=weight,
+        on_invalid=on_invalid,
+        worst=worst,
+        json=json,
+        per_sample=per_sample,
+        sample=sample,
+        threads=threads,
+    )
+    evaluate_command(request)
+
+
+@app.command("list")
+def list_losses() -> None:
+    """List all losses."""
+    from .evaluation.describe import print_list
+
+    print_list()
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(metavar="NAME", help="The loss to show.")]) -> None:
+    """Show one loss: formula, parameters, domain, properties, reference."""
+    from .evaluation.describe import print_loss
+
+    print_loss(name)
+
+
+@app.command()
+def warmup(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Losses; all if none is named.")] = None,
+) -> None:
+    """Compile losses into the cache, so that no later process waits for the compiler."""
+    from .evaluation.describe import warm
+
+    warm(names or [])
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, threads, vector width, the kernel cache and CUDA."""
+    from .evaluation.describe import diagnose
+
+    diagnose()

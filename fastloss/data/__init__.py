@@ -1,0 +1,36 @@
+"""The sample that ships with fastloss: held-out predictions on real data, made by bench/make_sample.py."""
+
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+__all__ = ["SAMPLES", "Sample", "sample_for"]
+
+
+class Sample(NamedTuple):
+    """One of the files: what it holds, and the losses that suit it."""
+
+    file: str
+    title: str
+    losses: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        """Where the file lies."""
+        return str(files(__package__) / self.file)
+
+
+SAMPLES = (
+    Sample("breast_cancer.parquet", "breast cancer: is a tumour benign?", ("bce_with_logits", "focal", "brier", "hinge")),
+    Sample("digits.parquet", "digits: which of ten?", ("cross_entropy", "softmax_focal", "multi_margin")),
+)
+
+
+def sample_for(loss: Any) -> tuple[Sample, str, str] | None:
+    """The file that fits a loss, and its columns for prediction and target; None if none does."""
+    record = loss.record
+    if record.family == "rows":
+        return (SAMPLES[1], "logits", "label") if record.loop in ("softmax", "margin", "top_margin") else None
+    if len(record.predictions) > 1 or record.link == "log":
+        return None
+    pred = "probability" if record.link == "identity" else "logit"
+    return SAMPLES[0], pred, "sign" if str(record.target_domain) == "{-1, +1}" else "label"

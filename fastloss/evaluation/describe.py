@@ -1,0 +1,240 @@
+"""What `fastloss list`, `show`, `warmup` and `doctor` print."""
+
+import importlib.metadata
+import io
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .columns import InputError
+
+__all__ = ["diagnose", "print_list", "print_loss", "warm"]
+
+
+def _print(*parts: Any) -> None:
+    """Print to a terminal in its width and colours; in a pipe a line stays a line, however long."""
+    if sys.stdout.isatty():
+        console = Console(highlight=False)
+        for part in parts:
+            console.print(part, markup=False)
+        return
+    text = io.StringIO()
+    console = Console(file=text, width=1000, no_color=True, highlight=False)
+    for part in parts:
+        console.print(part, markup=False)
+    print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+
+
+def _grid() -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    return table
+
+
+def _loss(name: str) -> Any:
+    import fastloss
+
+    try:
+        return fastloss.LOSSES[name]
+    except KeyError as error:
+        raise InputError(str(error)) from None
+
+
+def _default(record: Any, name: str) -> str:
+    value, spec = record.defaults[name], record.parameters[name]
+    if spec.none is not None and value == spec.none:
+        return "none"
+    return str(bool(value)).lower() if spec.flag else f"{value:g}"
+
+
+def print_list() -> None:
+    """All losses: name, parameters with defaults, summary."""
+    import fastloss
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("loss", no_wrap=True, style="bold")
+    table.add_column("parameters", overflow="fold")
+    table.add_column("what it is", overflow="fold")
+    for name, loss in fastloss.LOSSES.items():
+        record = loss.record
+        table.add_row(name, ", ".join(f"{p}={_default(record, p)}" for p in record.parameters), record.summary)
+    _print(table)
+
+
+def print_loss(name: str) -> None:
+    """One loss: everything its record holds."""
+    record = _loss(name).record
+    table = _grid()
+    if record.math:
+        table.add_row("formula", record.math)
+    for p, spec in record.parameters.items():
+        allowed = "true or false" if spec.flag else str(spec.allowed) + (" or none" if spec.none is not None else "")
+        table.add_row(f"  {p}", f"{spec.doc} (default {_default(record, p)}; allowed: {allowed})")
+    if record.family == "rows":
+        table.add_row("prediction", "a row of scores")
+    else:
+        for p, domain in zip(record.predictions, record.prediction_domains, strict=True):
+            table.add_row("prediction" if len(record.predictions) == 1 else f"prediction {p}", f"in {domain}")
+    table.add_row("target", _target(record))
+    table.add_row("link", record.link)
+    table.add_row("properties", ", ".join(_properties(record)) or "-")
+    if record.paper:
+        table.add_row("reference", record.paper)
+    table.add_row("on a file", f"fastloss eval FILE --loss {_call(record)} {_options(record)}")
+    _print(Text.assemble((record.name, "bold"), "  ", record.summary), table)
+
+
+def _target(record: Any) -> str:
+    if record.target is None:
+        return "none: a penalty on the prediction alone"
+    if record.family != "rows" or record.loop == "ensemble":
+        return f"in {record.target_domain}"
+    return "the number of a class, from 0" + (
+        ", or a row of probabilities" if record.loop in ("softmax", "log_probs") else ""
+    )
+
+
+def _properties(record: Any) -> list[str]:
+    words = [w for w in ("convex", "differentiable", "bounded", "robust") if getattr(record, w)]
+    words.append("second derivative" if record.second else "no second derivative")
+    if record.surrogate:
+        words.append(f"surrogate curvature: {record.surrogate}")
+    if record.lipschitz is not None:
+        words.append(f"Lipschitz constant {record.lipschitz:g}")
+    return words
+
+
+def _call(record: Any) -> str:
+    first = next(iter(record.parameters), None)
+    return record.name if first is None else f"{record.name}:{first}={_default(record, first)}"
+
+
+def _options(record: Any) -> str:
+    names = ["'logit_*'"] if record.family == "rows" else [p.upper() if len(p) > 1 else "COLUMN" for p in record.predictions]
+    return " ".join(f"--pred {n}" for n in names) + (" --target COLUMN" if record.target is not None else "")
+
+
+def warm(names: list[str]) -> None:
+    """Compile the losses that are named, or all."""
+    import fastloss
+
+    losses = [_loss(n) for n in names] if names else list(fastloss.LOSSES.values())
+    start = time.perf_counter()
+    console = Console(stderr=True, highlight=False)
+    for i, loss in enumerate(losses, 1):
+        began = time.perf_counter()
+        if console.is_terminal:
+            console.print(f"{i}/{len(losses)} {loss.name} ...", end="\r")
+        loss.warmup()
+        if console.is_terminal:
+            console.print(f"{i}/{len(losses)} {loss.name}: {time.perf_counter() - began:.1f} s")
+    _warm_statistics()
+    what = "1 loss" if len(losses) == 1 else f"{len(losses)} losses"
+    print(f"{what} ready in {time.perf_counter() - start:.1f} s, cached in {_cache_folder() or 'no folder: caching is off'}")
+
+
+def _warm_statistics() -> None:
+    import numpy as np
+
+    from . import exact
+    from .accumulate import Partial
+
+    one = np.ones(1)
+    Partial(False).add(one, None)
+    Partial(True).add(one, one)
+    for dtype in (np.float32, np.float64):
+        exact.widen(np.ones(1, dtype), one)
+
+
+def _cache_folder() -> Path | None:
+    from ..kernels.cache import directory
+
+    return directory()
+
+
+def diagnose() -> None:
+    """Versions, threads, processor, cache, CUDA."""
+    table = _grid()
+    for name, text in _findings():
+        table.add_row(name, text)
+    _print(table)
+
+
+def _findings() -> list[tuple[str, str]]:
+    import llvmlite.binding as llvm
+    import numba
+
+    from .._version import __version__
+    from ..kernels.threads import get_num_threads
+
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    found = [("fastloss", f"{__version__}, {system}")]
+    for package in ("numpy", "numba", "llvmlite", "pyarrow", "typer", "rich"):
+        found.append((package, _version_of(package)))
+    features = llvm.get_host_cpu_features()
+    found.append(("processor", f"{llvm.get_host_cpu_name()}, {os.cpu_count()} cores"))
+    found.append(("vectors", _vectors(features)))
+    found.append(("threads", f"{get_num_threads()}, layer {_layer()}"))
+    found.append(("JIT", "off: NUMBA_DISABLE_JIT is set" if numba.config.DISABLE_JIT else "on"))
+    found.append(("cache", _cache()))
+    found.append(("CUDA", _cuda()))
+    return found
+
+
+def _version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _vectors(features: Any) -> str:
+    for name, bits in (("avx512f", 512), ("avx2", 256), ("avx", 256), ("sse2", 128), ("neon", 128)):
+        if features.get(name):
+            fused = " with fused multiply-add" if features.get("fma") or name == "neon" else ""
+            return f"{bits} bits ({name}){fused}: {bits // 32} float32 at a time"
+    return "unknown"
+
+
+def _layer() -> str:
+    """Run a parallel loop, as only that settles the layer."""
+    import numba
+    import numpy as np
+
+    import fastloss
+
+    x = np.zeros(1 << 17, np.float32)
+    try:
+        fastloss.LOSSES["mse"](x, x)
+        return str(numba.threading_layer())
+    except ValueError:
+        return "not started (one thread)"
+
+
+def _cache() -> str:
+    folder = _cache_folder()
+    if folder is None:
+        return "off (FASTLOSS_CACHE=0, or no folder that is private and writable)"
+    files = [f.stat().st_size for f in folder.glob("*.nbc")]
+    return f"{folder}: {len(files)} kernels, {sum(files) / 1e6:.1f} MB"
+
+
+def _cuda() -> str:
+    try:
+        from numba import cuda
+
+        if not cuda.is_available():
+            return "not available"
+        device = cuda.get_current_device()
+        name = device.name.decode() if isinstance(device.name, bytes) else str(device.name)
+        return f"{name}, compute capability {'.'.join(map(str, device.compute_capability))}"
+    except Exception as error:
+        return f"not available ({type(error).__name__})"

@@ -1,0 +1,88 @@
+"""One pass over a source: batches are evaluated by a few threads while Arrow decodes the next ones."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+from .accumulate import Partial
+from .plan import Plan, Result
+from .report import Report, WorstRow, ranked
+from .sources import Selection, Source
+
+__all__ = ["run"]
+
+Progress = Callable[[int, int | None], None]
+
+
+def _results(source: Source, selection: Selection, plan: Plan, threads: int) -> Iterator[Result]:
+    """Results in the order of the rows, so that the first error raised is that of the first bad row."""
+    if threads == 1:
+        yield from map(plan.process, source.batches(selection))
+        return
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="fastloss") as pool:
+        try:
+            for batch in source.batches(selection):
+                pending.append(pool.submit(plan.process, batch))
+                if len(pending) > threads + 1:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def run(
+    source: Source,
+    selection: Selection,
+    plan: Plan,
+    *,
+    threads: int,
+    per_sample: Any = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Evaluate all of a source."""
+    labels = [e.label for e in plan.losses]
+    sums = [Partial(plan.weighted) for _ in labels]
+    worst: list[list[WorstRow]] = [[] for _ in labels]
+    rows = null_rows = non_finite_rows = 0
+    total = source.total() if progress is not None else None
+    with ExitStack() as stack:
+        writer = None
+        if per_sample is not None:
+            from .per_sample import Writer
+
+            writer = stack.enter_context(Writer(per_sample, labels, plan.on_invalid == "propagate"))
+        for result in _results(source, selection, plan, threads):
+            for k, partial in enumerate(result.partials):
+                sums[k].merge(partial)
+            rows += result.rows
+            null_rows += result.null_rows
+            non_finite_rows += result.non_finite_rows
+            if plan.worst:
+                _rank(plan, worst, result)
+            if writer is not None:
+                writer.write(result)
+            if progress is not None:
+                progress(rows, total)
+    return Report(
+        {n: s.moments() for n, s in zip(labels, sums, strict=True)},
+        rows=rows,
+        null_rows=null_rows,
+        non_finite_rows=non_finite_rows,
+        on_invalid=plan.on_invalid,
+        worst=dict(zip(labels, worst, strict=True)) if plan.worst else None,
+        worst_k=plan.worst,
+    )
+
+
+def _rank(plan: Plan, worst: list[list[WorstRow]], result: Result) -> None:
+    for k, found in enumerate(result.worst):
+        if found:
+            new = [WorstRow(result.source, result.start + row, value) for value, row in found]
+            worst[k] = ranked(worst[k] + new, plan.worst)
+            if len(worst[k]) == plan.worst:
+                plan.floors[k] = worst[k][-1].loss
