@@ -11,6 +11,13 @@ __all__ = ["LOSSES", "Loss", "__version__", "evaluate", "get_num_threads", "set_
 globals().update(LOSSES)
 
 
+def __getattr__(name: str) -> Any:
+    from .check import similar
+
+    hint = similar(name, __all__) if not name.startswith("_") else ""
+    raise AttributeError(f"module 'fastloss' has no attribute {name!r}{'; ' * bool(hint)}{hint}")
+
+
 def set_num_threads(n: int) -> None:
     """Use n threads for large calls; the result has the same bits for any n."""
     from .kernels import threads

@@ -30,31 +30,40 @@ NAMES = {F32: "float32", F64: "float64"}
 """What dtype.name says, without the microsecond that it takes."""
 
 
-
 def incoming(x: Any, what: str) -> Any:
     """View or convert x as a plain NumPy array of numbers; memory is shared where it can be."""
     if type(x) is np.ndarray:
         a = x
-    elif isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{what} is a masked array; pass .filled(...) values, or the mask as weight")
+    elif isinstance(x, np.ndarray):
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError(f"{what} is a masked array; pass .filled(...) values, or the mask as weight")
+        a = np.asarray(x)
     elif getattr(x, "requires_grad", False):
         raise TypeError(f"{what} is a tensor that requires grad; pass {what}.detach()")
     elif hasattr(x, "__cuda_array_interface__"):
         raise TypeError(f"{what} lies on a GPU; expected an array in host memory")
     elif hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
         a = np.from_dlpack(x)
-    elif _torch_half(x):
+    elif _brain_tensor(x):
         a = x.float().numpy()
     else:
-        a = np.asarray(x)
+        try:
+            a = np.asarray(x)
+        except ValueError as error:
+            raise TypeError(f"{what} is no array of numbers: {error}") from None
     if a.dtype.kind not in "fiub" and a.dtype.name != "bfloat16":
         raise TypeError(f"{what} has dtype {a.dtype}; expected real numbers")
     return a
 
 
-def _torch_half(x: Any) -> bool:
+def _tensor(x: Any) -> bool:
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(x, torch.Tensor) and x.dtype == torch.bfloat16
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def _brain_tensor(x: Any) -> bool:
+    """Whether x is a tensor of bfloat16, which NumPy has no name for."""
+    return _tensor(x) and x.dtype is sys.modules["torch"].bfloat16
 
 
 def compute_dtype(a: Any, what: str) -> Any:
@@ -62,9 +71,10 @@ def compute_dtype(a: Any, what: str) -> Any:
     dtype = a.dtype
     if dtype is F32 or dtype is F64:
         return dtype
-    if dtype == F64:
+    # By name, which is the same for either byte order.
+    if dtype.name == "float64":
         return F64
-    if dtype in (F32, np.float16) or dtype.name == "bfloat16":
+    if dtype.name in ("float32", "float16", "bfloat16"):
         return F32
     raise TypeError(f"{what} has dtype {dtype}; expected float64, float32, float16 or bfloat16")
 
@@ -95,13 +105,16 @@ def _to_torch(a: Any) -> Any:
     return sys.modules["torch"].from_numpy(a)
 
 
+def _to_brain_tensor(a: Any) -> Any:
+    return _to_torch(a).bfloat16()
+
+
 def outgoing(prediction: Any) -> Callable[[Any], Any] | None:
     """How a result array becomes the prediction's kind; None where it stays a NumPy array."""
     if type(prediction) is np.ndarray:
         return None
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(prediction, torch.Tensor):
-        return _to_torch
+    if _tensor(prediction):
+        return _to_brain_tensor if _brain_tensor(prediction) else _to_torch
     return None
 
 
@@ -116,27 +129,46 @@ def weights(weight: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     return flat(w, dtype)
 
 
-def outputs(out: Any, sets: int, raw: tuple[Any, ...], inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """The arrays that the results go to: one tuple per derivative order, one array per prediction."""
+def outputs(out: Any, sets: int, raw: tuple[Any, ...], others: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The arrays that the results go to: one tuple per derivative order, one array per prediction.
+
+    ``others`` are the inputs beside the predictions, as the caller gave them: nothing may be written over them.
+    """
     if out is None:
         return [tuple(np.empty(x.shape, x.dtype) for x in raw) for _ in range(sets)]
-    single = len(raw) == 1
-    groups = (out,) if sets == 1 else out
-    if sets == 2 and not (isinstance(out, tuple) and len(out) == 2):
-        raise TypeError("out is one array; expected a pair (gradient, curvature)")
-    names = ("out",) if sets == 1 else ("out[0]", "out[1]")
+    names, groups = ["out"], (out,)
+    if sets == 2:
+        names, groups = ["out[0]", "out[1]"], check.entries("out", out, 2, "a pair (gradient, curvature)")
+    inputs = (*raw, *(incoming(x, "input") for x in others if x is not None))
+    taken: list[Any] = []
     result = []
-    taken = list(inputs)
     for name, group in zip(names, groups, strict=True):
-        arrays = (group,) if single else tuple(group)
-        if len(arrays) != len(raw):
-            raise TypeError(f"{name} has {len(arrays)} arrays; expected {len(raw)}, one per prediction")
-        for a, x in zip(arrays, raw, strict=True):
-            a = incoming(a, name) if not isinstance(a, np.ndarray) else a
-            check.output(name, a, x.shape, x.dtype, taken)
+        if len(raw) == 1:
+            arrays: tuple[Any, ...] = (_writable(group, name),)
+        else:
+            group = check.entries(name, group, len(raw), f"{len(raw)} arrays, one per prediction")
+            arrays = tuple(_writable(a, f"{name}[{i}]") for i, a in enumerate(group))
+        for i, (a, x) in enumerate(zip(arrays, raw, strict=True)):
+            what = name if len(raw) == 1 else f"{name}[{i}]"
+            check.output(what, a, x.shape, x.dtype, inputs, taken)
             taken.append(a)
         result.append(arrays)
     return result
+
+
+def _writable(a: Any, what: str) -> Any:
+    """The memory of an output, as a plain NumPy array."""
+    if type(a) is np.ndarray:
+        return a
+    if isinstance(a, np.ma.MaskedArray):
+        raise TypeError(f"{what} is a masked array; expected a plain NumPy array")
+    if isinstance(a, np.ndarray):
+        return np.asarray(a)
+    if _brain_tensor(a):
+        raise TypeError(f"{what} is a bfloat16 tensor, which NumPy cannot write; pass a float32 one")
+    if _tensor(a) or hasattr(a, "__cuda_array_interface__"):
+        return incoming(a, what)
+    raise TypeError(f"{what} is a {type(a).__name__}; expected a NumPy array")
 
 
 def kernel_view(o: Any, dtype: Any) -> Any:
@@ -151,7 +183,10 @@ def direct(o: Any, dtype: Any) -> bool:
     return o.dtype is dtype and o.flags.carray
 
 
-def finish(group: tuple[Any, ...], back: Any) -> Any:
-    """Results as the caller sees them: one array, or a tuple of one per prediction."""
-    arrays = group if back is None else tuple(back(a) for a in group)
-    return arrays[0] if len(arrays) == 1 else arrays
+def finish(groups: list[tuple[Any, ...]], out: Any, back: Any) -> list[Any]:
+    """Results as the caller sees them, one per derivative order: what was given as out, or arrays of its kind."""
+    if out is not None:
+        return [out] if len(groups) == 1 else list(out)
+    if back is not None:
+        groups = [tuple(back(a) for a in group) for group in groups]
+    return [group[0] if len(group) == 1 else group for group in groups]

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .formulas.record import Domain, Formula
+from .formulas.record import SIGNS, Domain, Formula
 
 __all__ = [
     "LossNotFoundError",
+    "entries",
+    "integer",
     "nearest",
     "one_of",
     "output",
@@ -19,6 +21,7 @@ __all__ = [
     "positive",
     "same_rows",
     "same_shape",
+    "similar",
     "unknown_parameter",
     "violation",
 ]
@@ -31,13 +34,20 @@ class LossNotFoundError(KeyError):
         return str(self.args[0])
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint: the known names that resemble this one, or all of a few."""
+def similar(name: str, known: Iterable[str]) -> str:
+    """A hint: the known names that resemble this one; empty where none does."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     close = close or [k for k in known if name in k or k in name][:3]
-    if close:
-        return f"did you mean {' or '.join(close)}?"
+    return f"did you mean {' or '.join(close)}?" if close else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint: the known names that resemble this one, or all of a few."""
+    known = list(known)
+    hint = similar(name, known)
+    if hint:
+        return hint
     return f"known: {', '.join(known) or 'none'}" if len(known) < 12 else "see fastloss.LOSSES for all names"
 
 
@@ -59,6 +69,8 @@ def parameter(record: Formula, name: str, value: Any) -> float:
         raise ValueError(f"{record.name}: {name} is {value!r}; allowed: True or False")
     try:
         number = float(value)
+    except OverflowError:
+        number = math.nan
     except (TypeError, ValueError):
         expected = "a number or None" if spec.none is not None else "a number"
         raise TypeError(f"{record.name}: {name} is {value!r}; expected {expected}") from None
@@ -75,10 +87,22 @@ def one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
 
 def positive(what: str, value: Any) -> float:
     """A positive finite number."""
-    number = float(value)
+    error: type[Exception] = ValueError
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    except (TypeError, ValueError):
+        number, error = math.nan, TypeError
     if not 0.0 < number < math.inf:
-        raise ValueError(f"{what} is {value!r}; expected a positive finite number")
+        raise error(f"{what} is {value!r}; expected a positive finite number")
     return number
+
+
+def integer(what: str, value: Any, expected: str = "an integer") -> None:
+    """Raise unless value is an integer and no bool."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{what} is {value!r}; expected {expected}")
 
 
 def same_shape(what: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
@@ -98,29 +122,39 @@ def position(i: int, shape: tuple[int, ...]) -> str:
     return ", ".join(str(int(v)) for v in np.unravel_index(i, shape))
 
 
-def output(what: str, out: Any, shape: tuple[int, ...], dtype: Any, inputs: Iterable[Any]) -> None:
-    """Raise unless out can be written: its type, shape, dtype, and no memory shared with an input."""
-    if type(out) is not np.ndarray and not isinstance(out, np.ndarray):
-        raise TypeError(f"{what} is a {type(out).__name__}; expected a NumPy array")
+def entries(what: str, given: Any, count: int, expected: str) -> tuple[Any, ...]:
+    """What was given for several outputs, if it is as many."""
+    if not isinstance(given, (tuple, list)):
+        raise TypeError(f"{what} is one array; expected {expected}")
+    if len(given) != count:
+        raise TypeError(f"{what} has {len(given)} entries; expected {expected}")
+    return tuple(given)
+
+
+def output(
+    what: str, out: Any, shape: tuple[int, ...], dtype: Any, inputs: Iterable[Any], others: Iterable[Any]
+) -> None:
+    """Raise unless out can be written: its shape, dtype, and no memory shared with an input or another output."""
     if out.shape != shape:
         raise ValueError(f"{what} has shape {out.shape}; expected {shape}")
     if out.dtype != dtype:
         raise TypeError(f"{what} has dtype {out.dtype}; expected {dtype}")
     if not out.flags.writeable:
         raise ValueError(f"{what} is read-only; expected a writable array")
-    for x in inputs:
-        if x is not None and np.may_share_memory(out, x) and _overlap(out, x):
-            raise ValueError(f"{what} overlaps an input; inputs are never written, pass another array")
+    if any(_overlap(out, x) for x in inputs):
+        raise ValueError(f"{what} overlaps an input; inputs are never written, pass another array")
+    if any(_overlap(out, x) for x in others):
+        raise ValueError(f"{what} overlaps another output; pass two arrays")
 
 
 def _overlap(a: Any, b: Any) -> bool:
     try:
-        return bool(np.shares_memory(a, b, max_work=10_000))
+        return bool(np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=10_000))
     except (RuntimeError, ValueError):
         return True
 
 
-def violation(loss: str, what: str, array: Any, domain: Domain, known: Iterable[str] = ()) -> None:
+def violation(loss: str, what: str, array: Any, domain: Domain, known: Iterable[str] = (), note: str = "") -> None:
     """Raise for the first element outside its domain; name the sibling from logits where there is one."""
     flat = array.reshape(-1)
     step = 1 << 20
@@ -129,9 +163,12 @@ def violation(loss: str, what: str, array: Any, domain: Domain, known: Iterable[
         if not outside.any():
             continue
         i = start + int(outside.argmax())
-        where = position(i, array.shape)
+        where = f"[{position(i, array.shape)}]" if array.ndim else ""
+        value = str(flat[i]).removesuffix(".0")
         hint = ""
         if what == "prediction" and str(domain) == "[0, 1]":
             sibling = next((n for n in (f"{loss}_with_logits",) if n in set(known)), None)
             hint = f" probabilities; for raw scores use {sibling}" if sibling else " probabilities"
-        raise ValueError(f"{loss}: {what}[{where}] is {float(flat[i]):.6g}; allowed: {domain}{hint}")
+        if what == "target" and domain == SIGNS and flat[i] == 0:
+            hint = "; for labels 0 and 1 pass 2 * target - 1"
+        raise ValueError(f"{loss}: {what}{where} is {value}{note}; allowed: {domain}{hint}")

@@ -10,7 +10,7 @@ import numpy as np
 from .arrays import F64, NAMES
 from .formulas.record import NONNEGATIVE, Formula, registered
 
-__all__ = ["CHUNK", "EMPTY", "PARALLEL_FROM", "elementwise", "launch", "rows", "survey", "weight_sum"]
+__all__ = ["CHUNK", "EMPTY", "PARALLEL_FROM", "elementwise", "launch", "room", "rows", "survey", "weight_sum"]
 
 EMPTY = {k: np.empty(0, k) for k in map(np.dtype, ("float32", "float64", "int64"))}
 """What stands for an array that a call has not got."""
@@ -41,19 +41,26 @@ def elementwise(record: Formula, dtype: str, mode: str, weighted: bool) -> tuple
 
 
 def rows(
-    record: Formula, dtype: str, mode: str, kind: str, smooth: bool, tiled: bool
+    record: Formula, dtype: str, mode: str, kind: str, smooth: bool, tiled: bool, described: bool
 ) -> tuple[int, Callable[..., Any], Any]:
     """The same for a loss of rows."""
-    key = (record.function, dtype, mode, kind, smooth, tiled)
+    key = (record.function, dtype, mode, kind, smooth, tiled, described)
     found = _compiled.get(key)
     if found is None:
         from .kernels import rows as kernels
 
         with _compiling:
             driver = kernels.row_driver(dtype)
-            chunk = kernels.row_chunk(record, dtype, mode, kind, smooth, tiled)
+            chunk = kernels.row_chunk(record, dtype, mode, kind, smooth, tiled, described)
             found = _compiled[key] = (chunk.address, driver, chunk)
     return found
+
+
+def room(k: int, mode: str, kind: str, tiled: bool) -> int:
+    """How many numbers of scratch a chunk of rows needs."""
+    from .kernels.rows import room
+
+    return room(k, mode, kind, tiled)
 
 
 @lru_cache(maxsize=None)

@@ -8,7 +8,20 @@ from typing import Any
 import numpy as np
 
 from . import check
-from .arrays import F32, F64, NAMES, compute_dtype, direct, finish, flat, incoming, kernel_view, outgoing, outputs, weights
+from .arrays import (
+    F32,
+    F64,
+    NAMES,
+    compute_dtype,
+    direct,
+    finish,
+    flat,
+    incoming,
+    kernel_view,
+    outgoing,
+    outputs,
+    weights,
+)
 from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, elementwise, launch, weight_sum
 from .formulas.record import NONNEGATIVE, Formula
 from .formulas.record import registered as _registered
@@ -247,12 +260,13 @@ class ElementwiseLoss(Loss):
             check.one_of("reduction", reduction, REDUCTIONS)
         raw = self._predictions(prediction)
         shape, size = raw[0].shape, raw[0].size
-        dtype = compute_dtype(raw[0], "prediction")
+        dtype = compute_dtype(raw[0], "prediction") if len(raw) == 1 else self._common_dtype(raw)
         back = outgoing(prediction[0] if type(prediction) is tuple else prediction)
         preds = tuple(flat(x, dtype) for x in raw)
         t = self._target(target, shape, dtype)
         w = None if weight is None else weights(weight, shape, dtype)
-        scale = scale_of(reduction, divisor, size, w)
+        divided = denominator(reduction, divisor, size, w)
+        scale = 1.0 / divided if divided != 0.0 else 0.0
 
         e = EMPTY[dtype]
         wants_rows = reduction == "none" and mode in ("value", "grad")
@@ -260,7 +274,7 @@ class ElementwiseLoss(Loss):
         values = np.empty(size, dtype) if wants_rows else e
         nothing = (e,) * len(preds)
         sets = {"value": 0, "grad": 1, "hess": 2, "surrogate": 2}[mode]
-        outs = outputs(out, sets, raw, (*preds, t, w))
+        outs = outputs(out, sets, raw, (target, weight))
         arrays = [tuple(kernel_view(o, dtype) for o in group) for group in outs]
         grads, hesses = (*arrays, nothing, nothing)[:2]
 
@@ -271,21 +285,21 @@ class ElementwiseLoss(Loss):
         arguments = (address, preds, t, wts, values, grads, hesses, scale, self._packed, CHUNK)
         total, bad = launch(driver, size, *arguments)
         if bad:
-            self._explain(raw, target, weight, shape)
+            self._explain(raw, target, weight, dtype)
         if not math.isfinite(total) and dtype is F32 and not wants_rows and sets < 2:
             total = self._wide_sum(preds, t, wts)
         for group, views in zip(outs, arrays, strict=True):
             for o, view in zip(group, views, strict=True):
                 if not direct(o, dtype):
                     o[...] = view.reshape(shape)
-        results: list[Any] = [finish(group, back) for group in outs]
+        results = finish(outs, out, back)
         if sets == 2:
             return results[0], results[1]
         if wants_rows:
             rows = values.reshape(shape).astype(raw[0].dtype, copy=False)
             loss: Any = rows if back is None else back(rows)
         else:
-            loss = total * scale if scale != 0.0 else 0.0
+            loss = total / divided if divided != 0.0 else 0.0
         return loss, results[0] if results else None
 
     def _predictions(self, prediction: Any) -> tuple[Any, ...]:
@@ -298,6 +312,10 @@ class ElementwiseLoss(Loss):
         for a, n in zip(arrays[1:], names[1:], strict=True):
             check.same_shape(n, a.shape, arrays[0].shape)
         return arrays
+
+    def _common_dtype(self, raw: tuple[Any, ...]) -> Any:
+        dtypes = [compute_dtype(x, name) for x, name in zip(raw, self.record.predictions, strict=True)]
+        return F64 if F64 in dtypes else F32
 
     def _target(self, target: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         if self.record.target is None:
@@ -312,16 +330,19 @@ class ElementwiseLoss(Loss):
         check.same_shape("target", t.shape, shape)
         return flat(t, dtype)
 
-    def _explain(self, raw: tuple[Any, ...], target: Any, weight: Any, shape: tuple[int, ...]) -> None:
-        """Raise for the first violation that a kernel counted."""
+    def _explain(self, raw: tuple[Any, ...], target: Any, weight: Any, dtype: Any) -> None:
+        """Raise for the first violation that a kernel counted, in the data as given or as the kernel's dtype."""
         record = self.record
-        for name, a, domain in zip(record.predictions, raw, record.prediction_domains, strict=True):
-            check.violation(self.name, "prediction" if len(raw) == 1 else name, a, domain, _registered)
+        names = record.predictions if len(raw) > 1 else ("prediction",)
+        checked = list(zip(names, raw, record.prediction_domains, strict=True))
         if record.target is not None:
-            t = incoming(target, "target")
-            check.violation(self.name, "target", t, record.target_domain, _registered)
+            checked.append(("target", incoming(target, "target"), record.target_domain))
         if weight is not None:
-            check.violation(self.name, "weight", np.broadcast_to(incoming(weight, "weight"), shape), NONNEGATIVE)
+            checked.append(("weight", np.broadcast_to(incoming(weight, "weight"), raw[0].shape), NONNEGATIVE))
+        for name, a, domain in checked:
+            check.violation(self.name, name, a, domain, _registered)
+        for name, a, domain in checked:
+            check.violation(self.name, name, a.astype(dtype), domain, _registered, f" in {NAMES[dtype]}")
         raise ValueError(f"{self.name}: an input changed while it was read")
 
     def _wide_sum(self, preds: tuple[Any, ...], t: Any, w: Any) -> float:
@@ -357,39 +378,39 @@ class ElementwiseLoss(Loss):
         if w is not None:
             w = w[..., None] if w.shape == p.shape[:-1] else w
             w = np.broadcast_to(w, p.shape)
-        scaled = scale_of(reduction, divisor, p.size, None if w is None else flat(w, compute_dtype(p, "prediction")))
-        outs = outputs(out, {"value": 0, "grad": 1}.get(mode, 2), (p,), (p, t, w))
+        dtype = compute_dtype(p, "prediction")
+        divided = denominator(reduction, divisor, p.size, None if w is None else flat(w, dtype))
+        outs = outputs(out, {"value": 0, "grad": 1}.get(mode, 2), (p,), (target, weight))
         values = np.empty(p.shape, p.dtype) if reduction == "none" else None
         total = 0.0
         for j, level in enumerate(levels):
             loss = self.bind(**{name: level})
             part = None if w is None else w[..., j]
-            how = ("none", None) if reduction == "none" else ("sum", 1.0 / scaled if scaled else None)
+            how = ("none", None) if reduction == "none" else ("sum", divided if 0.0 < divided < math.inf else None)
             value, result = loss._run_any(mode, p[..., j], t[..., j], part, *how, None)  # type: ignore[attr-defined]
             if mode in ("hess", "surrogate"):
                 outs[0][0][..., j], outs[1][0][..., j] = value, result
                 continue
             if outs:
-                outs[0][0][..., j] = result if scaled or reduction == "none" else 0.0
+                outs[0][0][..., j] = result if divided != 0.0 else 0.0
             if values is None:
-                total += value if scaled else 0.0
+                total += value if divided != 0.0 else 0.0
             else:
                 values[..., j] = value
         back = outgoing(prediction)
-        results = [finish(group, back) for group in outs]
+        results = finish(outs, out, back)
         if len(results) == 2:
             return results[0], results[1]
         loss_value: Any = total if values is None else (values if back is None else back(values))
         return loss_value, results[0] if results else None
 
 
-def scale_of(reduction: str, divisor: Any, size: int, w: Any) -> float:
-    """The factor of the reduced loss: 1 / divisor; 0 where there is nothing to average."""
+def denominator(reduction: str, divisor: Any, size: float, w: Any) -> float:
+    """What the sum of the losses is divided by; 0 where there is nothing to average."""
     if divisor is not None:
         if reduction == "none":
             raise ValueError("divisor is given with reduction='none'; it divides a reduced loss")
-        return 1.0 / check.positive("divisor", divisor)
+        return check.positive("divisor", divisor)
     if reduction != "mean":
         return 1.0
-    total = float(size) if w is None else weight_sum(w)[0]
-    return 1.0 / total if total > 0.0 else 0.0
+    return float(size) if w is None else weight_sum(w)[0]

@@ -7,14 +7,30 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import check
-from .arrays import F64, NAMES, compute_dtype, contiguous, direct, finish, flat, incoming, kernel_view, outgoing, outputs, weights
-from .dispatch import CHUNK, EMPTY, launch, rows, survey
+from .arrays import (
+    F64,
+    NAMES,
+    compute_dtype,
+    contiguous,
+    direct,
+    finish,
+    flat,
+    incoming,
+    kernel_view,
+    outgoing,
+    outputs,
+    weights,
+)
+from .dispatch import CHUNK, EMPTY, launch, room, rows, survey
 from .formulas.record import NONNEGATIVE
-from .loss import REDUCTIONS, ComposedDoc, Loss, scale_of
+from .loss import REDUCTIONS, ComposedDoc, Loss, denominator
 
 __all__ = ["Details", "RowLoss"]
 
 I64 = np.dtype(np.int64)
+
+TILED_TO = 40
+"""The largest K for which a transposed tile of rows beats a loop along each row."""
 
 TARGETS = {
     "softmax": ("labels", "dense"),
@@ -148,7 +164,7 @@ class RowLoss(Loss):
             for kind in TARGETS[self.record.loop]:
                 for mode in ("value", "grad", "hess"):
                     for tiled in {False, self.record.loop == "softmax" and kind == "labels"}:
-                        rows(self.record, dtype, mode, kind, False, tiled)
+                        rows(self.record, dtype, mode, kind, False, tiled, False)
 
     def _run(
         self,
@@ -172,16 +188,20 @@ class RowLoss(Loss):
         p = incoming(prediction, "prediction")
         if p.ndim == 0:
             raise ValueError(f"{self.name}: the prediction is a scalar; expected rows of scores along axis {axis}")
+        check.integer(f"{self.name}: axis", axis)
+        if ignore_index is not None:
+            check.integer(f"{self.name}: ignore_index", ignore_index, "an integer or None")
         if not -p.ndim <= axis < p.ndim:
             raise ValueError(f"{self.name}: axis is {axis}; the prediction has {p.ndim} dimensions")
         last = axis in (-1, p.ndim - 1)
         moved = p if last else np.moveaxis(p, axis, -1)
         call = self._prepare(moved, target, weight, class_weight, ignore_index, axis)
-        scale = _row_scale(reduction, divisor, call.total)
+        divided = denominator(reduction, divisor, call.total, None)
+        scale = 1.0 / divided if divided != 0.0 else 0.0
         n, k = call.z.shape
         sets = {"value": 0, "grad": 1}.get(mode, 2)
-        inputs = (p, *(x for x in (target, weight, class_weight) if isinstance(x, np.ndarray)))
-        outs = [group[0] for group in outputs(out, sets, (p,), inputs)]
+        groups = outputs(out, sets, (p,), (target, weight, class_weight))
+        outs = [group[0] for group in groups]
         views = [kernel_view(o, call.dtype) if last else np.empty(o.size, call.dtype) for o in outs]
         empty2 = np.empty((0, 0), call.dtype)
         grad, hess = (*(v.reshape(n, k) for v in views), empty2, empty2)[:2]
@@ -192,21 +212,22 @@ class RowLoss(Loss):
         if n and k:
             defaults = self.defaults
             smooth = defaults.get("label_smoothing", 0.0) > 0.0 and call.kind == "labels"
-            tiled = k <= 32 and record.loop == "softmax" and call.kind == "labels"
-            address, driver, _ = rows(record, NAMES[call.dtype], mode, call.kind, smooth, tiled)
+            tiled = k <= TILED_TO and record.loop == "softmax" and call.kind == "labels"
+            address, driver, _ = rows(record, NAMES[call.dtype], mode, call.kind, smooth, tiled, details)
             chunk = max(1, CHUNK // k) if not tiled else max(64, CHUNK // k // 64 * 64)
+            space = room(k, mode, call.kind, tiled)
             cw = call.class_weight
             if not cw.size and (smooth or call.kind == "dense"):
                 cw = np.ones(k, call.dtype)
             arrays = (call.z, call.labels, call.target, call.weight, cw, values, grad, hess, extra)
-            total, bad = launch(driver, call.z.size, address, *arrays, scale, self._packed, chunk)
+            total, bad = launch(driver, call.z.size, address, *arrays, scale, self._packed, space, chunk)
             if bad:
                 check.violation(self.name, "target", incoming(target, "target"), record.target_domain)
         for o, view in zip(outs, views, strict=True):
             if not (last and direct(o, call.dtype)):
                 o[...] = view.reshape(o.shape) if last else np.moveaxis(view.reshape(moved.shape), -1, axis)
         back = outgoing(prediction)
-        results = [finish((o,), back) for o in outs]
+        results = finish(groups, out, back)
         if sets == 2:
             return results[0], results[1], None
         per_row = values.reshape(moved.shape[:-1]) if values.size == n else None
@@ -214,7 +235,7 @@ class RowLoss(Loss):
         if details:
             lse, best, rank = (extra[:, i].reshape(moved.shape[:-1]) for i in range(3))
             described = Details(per_row, lse, best.astype(np.int64), rank.astype(np.int64))
-        loss: Any = total * scale if scale != 0.0 else 0.0
+        loss: Any = total / divided if divided != 0.0 else 0.0
         if reduction == "none" and per_row is not None:
             result = per_row.astype(p.dtype, copy=False)
             loss = result if back is None else back(result)
@@ -233,6 +254,8 @@ class RowLoss(Loss):
         shape = p.shape[:-1]
         k, n = p.shape[-1], math.prod(shape)
         z = contiguous(p, dtype).reshape(n, k)
+        if target is None:
+            raise TypeError(f"{self.name} needs a target")
         t = incoming(target, "target")
         e, no_labels, none2 = EMPTY[dtype], EMPTY[I64], np.empty((0, 0), dtype)
         w = e
@@ -241,9 +264,10 @@ class RowLoss(Loss):
             check.violation(self.name, "weight", w.reshape(shape), NONNEGATIVE)
         cw = e
         if class_weight is not None:
-            cw = flat(incoming(class_weight, "class_weight"), dtype)
+            cw = incoming(class_weight, "class_weight")
             if cw.shape != (k,):
                 raise ValueError(f"class_weight has shape {cw.shape}; expected ({k},), one weight per class")
+            cw = flat(cw, dtype)
             check.violation(self.name, "class_weight", cw, NONNEGATIVE)
         total = float(n) if weight is None else float(w.sum(dtype=np.float64))
         if self.record.loop == "ensemble":
@@ -259,35 +283,33 @@ class RowLoss(Loss):
         if "dense" not in TARGETS[self.record.loop]:
             raise TypeError(f"{self.name}: the target has dtype {t.dtype}; expected integer labels")
         if t.shape == shape and t.shape != p.shape:
-            raise TypeError(f"{self.name}: labels have dtype {t.dtype}; expected integers, or rows of {k} probabilities")
+            raise TypeError(
+                f"{self.name}: labels have dtype {t.dtype}; expected integers, or rows of {k} probabilities"
+            )
         t = t if axis in (-1, p.ndim - 1) else np.moveaxis(t, axis, -1)
         check.same_shape("target", t.shape, p.shape)
         return _Call("dense", z, no_labels, contiguous(t, dtype).reshape(n, k), w, cw, total, shape, dtype)
 
     def _labels(self, t: Any, w: Any, cw: Any, k: int, ignore_index: int | None) -> tuple[Any, float]:
         """Labels as int64, ignored ones negative, and the sum of the weights of the rows that count."""
-        labels = flat(t, I64)
-        ignored = LEAST
-        if ignore_index is not None:
-            if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
-                raise TypeError(f"{self.name}: ignore_index is {ignore_index!r}; expected an integer or None")
-            if 0 <= ignore_index < k:
-                labels = np.where(labels == ignore_index, LEAST, labels)
-            else:
-                ignored = int(ignore_index)
-        total, wrong = survey(NAMES[w.dtype])(labels, w, cw, k, ignored)
+        # An unsigned label beyond int64 would wrap to a negative one, which may be ignore_index.
+        labels = flat(np.minimum(t, np.uint64(k)) if t.dtype == np.uint64 else t, I64)
+        count = survey(NAMES[w.dtype])
+        ignored = LEAST if ignore_index is None else int(ignore_index)
+        total, wrong = count(labels, w, cw, k, ignored)
+        if ignore_index is None and wrong < 0 and labels.size and labels.min() == LEAST:
+            wrong = int(labels.argmin())
         if wrong >= 0:
             where = check.position(wrong, t.shape)
+            allowed = f"0 to {k - 1}" if k else "none"
             also = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"
-            raise ValueError(f"{self.name}: target[{where}] is {labels[wrong]}; allowed: 0 to {k - 1}{also}")
+            raise ValueError(f"{self.name}: target[{where}] is {t.reshape(-1)[wrong]}; allowed: {allowed}{also}")
+        if 0 <= ignored < k:
+            # A class to ignore: the survey took its rows for rows that count.
+            labels = np.where(labels == ignored, LEAST, labels)
+            total, _ = count(labels, w, cw, k, LEAST)
         return labels, total
 
 
 LEAST = int(np.iinfo(np.int64).min)
 """Stands for an ignored row where ignore_index is also a class."""
-
-
-def _row_scale(reduction: str, divisor: Any, total: float) -> float:
-    if reduction == "mean" and divisor is None:
-        return 1.0 / total if total > 0.0 else 0.0
-    return scale_of(reduction, divisor, 0, None)

@@ -91,12 +91,6 @@ MP_WORDS = {
 }
 
 
-def _sp_where(condition, a, b):
-    if condition in (True, False):
-        return a if condition else b
-    return sp.Piecewise((a, condition), (b, True), evaluate=False)
-
-
 def _sp_gamma_ratio(n):
     value = sp.loggamma(n + sp.Rational(1, 2)) - sp.loggamma(n)
     x = sp.Dummy("x", positive=True)
@@ -104,34 +98,40 @@ def _sp_gamma_ratio(n):
     return value - sp.log(n) / 2, first.subs(x, n), sp.diff(first, x).subs(x, n)
 
 
-SP_WORDS = {
-    "abs": lambda x: _sp_where(x >= 0, x, -x),
-    "digamma": sp.digamma,
-    "epsilon": lambda x: sp.Rational(1, 2**52),
-    "exp": sp.exp,
-    "expm1": lambda x: sp.exp(x) - 1,
-    "lgamma": sp.loggamma,
-    "log": sp.log,
-    "log1p": lambda x: sp.log(1 + x),
-    "log1p_unit": lambda x: sp.log(1 + x),
-    "maximum": lambda a, b: _sp_where(a > b, a, b),
-    "minimum": lambda a, b: _sp_where(a < b, a, b),
-    "ndtr": lambda x: (1 + sp.erf(x / sp.sqrt(2))) / 2,
-    "pow": lambda x, y: sp.S(1) if y == 0 else x**y,
-    "sigmoid": lambda x: 1 / (1 + sp.exp(-x)),
-    "sign": lambda x: _sp_where(x > 0, sp.S(1), _sp_where(x < 0, sp.S(-1), sp.S(0))),
-    "softplus": lambda x: sp.log(1 + sp.exp(x)),
-    "sqrt": sp.sqrt,
-    "tanh": sp.tanh,
-    "trigamma": lambda x: sp.polygamma(1, x),
-    "where": _sp_where,
-    "log1p_minus": lambda x: sp.log(1 + x) - x,
-    "normal_within": lambda x: sp.erf(x / sp.sqrt(2)),
-    "gamma_ratio": _sp_gamma_ratio,
-    "lgamma_tail": lambda x: sp.loggamma(x) - (x - sp.Rational(1, 2)) * sp.log(x) + x - sp.log(2 * sp.pi) / 2,
-    "digamma_tail": lambda x: sp.log(x) - 1 / (2 * x) - sp.digamma(x),
-    "trigamma_tail": lambda x: sp.polygamma(1, x) - 1 / x - 1 / (2 * x * x),
-}
+def sp_words(x, point) -> dict:
+    """The words on expressions of the symbol x; conditions are decided at a point, which leaves smooth expressions."""
+
+    def where(condition, a, b):
+        return a if sp.sympify(condition).subs(x, point) == True else b  # noqa: E712
+
+    return {
+        "abs": lambda x: where(x >= 0, x, -x),
+        "digamma": sp.digamma,
+        "epsilon": lambda x: sp.Rational(1, 2**52),
+        "exp": sp.exp,
+        "expm1": lambda x: sp.exp(x) - 1,
+        "lgamma": sp.loggamma,
+        "log": sp.log,
+        "log1p": lambda x: sp.log(1 + x),
+        "log1p_unit": lambda x: sp.log(1 + x),
+        "maximum": lambda a, b: where(a > b, a, b),
+        "minimum": lambda a, b: where(a < b, a, b),
+        "ndtr": lambda x: (1 + sp.erf(x / sp.sqrt(2))) / 2,
+        "pow": lambda x, y: sp.S(1) if y == 0 else x**y,
+        "sigmoid": lambda x: 1 / (1 + sp.exp(-x)),
+        "sign": lambda x: where(x > 0, sp.S(1), where(x < 0, sp.S(-1), sp.S(0))),
+        "softplus": lambda x: sp.log(1 + sp.exp(x)),
+        "sqrt": sp.sqrt,
+        "tanh": sp.tanh,
+        "trigamma": lambda x: sp.polygamma(1, x),
+        "where": where,
+        "log1p_minus": lambda x: sp.log(1 + x) - x,
+        "normal_within": lambda x: sp.erf(x / sp.sqrt(2)),
+        "gamma_ratio": _sp_gamma_ratio,
+        "lgamma_tail": lambda x: sp.loggamma(x) - (x - sp.Rational(1, 2)) * sp.log(x) + x - sp.log(2 * sp.pi) / 2,
+        "digamma_tail": lambda x: sp.log(x) - 1 / (2 * x) - sp.digamma(x),
+        "trigamma_tail": lambda x: sp.polygamma(1, x) - 1 / x - 1 / (2 * x * x),
+    }
 
 
 def _each(f):
@@ -189,9 +189,9 @@ def in_mpmath(function):
     return carry(function, mp_number, MP_WORDS)
 
 
-def in_sympy(function):
-    """The formula on symbols."""
-    return carry(function, sp_number, SP_WORDS)
+def in_sympy(function, x, point):
+    """The formula on expressions of the symbol x, on the branch that it takes at a point."""
+    return carry(function, sp_number, sp_words(x, point))
 
 
 def in_numpy(function, dtype):

@@ -24,7 +24,8 @@ ADVERSARIAL = {
     "extremes": np.array([1e300, 1e-300, 5e-324, -1e300, 1.7e308, 1.7e308, 3.0, -5e-324]),
     "all exponents": np.ldexp(RNG.normal(size=4000), RNG.integers(-1074, 1000, 4000)),
     "confident": np.log1p(np.exp(-np.abs(RNG.normal(size=4000) * 60))),
-    "zeros": np.zeros(5),
+    "zeros": np.zeros(5000),
+    "a block of zeros": np.append(np.zeros(1024), 1.0),
     "subnormal": np.full(2000, 5e-324),
     "around the window's edge": np.ldexp(RNG.normal(size=3000), RNG.integers(-300, -200, 3000)),
     "cancelling": np.concatenate([np.full(1500, 1e16), np.ones(1), np.full(1500, -1e16)]),
@@ -78,7 +79,7 @@ def test_sums_are_exact_and_do_not_depend_on_order_or_split(values, random):
     assert moments(values[cut:]).merge(moments(values[:cut])) == whole
 
 
-@pytest.mark.parametrize("name", sorted(set(ADVERSARIAL) - {"empty", "zeros"}))
+@pytest.mark.parametrize("name", sorted(set(ADVERSARIAL) - {"empty"}))
 def test_mean_and_deviation_are_rounded_once(name):
     mpmath = pytest.importorskip("mpmath")
     x = ADVERSARIAL[name]

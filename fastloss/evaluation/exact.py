@@ -27,9 +27,11 @@ STEP = 500
 SPAN = 33  # binary orders within a block that the usual kernel can take
 
 PLAIN = {"error_model": "numpy", "nogil": True}
-# Sums of slices are exact in any order; the helpers that round or subtract must not be reassociated.
-SUMS = {**PLAIN, "fastmath": {"reassoc", "nsz"}}
-INLINE = {"error_model": "numpy", "forceinline": True, "fastmath": {"nsz"}}
+# Sums of slices are exact in any order. The helpers that round or subtract must not be reassociated: without a flag of
+# their own they would inherit their caller's. With "nsz" beside "reassoc" on a sum, LLVM 22 cancels inside its unflagged
+# operands too: s += v - v becomes s += 0 even for NaN.
+SUMS = {**PLAIN, "fastmath": {"reassoc"}}
+INLINE = {"error_model": "numpy", "forceinline": True, "fastmath": False}
 
 
 @intrinsic
@@ -296,9 +298,11 @@ def add(x, digits, counts, extremes):
         counts[0] += block.size
         extremes[0] = min(extremes[0], bottom)
         extremes[1] = max(extremes[1], top)
+        if largest == 0:
+            continue
         if largest < WINDOW_HIGH and least >= WINDOW_LOW and (largest >> 52) - (least >> 52) < SPAN:
             _add_usual(block, largest, digits)
-        elif largest > 0:
+        else:
             _add_any(block, digits, scratch)
     _carry(digits)
 
@@ -318,7 +322,7 @@ def add_weighted(x, w, digits, counts, extremes):
     _carry(digits)
 
 
-@njit(cache=True, error_model="numpy", nogil=True, fastmath={"reassoc", "nsz"})
+@njit(cache=True, **SUMS)
 def widen(x, out):
     """Copy float32 or float64 values into doubles; True if all are finite."""
     rest = x.dtype.type(0.0)

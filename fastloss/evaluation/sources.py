@@ -207,10 +207,16 @@ def open_paths(paths: Sequence[Any], selection: Selection) -> Source:
         if kind in ("npy", "npz"):
             sources += [NumpyFiles(f) for f in files]
         else:
-            from .arrow import Files
-
-            sources.append(Files(files, kind))
+            sources.append(_arrow().Files(files, kind))
     return sources[0] if len(sources) == 1 else Chain(sources)
+
+
+def _arrow() -> Any:
+    try:
+        from . import arrow
+    except ImportError as error:
+        raise ImportError('this needs pyarrow: pip install "fastloss[eval]"', name="pyarrow") from error
+    return arrow
 
 
 def _is_path(data: Any) -> bool:
@@ -229,9 +235,7 @@ def open_source(data: Any, selection: Selection) -> tuple[Source, Selection]:
         return Arrays({str(k): np.asarray(v) for k, v in data.items()}), selection
     kind = type(data).__module__.split(".")[0]
     if kind == "pyarrow" or hasattr(data, "__arrow_c_stream__"):
-        from .arrow import from_object
-
-        return from_object(data), selection
+        return _arrow().from_object(data), selection
     raise InputError(
         f"cannot evaluate a {type(data).__name__}; expected paths, a tuple (pred, target) or a mapping of arrays, "
         "an Arrow table, stream or data set, or a data frame"
@@ -247,4 +251,5 @@ def _from_tuple(data: tuple[Any, ...], selection: Selection) -> tuple[Source, Se
     pred = tuple(named)
     named |= {n: a for n, a in zip(("target", "weight"), data[1:], strict=False) if a is not None}
     columns = {n: a if isinstance(a, np.ndarray) else np.asarray(a) for n, a in named.items()}
-    return Arrays(columns), Selection(pred, "target" if "target" in named else None, "weight" if "weight" in named else None)
+    target, weight = (n if n in named else None for n in ("target", "weight"))
+    return Arrays(columns), Selection(pred, target, weight)

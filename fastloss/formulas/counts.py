@@ -2,7 +2,7 @@
 
 from .record import NONNEGATIVE, POSITIVE, UNIT, Parameter, elementwise
 from .special import digamma_tail, lgamma_tail, log1p_minus, trigamma_tail
-from .vocabulary import digamma, exp, expm1, lgamma, log, log1p, trigamma, where
+from .vocabulary import digamma, exp, expm1, lgamma, log, log1p, maximum, trigamma, where
 
 
 @elementwise(
@@ -87,13 +87,16 @@ def negative_binomial_nll(mean, r, t):
     y = where(some, t, 1.0)
     total = r + y
     odds = y / mean * ((r + mean) / total)
-    likelihood = r * log1p((mean - y) / total) + y * log(odds) + 0.5 * log(6.283185307179586 * y * (total / r))
+    d = (mean - y) / total
+    # log(1 + d) near 0, the logarithm of the ratio where d is near -1.
+    decay = where(d < -0.5, log((r + mean) / total), log1p(maximum(d, -0.5)))
+    likelihood = r * decay + y * log(odds) + 0.5 * log(6.283185307179586 * y * (total / r))
     value = where(some, likelihood + lgamma_tail(r) + lgamma_tail(y) - lgamma_tail(total), r * log1p(mean / r))
     u, s = r + t, r + mean
     i, j, k = 1.0 / u, 1.0 / s, 1.0 / mean
     x = (t - mean) * j
     v = t * i
-    first_mean = (1.0 - t * k) * (r * j)
+    first_mean = (mean - t) * k * (r * j)
     second_mean = r * j * j * (t * k * k * (s + mean) - 1.0)
     large = r > 16.0
     first_large = digamma_tail(u) - digamma_tail(r) - 0.5 * v / r - log1p_minus(x)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numba import njit, prange, types
 
-from .access import UNPACK
-from .cpu import BLOCK, array, call, combine
+from . import access
+from .cpu import BLOCK, array, call, combine, widest_vectors
 from .specialize import LOOP, SCALAR, Chunk, bind, compile_chunk, compile_driver
 from .worlds import carry, cpu
 
-__all__ = ["row_chunk", "row_driver", "row_survey"]
+__all__ = ["room", "row_chunk", "row_driver", "row_survey"]
 
 # Names that the templates below find bound when they are specialized.
 T: Any = None
@@ -27,6 +27,7 @@ formula: Any = None
 unpack: Any = None
 top_of: Any = None
 scan: Any = None
+scan_one: Any = None
 row_terms: Any = None
 spread: Any = None
 gather: Any = None
@@ -39,6 +40,7 @@ tiled: Any = None
 stored: Any = None
 exponentials_of: Any = None
 top_only: Any = None
+described: Any = None
 BITS: Any = None
 SHIFT: Any = None
 MAGNITUDE: Any = None
@@ -47,11 +49,12 @@ LEAST: Any = None
 
 def order_max(x):
     """The largest element; NaN of positive sign is above infinity. As integers, a maximum vectorises."""
-    bits = x.view(BITS)
+    widest_vectors()
     m = LEAST
-    for j in range(bits.size):
-        b = bits[j]
-        m = max(m, b ^ ((b >> SHIFT) & MAGNITUDE))
+    for j in range(x.size):
+        b = T(x[j]).view(BITS)
+        b = BITS(b ^ ((b >> SHIFT) & MAGNITUDE))
+        m = b if b > m else m
     return BITS(m ^ ((m >> SHIFT) & MAGNITUDE)).view(T)
 
 
@@ -65,6 +68,7 @@ def tail_of(total, rest):
 
 def exponentials(x, m, beta, e):
     """Shifted, scaled exponentials; a loop of its own, since beside sums it would be unrolled less."""
+    widest_vectors()
     for j in range(x.size):
         e[j] = exp((x[j] - m) * beta)
 
@@ -74,6 +78,7 @@ def scan_row(x, beta, class_weight, e):
 
     The exponentials go to e, which may be shorter than the row where nobody will read them.
     """
+    widest_vectors()
     m = top_of(x)
     rest = T(0.0)
     total = T(0.0)
@@ -104,7 +109,7 @@ GROUP = 64
 def scan_rows(z, beta, class_weight, e, s):
     """Scan row by row."""
     for i in range(z.shape[0]):
-        s[TOP + i], s[TAIL + i], s[LINEAR + i] = scan(z[i], beta, class_weight, e[i if stored else 0])
+        s[TOP + i], s[TAIL + i], s[LINEAR + i] = scan_one(z[i], beta, class_weight, e[i if stored else 0])
 
 
 def scan_tile(z, beta, class_weight, e, s):
@@ -153,6 +158,7 @@ def gather_labels(z, labels, weight, class_weight, beta, s):
 
 def label_terms(n, p, beta, eps, zeta, scale, k, mass, s):
     """Per row: value, factor of the exponentials, smoothing term, and the entries at the label."""
+    widest_vectors()
     keep = T(1.0) - eps
     share = eps / k
     bend = T(2.0) * zeta
@@ -190,6 +196,7 @@ def label_terms(n, p, beta, eps, zeta, scale, k, mass, s):
 
 def spread_rows(e, labels, class_weight, s, grad, hess):
     """Write the derivatives of each row from its exponentials, which already lie in grad."""
+    widest_vectors()
     k = grad.shape[1]
     for i in range(grad.shape[0]):
         g = grad[i]
@@ -269,7 +276,7 @@ def describe_rows(z, labels, beta, s, details):
         details[i, 2] = ahead
 
 
-def softmax_labels(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, stats):
+def softmax_labels(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, scratch, stats):
     """Softmax of each row against an integer label; labels outside the classes are rows to ignore."""
     n, k = z.shape
     p = unpack(params)
@@ -278,8 +285,8 @@ def softmax_labels(z, labels, target, weight, class_weight, values, grad, hess, 
     if smooth:
         for j in range(k):
             mass += class_weight[j]
-    s = np.empty(COLUMNS, T)
-    buffer = np.empty((k, GROUP) if tiled else (1, 0 if stored else min(k, BLOCK)), T)
+    s = scratch[:COLUMNS]
+    buffer = scratch[COLUMNS:].reshape(k if tiled else 1, -1)
     total = 0.0
     for lo in range(0, n, GROUP):
         hi = min(n, lo + GROUP)
@@ -289,8 +296,9 @@ def softmax_labels(z, labels, target, weight, class_weight, values, grad, hess, 
         gather(zz, yy, weight[lo:hi], class_weight, beta, s)
         total += row_terms(hi - lo, p, beta, eps, zeta, T(scale), T(k), mass, s)
         if values.size > 0:
-            values[lo:hi] = s[VALUE : VALUE + hi - lo]
-        if details.size > 0:
+            for i in range(hi - lo):
+                values[lo + i] = s[VALUE + i]
+        if described:
             describe(zz, yy, beta, s, details[lo:hi])
         if derivatives:
             spread(e, yy, class_weight, s, gg, hh)
@@ -299,18 +307,19 @@ def softmax_labels(z, labels, target, weight, class_weight, values, grad, hess, 
     return total
 
 
-def softmax_dense(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, stats):
+def softmax_dense(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, scratch, stats):
     """Softmax of each row against class probabilities."""
+    widest_vectors()
     n, k = z.shape
     p = unpack(params)
     beta, eps, zeta = T(params[-3]), T(params[-2]), T(params[-1])
     keep, share = T(1.0) - eps, eps / T(k)
-    e = np.empty(k, T)
+    e = scratch
     total = 0.0
     bad = T(0.0)
     for i in range(n):
         x, t = z[i], target[i]
-        m, tail, _ = scan(x, beta, class_weight, e)
+        m, tail, _ = scan_one(x, beta, class_weight, e)
         lt = log1p(tail)
         inverse = T(1.0) / (tail + T(1.0))
         lse = m * beta + lt
@@ -334,7 +343,7 @@ def softmax_dense(z, labels, target, weight, class_weight, values, grad, hess, d
         total += v
         if values.size > 0:
             values[i] = v
-        if details.size > 0:
+        if described:
             details[i, 0] = lse
         if derivatives:
             factor = T(scale) * w * beta
@@ -360,7 +369,7 @@ def softmax_dense(z, labels, target, weight, class_weight, values, grad, hess, d
     return total
 
 
-def log_probs_labels(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, stats):
+def log_probs_labels(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, scratch, stats):
     """A formula of the label's log-probability alone."""
     n, k = z.shape
     p = unpack(params)
@@ -389,8 +398,9 @@ def log_probs_labels(z, labels, target, weight, class_weight, values, grad, hess
     return total
 
 
-def log_probs_dense(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, stats):
+def log_probs_dense(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, scratch, stats):
     """A formula summed over the row, each class by itself."""
+    widest_vectors()
     n, k = z.shape
     p = unpack(params)
     total = 0.0
@@ -418,8 +428,9 @@ def log_probs_dense(z, labels, target, weight, class_weight, values, grad, hess,
     return total
 
 
-def margin_labels(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, stats):
+def margin_labels(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, scratch, stats):
     """A formula of margins z_j - z_label: summed over the other classes and divided by K, or of the largest alone."""
+    widest_vectors()
     n, k = z.shape
     p = unpack(params)
     total = 0.0
@@ -468,8 +479,9 @@ def margin_labels(z, labels, target, weight, class_weight, values, grad, hess, d
     return total
 
 
-def ensemble(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, stats):
+def ensemble(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, scratch, stats):
     """A formula of each member, its mid-rank among all members, and their number."""
+    widest_vectors()
     n, k = z.shape
     p = unpack(params)
     total = 0.0
@@ -514,7 +526,7 @@ def survey(labels, weight, class_weight, k, ignored):
 
 
 def drive_rows(
-    address, z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, chunk, parallel
+    address, z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, room, chunk, parallel
 ):
     """All chunks of rows, in parallel or one after another; the bits are the same."""
     n = z.shape[0]
@@ -526,14 +538,16 @@ def drive_rows(
             b = min(n, a + chunk)
             inputs = (z[a:b], labels[a:b], target[a:b], weight[a:b], class_weight)
             outputs = (values[a:b], grad[a:b], hess[a:b], details[a:b])
-            call(address, (*inputs, *outputs, scale, params, stats[c]))
+            scratch = np.empty(room, z.dtype)
+            call(address, (*inputs, *outputs, scale, params, scratch, stats[c]))
     else:
         for c in range(chunks):
             a = c * chunk
             b = min(n, a + chunk)
             inputs = (z[a:b], labels[a:b], target[a:b], weight[a:b], class_weight)
             outputs = (values[a:b], grad[a:b], hess[a:b], details[a:b])
-            call(address, (*inputs, *outputs, scale, params, stats[c]))
+            scratch = np.empty(room, z.dtype)
+            call(address, (*inputs, *outputs, scale, params, scratch, stats[c]))
     return combine(stats)
 
 
@@ -541,6 +555,15 @@ def _arguments(dtype: str) -> tuple[Any, ...]:
     one, two, doubles = array(dtype), array(dtype, 2), array("float64")
     # z, labels, target, weight, class_weight; values, grad, hess, details; scale, params
     return (two, array("int64"), two, one, one, one, two, two, array("float64", 2), types.float64, doubles)
+
+
+def room(k: int, mode: str, kind: str, tiled: bool) -> int:
+    """How many numbers of scratch a chunk needs: its columns, and exponentials that no output has place for."""
+    if kind == "dense":
+        return k
+    if tiled:
+        return COLUMNS + k * GROUP
+    return COLUMNS + (min(k, BLOCK) if mode == "value" else 1)
 
 
 _LOOPS = {
@@ -554,54 +577,65 @@ _LOOPS = {
 }
 
 
-def row_chunk(record: Any, dtype: str, mode: str, kind: str, smooth: bool, tiled: bool) -> Chunk:
-    """Compile, or load from the disk cache, one row loss in one precision, mode and layout."""
-    real = getattr(np, dtype)
+@lru_cache(maxsize=None)
+def _constants(dtype: str, derivatives: bool, curvature: bool, smooth: bool, tiled: bool, stored: bool) -> Any:
+    """What templates need apart from the loss itself; functions among it are compiled once and shared."""
     bits = np.int32 if dtype == "float32" else np.int64
     info = np.iinfo(bits)
     words = cpu(dtype).words
-    own = len(record.parameters) - len(record.loop_parameters)
     constants = {
-        "T": real,
+        "T": getattr(np, dtype),
         "BITS": bits,
         "SHIFT": bits(info.bits - 1),
         "MAGNITUDE": bits(info.max),
         "LEAST": bits(info.min),
-        "derivatives": mode != "value",
-        "curvature": mode in ("hess", "surrogate"),
-        "order": {"value": 0, "grad": 1, "hess": 2, "surrogate": 3}[mode],
+        "derivatives": derivatives,
+        "curvature": curvature,
         "smooth": smooth,
         "tiled": tiled,
-        "stored": mode != "value" or kind == "dense",
-        "top_only": record.loop == "top_margin",
+        "stored": stored,
         **{k: words[k] for k in ("exp", "expm1", "log1p")},
-        "formula": carry(record.function, cpu(dtype)),
-        "unpack": njit(**SCALAR)(bind(UNPACK[own], T=real)),
     }
-    constants["tail_of"] = njit(**SCALAR)(bind(tail_of, T=real))
-    template = _LOOPS[record.loop, kind]
 
     def loop(function: Any, **bound: Any) -> Any:
         return njit(**LOOP)(bind(function, **constants, **bound))
 
-    scan_one = loop(scan_row, top_of=loop(order_max), exponentials_of=loop(exponentials))
+    constants["tail_of"] = njit(**SCALAR)(bind(tail_of, T=constants["T"]))
+    row = loop(scan_row, top_of=loop(order_max), exponentials_of=loop(exponentials))
+    return {
+        **constants,
+        "scan_one": row,
+        "scan": loop(scan_tile) if tiled else loop(scan_rows, scan_one=row),
+        "gather": loop(gather_labels),
+        "describe": loop(describe_rows),
+        "spread": loop(spread_tile if tiled else spread_rows),
+    }
+
+
+def row_chunk(record: Any, dtype: str, mode: str, kind: str, smooth: bool, tiled: bool, described: bool) -> Chunk:
+    """Compile, or load from the disk cache, one row loss in one precision, mode and layout."""
+    template = _LOOPS[record.loop, kind]
+    derivatives, curvature = mode != "value", mode in ("hess", "surrogate")
+    bound = {
+        **_constants(dtype, derivatives, curvature, smooth, tiled, derivatives or kind == "dense"),
+        "order": 3 if mode == "surrogate" else 2,
+        "top_only": record.loop == "top_margin",
+        "described": described,
+        "formula": carry(record.function, cpu(dtype)),
+        "unpack": access.unpack(len(record.parameters) - len(record.loop_parameters), dtype),
+    }
     if template is softmax_labels:
-        scan = loop(scan_tile) if tiled else loop(scan_rows, scan=scan_one)
-        parts = {"gather": gather_labels, "row_terms": label_terms, "describe": describe_rows}
-        constants |= {k: loop(f) for k, f in parts.items()}
-        constants |= {"scan": scan, "spread": loop(spread_tile if tiled else spread_rows)}
-    elif template is softmax_dense:
-        constants["scan"] = scan_one
-    name = f"{record.name}_{kind}_{mode}{'_smooth' if smooth else ''}{'_tiled' if tiled else ''}_{dtype}"
-    signature = types.float64(*_arguments(dtype), array("float64"))
-    return compile_chunk(template, name, signature, **constants)
+        bound["row_terms"] = njit(**LOOP)(bind(label_terms, **bound))
+    flags = "".join(f"_{k}" for k, v in {"smooth": smooth, "tiled": tiled, "described": described}.items() if v)
+    signature = types.float64(*_arguments(dtype), array(dtype), array("float64"))
+    return compile_chunk(template, f"{record.name}_{kind}_{mode}{flags}_{dtype}", signature, **bound)
 
 
 @lru_cache(maxsize=None)
 def row_driver(dtype: str) -> Any:
     """The driver of all row losses."""
     returns = types.Tuple((types.float64, types.float64))
-    signature = returns(types.intp, *_arguments(dtype), types.intp, types.boolean)
+    signature = returns(types.intp, *_arguments(dtype), types.intp, types.intp, types.boolean)
     return compile_driver(drive_rows, f"rows_{dtype}", signature)
 
 

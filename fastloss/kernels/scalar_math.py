@@ -1,4 +1,15 @@
-"""Scalar functions that LLVM vectorises: one vocabulary in float32 and in float64."""
+"""Scalar functions that LLVM vectorises: one vocabulary in float32 and in float64.
+
+Greatest error in ulp / ns per element (one thread, in cache, 512-bit vectors, Xeon with AVX-512, numba 0.68.1);
+elementary float32 over all bit patterns. With the JIT off, overflow, poles and log1p(inf) give NumPy's warnings.
+
+            float32      float64                float32      float64                float32      float64
+exp         1.02 / 0.20  1.02 / 0.56   tanh     1.47 / 0.40  1.46 / 1.18   lgamma   5.8 / 0.9    6.3 / 2.9
+log         0.95 / 0.28  1.21 / 0.74   softplus 2.00 / 0.37  1.95 / 1.45   digamma  3 eps / 0.6  6 eps / 1.9
+log1p       1.55 / 0.32  1.79 / 0.81   sigmoid  2.41 / 0.31  2.39 / 0.78   trigamma 4.5 / 0.4    3.8 / 1.2
+log1p_unit  1.40 / 0.14  1.39 / 0.62   pow      0.67 / 1.45  1.69 / 3.7    ndtr     6.1 / 0.7    3.8 / 2.4
+expm1       1.46 / 0.18  2.07 / 0.53   (digamma: error / max(1, |digamma(x)|))
+"""
 
 import math
 
@@ -6,11 +17,11 @@ import numpy as np
 from numba import njit
 from numba.core.dispatcher import Dispatcher
 
+from .specialize import SCALAR
+
 __all__ = ["VOCABULARY"]
 
-# Never 'reassoc' here: it would undo the compensated steps. error_model='numpy', because Python's
-# check for division by zero is a branch, and forceinline, because a call stops the vectoriser.
-_jit = njit(fastmath={"contract", "nsz"}, error_model="numpy", forceinline=True)
+_jit = njit(**SCALAR)
 
 _UNROLLED = 10  # LLVM fully unrolls loops of about this length; one that stays a loop costs a factor of 20.
 
@@ -233,7 +244,12 @@ def _elementary(form, log1p_tail, log1p_unit, tables):
         """Return -1, 0 or 1, NaN at NaN."""
         return one if x > zero else (-one if x < zero else x)
 
-    words = (exp, log, log1p, expm1, tanh, softplus, sigmoid, sign, where, maximum, minimum, sqrt)
+    @_jit
+    def epsilon(x):
+        """Return the distance from 1 to the next larger number."""
+        return exponent_unit
+
+    words = (exp, log, log1p, expm1, tanh, softplus, sigmoid, sign, epsilon, where, maximum, minimum, sqrt)
     return words, exp_of_sum, (scale, split, log_edges)
 
 

@@ -18,13 +18,18 @@ from numba.core.ccallback import CFunc
 from .._version import __version__
 from .cache import KernelCache, environment
 
-__all__ = ["SCALAR", "bind", "compile_chunk", "compile_driver", "digest"]
+__all__ = ["INNER", "LOOP", "SCALAR", "bind", "compile_chunk", "compile_driver", "digest"]
 
-SCALAR = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "forceinline": True}
+INNER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""For functions that only kernels call; the wrappers would take two thirds of their compilation."""
+
+SCALAR = {**INNER, "fastmath": {"contract", "nsz"}, "forceinline": True}
 """Flags of element functions: never reassoc (it breaks compensated steps), nnan or ninf (NaN comes through)."""
 
-LOOP = {"fastmath": {"contract", "nsz", "reassoc"}, "error_model": "numpy"}
-"""Flags of reduction loops, where reassociation is what lets the sum vectorise."""
+LOOP = {**INNER, "fastmath": {"contract", "nsz", "reassoc"}}
+"""Flags of loops, where reassociation is what lets a sum vectorise."""
+
+_CHUNK = {k: v for k, v in LOOP.items() if k not in ("no_cpython_wrapper", "no_cfunc_wrapper")}
 
 
 def _feed(h: Any, value: Any, seen: set[int]) -> None:
@@ -107,9 +112,9 @@ def compile_chunk(template: Callable[..., Any], name: str, signature: Any, **bou
     """Compile a serial kernel, to be called by address from a driver."""
     if config.DISABLE_JIT:
         return Chunk(bind(template, **bound), False, str)
-    key = digest("chunk", template, bound, signature, LOOP)
+    key = digest("chunk", template, bound, signature, _CHUNK)
     function = _named(template, name, key, bound)
-    compiled = CFunc(function, (signature.args, signature.return_type), {}, options=LOOP)
+    compiled = CFunc(function, (signature.args, signature.return_type), {}, options=_CHUNK)
     cache = KernelCache(key, name)
     compiled._cache = cache
     compiled.compile()

@@ -1,0 +1,160 @@
+"""fastloss.evaluate on a large Parquet of logits and labels, against merely reading it and against other engines.
+
+Each engine runs in a process of its own (peak memory), then all take turns in one round after another (time); the
+figures are medians and ratios to merely reading the two columns with pyarrow.dataset.
+
+    python bench/eval_bench.py [--rows 60000000] [--label int8|float32] [--rounds 5] [--dir DIR] [--sklearn] [--json FILE]
+"""
+
+import argparse
+import datetime
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+GROUP = 1_000_000
+
+
+def make(path: Path, rows: int, label: str) -> None:
+    """Logits of a useful classifier and labels drawn from its probabilities."""
+    rng = np.random.default_rng(0)
+    kind = {"int8": pa.int8(), "float32": pa.float32()}[label]
+    with pq.ParquetWriter(path, pa.schema([("logit", pa.float32()), ("label", kind)])) as writer:
+        for start in range(0, rows, GROUP):
+            z = (rng.normal(size=min(GROUP, rows - start)) * 3).astype(np.float32)
+            y = (rng.random(z.size) < 1 / (1 + np.exp(-z))).astype(label)
+            writer.write_table(pa.table({"logit": z, "label": y}))
+
+
+def reading(path: str) -> float:
+    for _ in ds.dataset(path).to_batches(columns=["logit", "label"]):
+        pass
+    return math.nan
+
+
+def fastloss_evaluate(path: str) -> float:
+    import fastloss as fl
+
+    return fl.evaluate(path, "bce_with_logits", pred="logit", target="label")["bce_with_logits"].mean
+
+
+def fastloss_five_losses(path: str) -> float:
+    import fastloss as fl
+
+    names = ["bce_with_logits", "focal", "mse", "mae", "huber"]
+    return fl.evaluate(path, names, pred="logit", target="label")["bce_with_logits"].mean
+
+
+def polars_streaming(path: str) -> float:
+    import polars as pl
+
+    z, y = pl.col("logit"), pl.col("label")
+    loss = z.clip(0) - z * y + (-z.abs()).exp().log1p()
+    return float(pl.scan_parquet(path).select(loss.mean()).collect(engine="streaming").item())
+
+
+def duckdb_sql(path: str) -> float:
+    import duckdb
+
+    loss = "greatest(logit, 0) - logit * label + ln(1 + exp(-abs(logit)))"
+    return float(duckdb.sql(f"select avg({loss}) from '{path}'").fetchall()[0][0])
+
+
+def sklearn_log_loss(path: str) -> float:
+    from sklearn.metrics import log_loss
+
+    table = pq.read_table(path)
+    z = table["logit"].to_numpy()
+    return float(log_loss(table["label"].to_numpy(), 1 / (1 + np.exp(-z.astype(float)))))
+
+
+ENGINES: dict[str, Callable[[str], float]] = {
+    f.__name__: f
+    for f in (reading, fastloss_evaluate, fastloss_five_losses, polars_streaming, duckdb_sql, sklearn_log_loss)
+}
+
+
+def exact_mean(path: Path) -> Fraction:
+    """The mean of the losses in double precision, added up without rounding."""
+    total, rows = Fraction(0), 0
+    for batch in ds.dataset(path).to_batches(columns=["logit", "label"]):
+        z, y = (batch[c].to_numpy().astype(float) for c in ("logit", "label"))
+        # fsum rounds once a batch: an error of 1e-16 of a batch's sum.
+        total += Fraction(math.fsum((np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))).tolist()))
+        rows += z.size
+    return total / rows
+
+
+def peak_memory(name: str, path: Path) -> int:
+    """Peak resident memory in MB of a fresh process that runs one engine."""
+    code = (
+        f"import sys, resource; sys.path[:0] = {sys.path!r}; import eval_bench as b; b.ENGINES[{name!r}]({str(path)!r});"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return int(out.split()[-1]) // 1024
+
+
+def measure(path: Path, names: list[str], rounds: int) -> dict[str, dict[str, float]]:
+    times: dict[str, list[float]] = {n: [] for n in names}
+    values = {n: ENGINES[n](str(path)) for n in names}
+    for _ in range(rounds):
+        for n in names:
+            start = time.perf_counter()
+            ENGINES[n](str(path))
+            times[n].append(time.perf_counter() - start)
+    exact = exact_mean(path)
+    base = statistics.median(times["reading"])
+    return {
+        n: {
+            "seconds": statistics.median(t),
+            "fastest": min(t),
+            "ratio": statistics.median(t) / base,
+            "error": float(abs(Fraction(values[n]) - exact) / exact) if values[n] == values[n] else math.nan,
+            "peak_mb": peak_memory(n, path),
+        }
+        for n, t in times.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, default=60_000_000)
+    parser.add_argument("--label", choices=("int8", "float32"), default="int8")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dir", type=Path)
+    parser.add_argument("--sklearn", action="store_true", help="also scikit-learn's log_loss: slow, and gigabytes")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    names = [n for n in ENGINES if n != "sklearn_log_loss" or options.sklearn]
+    with tempfile.TemporaryDirectory(dir=options.dir) as folder:
+        path = Path(folder) / "logits.parquet"
+        make(path, options.rows, options.label)
+        size = path.stat().st_size
+        print(f"{options.rows:,} rows, {size / 1e6:.0f} MB, {platform.machine()}, {os.cpu_count()} cores, {datetime.date.today()}")
+        results = measure(path, names, options.rounds)
+    print(f"{'engine':<22}{'seconds':>9}{'ratio':>7}{'error':>10}{'peak MB':>9}")
+    for n, r in results.items():
+        print(f"{n:<22}{r['seconds']:>9.3f}{r['ratio']:>7.2f}{r['error']:>10.1e}{r['peak_mb']:>9}")
+    if options.json is not None:
+        report = {"rows": options.rows, "bytes": size, "cores": os.cpu_count(), "engines": results}
+        options.json.write_text(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Python processes of their own, for tests of threads, forks and the disk cache."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+CLEARED = ("FASTLOSS_", "NUMBA_", "OMP_", "KMP_", "PYTHONHASHSEED")
+
+
+def environment(**variables):
+    """This process's variables without those that steer fastloss, Numba or OpenMP; None removes one."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(CLEARED)}
+    kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
+    kept |= {k: str(v) for k, v in variables.items() if v is not None}
+    return {k: v for k, v in kept.items() if variables.get(k, "") is not None}
+
+
+def start(script, *arguments, **variables):
+    """Start a script; `wait` for what it prints."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *map(str, arguments)],
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait(process, timeout=100.0):
+    """What the script printed; its error output where it failed."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"no end after {timeout} s\n{out}\n{err}") from None
+    assert process.returncode == 0, f"exit status {process.returncode}\n{out}\n{err}"
+    return out.strip()
+
+
+def run(script, *arguments, **variables):
+    """Run a script to its end and return what it printed."""
+    return wait(start(script, *arguments, **variables))

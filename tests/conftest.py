@@ -1,0 +1,23 @@
+"""What every test starts from: fifty digits in mpmath, and no warnings from a kernel that runs as plain Python."""
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import settings
+from numba import config
+
+# A first call compiles for a second: a deadline would measure the compiler.
+settings.register_profile("fastloss", deadline=None)
+settings.load_profile("fastloss")
+
+
+@pytest.fixture(autouse=True)
+def surroundings():
+    """Fifty digits, whatever another module set; compiled code raises no floating-point warnings, nor may plain code."""
+    with mpmath.mp.workdps(50), np.errstate(**({"all": "ignore"} if config.DISABLE_JIT else {})):
+        yield
+
+
+def pytest_report_header():
+    jit = "off" if config.DISABLE_JIT else "on"
+    return f"numba {__import__('numba').__version__}, numpy {np.__version__}, JIT {jit}"
