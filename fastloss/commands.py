@@ -98,7 +98,9 @@ def common(
 def evaluate(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PATHS...", help="Parquet, Feather, Arrow, CSV, .npy or .npz: files, directories, globs."),
+        typer.Argument(
+            metavar="PATHS...", help="Parquet, Feather, Arrow, CSV, .npy or .npz: files, directories, globs."
+        ),
     ] = None,
     loss: Annotated[
         list[str] | None,
@@ -128,9 +130,7 @@ def evaluate(
     ] = "fail",
     worst: Annotated[int, typer.Option(min=0, metavar="K", help="Show the K rows of largest loss.")] = 0,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the report as JSON; - for stdout.")] = None,
-    per_sample: Annotated[
-        str | None, typer.Option(metavar="FILE.parquet", help="Write the loss of every row.")
-    ] = None,
+    per_sample: Annotated[str | None, typer.Option(metavar="FILE.parquet", help="Write the loss of every row.")] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Use the predictions that ship with fastloss.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads that compute while others read.")] = None,
 ) -> None:
@@ -171,7 +171,9 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="The loss to s
 
 @app.command()
 def warmup(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Losses; all if none is named.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="Losses; all if none is named.")
+    ] = None,
 ) -> None:
     """Compile losses into the cache, so that no later process waits for the compiler."""
     from .evaluation.describe import warm

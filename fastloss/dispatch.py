@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def room(k: int, mode: str, kind: str, tiled: bool) -> int:
     return room(k, mode, kind, tiled)
 
 
-@lru_cache(maxsize=None)
+@cache
 def survey(dtype: str) -> Callable[..., Any]:
     """The function that checks labels and adds up the weights of the rows that count."""
     from .kernels.rows import row_survey
@@ -93,8 +93,15 @@ def _identity(z):  # type: ignore[no-untyped-def]
 @lru_cache(maxsize=1)
 def _sum_record() -> Formula:
     like = next(iter(registered.values()))
-    changes = dict(name="weight_sum", function=_identity, predictions=("z",), target=None, defaults={}, parameters={})
-    return like._replace(**changes, prediction_domains=(NONNEGATIVE,))
+    return like._replace(
+        name="weight_sum",
+        function=_identity,
+        predictions=("z",),
+        target=None,
+        defaults={},
+        parameters={},
+        prediction_domains=(NONNEGATIVE,),
+    )
 
 
 def weight_sum(weight: Any) -> tuple[float, float]:
@@ -102,4 +109,7 @@ def weight_sum(weight: Any) -> tuple[float, float]:
     dtype = NAMES[weight.dtype]
     address, driver, _ = elementwise(_sum_record(), dtype, "value", False)
     e, nothing = EMPTY[weight.dtype], EMPTY[F64]
-    return launch(driver, weight.size, address, (weight,), e, e, e, (e,), (e,), 1.0, nothing, CHUNK)
+    total: tuple[float, float] = launch(
+        driver, weight.size, address, (weight,), e, e, e, (e,), (e,), 1.0, nothing, CHUNK
+    )
+    return total

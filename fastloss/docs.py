@@ -48,7 +48,9 @@ def _data(record: Formula) -> str:
     names = record.predictions
     if len(names) == 1:
         meaning = {"logit": "logits", "log": "logarithm of the mean"}.get(record.link, "predictions")
-        first = f"prediction : array, {_ARRAY}\n    {meaning[0].upper()}{meaning[1:]}, in {record.prediction_domains[0]}."
+        first = (
+            f"prediction : array, {_ARRAY}\n    {meaning[0].upper()}{meaning[1:]}, in {record.prediction_domains[0]}."
+        )
     else:
         domains = ", ".join(f"{n} in {d}" for n, d in zip(names, record.prediction_domains, strict=True))
         first = f"prediction : tuple of {len(names)} arrays, {_ARRAY}\n    {domains}; all but the first also by name."
@@ -68,9 +70,9 @@ def docstring(record: Formula) -> str:
     )
     divisor = "divisor : float, optional\n    Replaces the denominator of the mean."
     parameters = "\n".join(x for x in (_data(record), weight, reduction, divisor, _parameters(record)) if x)
-    returns = "float, or an array with ``reduction=\"none\"``\n    The loss, accumulated in float64."
+    returns = 'float, or an array with ``reduction="none"``\n    The loss, accumulated in float64.'
     raises = (
-        "ValueError\n    Shapes, labels, domains or parameters out of range; the first index and the allowed range are named.\n"
+        "ValueError\n    Shapes, labels, domains or parameters out of range.\n"
         "TypeError\n    Integer, complex, object or masked arrays, and unknown parameters."
     )
     sections = [

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, elementwise, launch, weight_s
 from .formulas.record import NONNEGATIVE, Formula
 from .formulas.record import registered as _registered
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = ["ComposedDoc", "ElementwiseLoss", "Loss"]
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -42,13 +45,17 @@ class ComposedDoc:
         return docstring(instance.record)
 
 
-class Loss:
-    __doc__ = ComposedDoc()  # type: ignore[assignment]
+class Loss:  # noqa: D101
+    __doc__ = ComposedDoc()
 
     __slots__ = ("_bound", "_levels", "_packed", "_small", "defaults", "record")
 
     record: Formula
-    defaults: Mapping[str, float]
+    defaults: Mapping[str, Any]
+    _bound: dict[Any, Any]
+    _levels: bool
+    _packed: Any
+    _small: dict[Any, Any]
 
     def __init__(self, record: Formula, defaults: Mapping[str, Any] | None = None) -> None:
         values = {k: v if defaults is None else defaults[k] for k, v in record.defaults.items()}
@@ -85,7 +92,7 @@ class Loss:
     def __hash__(self) -> int:
         return hash((self.name, tuple(self.defaults.items())))
 
-    def bind(self, **parameters: Any) -> "Loss":
+    def bind(self, **parameters: Any) -> "Self":
         """Return this loss with other parameter defaults.
 
         Examples
@@ -104,7 +111,7 @@ class Loss:
             found = type(self)(self.record, {**self.defaults, **values})
             if key is not None and len(self._bound) < 64:
                 self._bound[key] = found
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _pack(self, values: Mapping[str, Any]) -> Any:
         """Parameters as kernels take them."""
@@ -115,6 +122,18 @@ class Loss:
         if spec is not None and spec.vector and np.ndim(value) == 1:
             return tuple(check.parameter(self.record, name, v) for v in value)
         return check.parameter(self.record, name, value)
+
+    def __call__(self, prediction: Any, target: Any = None, **options: Any) -> Any:
+        """Return the reduced loss, or one value per sample with ``reduction="none"``."""
+        raise NotImplementedError
+
+    def value_and_grad(self, prediction: Any, target: Any = None, **options: Any) -> tuple[Any, ...]:
+        """Return the loss and its gradient with respect to the prediction, in one pass over the data."""
+        raise NotImplementedError
+
+    def grad_and_hess(self, prediction: Any, target: Any = None, **options: Any) -> tuple[Any, Any]:
+        """Return first and second derivatives per sample, times the weight."""
+        raise NotImplementedError
 
     def warmup(self, dtypes: tuple[str, ...] = ("float32", "float64")) -> None:
         """Compile the kernels of common calls into the disk cache."""
@@ -132,9 +151,9 @@ def _restore(kind: type[Loss], name: str, defaults: dict[str, Any]) -> Loss:
     return kind(_registered[name], defaults)
 
 
-class ElementwiseLoss(Loss):
+class ElementwiseLoss(Loss):  # noqa: D101
     # A loss of each element by itself.
-    __doc__ = ComposedDoc()  # type: ignore[assignment]
+    __doc__ = ComposedDoc()
 
     __slots__ = ()
 
@@ -205,7 +224,7 @@ class ElementwiseLoss(Loss):
             if missing or type(prediction) is tuple:
                 raise TypeError(f"{self.name} takes its predictions {self.record.predictions} as a tuple or by name")
             prediction = (prediction, *(parameters.pop(n) for n in others))
-        return (self.bind(**parameters) if parameters else self), prediction  # type: ignore[return-value]
+        return (self.bind(**parameters) if parameters else self), prediction
 
     def _run(
         self, mode: str, prediction: Any, target: Any, weight: Any, reduction: Any, divisor: Any, out: Any
@@ -387,7 +406,7 @@ class ElementwiseLoss(Loss):
             loss = self.bind(**{name: level})
             part = None if w is None else w[..., j]
             how = ("none", None) if reduction == "none" else ("sum", divided if 0.0 < divided < math.inf else None)
-            value, result = loss._run_any(mode, p[..., j], t[..., j], part, *how, None)  # type: ignore[attr-defined]
+            value, result = loss._run_any(mode, p[..., j], t[..., j], part, *how, None)
             if mode in ("hess", "surrogate"):
                 outs[0][0][..., j], outs[1][0][..., j] = value, result
                 continue

@@ -72,16 +72,16 @@ class _Call(NamedTuple):
     dtype: Any
 
 
-class RowLoss(Loss):
+class RowLoss(Loss):  # noqa: D101
     # A loss of each row of K scores.
-    __doc__ = ComposedDoc()  # type: ignore[assignment]
+    __doc__ = ComposedDoc()
 
     __slots__ = ()
 
     def __call__(
         self,
         prediction: Any,
-        target: Any,
+        target: Any = None,
         *,
         weight: Any = None,
         class_weight: Any = None,
@@ -94,12 +94,12 @@ class RowLoss(Loss):
         """Return the reduced loss, or one value per row with ``reduction="none"``."""
         loss = self.bind(**parameters) if parameters else self
         options = (weight, class_weight, ignore_index, axis)
-        return loss._run("value", prediction, target, *options, reduction, divisor, None)[0]  # type: ignore[attr-defined]
+        return loss._run("value", prediction, target, *options, reduction, divisor, None)[0]
 
     def value_and_grad(
         self,
         prediction: Any,
-        target: Any,
+        target: Any = None,
         *,
         weight: Any = None,
         class_weight: Any = None,
@@ -117,13 +117,13 @@ class RowLoss(Loss):
         """
         loss = self.bind(**parameters) if parameters else self
         options = (weight, class_weight, ignore_index, axis)
-        value, grad, extra = loss._run("grad", prediction, target, *options, reduction, divisor, out, details)  # type: ignore[attr-defined]
+        value, grad, extra = loss._run("grad", prediction, target, *options, reduction, divisor, out, details)
         return (value, grad, extra) if details else (value, grad)
 
     def grad_and_hess(
         self,
         prediction: Any,
-        target: Any,
+        target: Any = None,
         *,
         weight: Any = None,
         class_weight: Any = None,
@@ -138,13 +138,13 @@ class RowLoss(Loss):
         loss = self.bind(**parameters) if parameters else self
         mode = "surrogate" if curvature == "surrogate" and self.record.surrogate is not None else "hess"
         options = (weight, class_weight, ignore_index, axis)
-        grad, hess, _ = loss._run(mode, prediction, target, *options, "none", None, out)  # type: ignore[attr-defined]
+        grad, hess, _ = loss._run(mode, prediction, target, *options, "none", None, out)
         return grad, hess
 
     def details(
         self,
         prediction: Any,
-        target: Any,
+        target: Any = None,
         *,
         weight: Any = None,
         class_weight: Any = None,
@@ -155,7 +155,7 @@ class RowLoss(Loss):
         """Return per-row loss, log-sum-exp, argmax and rank of the label, from one pass."""
         loss = self.bind(**parameters) if parameters else self
         options = (weight, class_weight, ignore_index, axis)
-        extra: Details = loss._run("value", prediction, target, *options, "none", None, None, True)[2]  # type: ignore[attr-defined]
+        extra: Details = loss._run("value", prediction, target, *options, "none", None, None, True)[2]
         return extra
 
     def warmup(self, dtypes: tuple[str, ...] = ("float32", "float64")) -> None:
@@ -185,6 +185,8 @@ class RowLoss(Loss):
         check.one_of("reduction", reduction, REDUCTIONS)
         if details and record.loop != "softmax":
             raise ValueError(f"{self.name} has no details; they belong to losses of a softmax")
+        if target is None:
+            raise TypeError(f"{self.name} needs a target")
         p = incoming(prediction, "prediction")
         if p.ndim == 0:
             raise ValueError(f"{self.name}: the prediction is a scalar; expected rows of scores along axis {axis}")
@@ -205,7 +207,7 @@ class RowLoss(Loss):
         views = [kernel_view(o, call.dtype) if last else np.empty(o.size, call.dtype) for o in outs]
         empty2 = np.empty((0, 0), call.dtype)
         grad, hess = (*(v.reshape(n, k) for v in views), empty2, empty2)[:2]
-        values = np.empty(n, call.dtype) if reduction == "none" and sets < 2 or details else EMPTY[call.dtype]
+        values = np.empty(n, call.dtype) if (reduction == "none" and sets < 2) or details else EMPTY[call.dtype]
         extra = np.empty((n, 3) if details else (0, 0), F64)
 
         total = 0.0

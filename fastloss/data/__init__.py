@@ -20,7 +20,9 @@ class Sample(NamedTuple):
 
 
 SAMPLES = (
-    Sample("breast_cancer.parquet", "breast cancer: is a tumour benign?", ("bce_with_logits", "focal", "brier", "hinge")),
+    Sample(
+        "breast_cancer.parquet", "breast cancer: is a tumour benign?", ("bce_with_logits", "focal", "brier", "hinge")
+    ),
     Sample("digits.parquet", "digits: which of ten?", ("cross_entropy", "softmax_focal", "multi_margin")),
 )
 

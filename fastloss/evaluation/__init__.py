@@ -85,9 +85,7 @@ def evaluate(
     preds = (pred,) if isinstance(pred, str) else tuple(pred)
     source, selection = open_source(data, Selection(preds, target, weight))
     plan = Plan(evaluated, selection.weight is not None, on_invalid, worst, per_sample is not None)
-    return run(
-        source, selection, plan, threads=_threads(threads), per_sample=per_sample, progress=progress
-    )
+    return run(source, selection, plan, threads=_threads(threads), per_sample=per_sample, progress=progress)
 
 
 def _threads(threads: int | None) -> int:

@@ -104,7 +104,9 @@ def _matrix(array: Any, name: str) -> tuple[Any, Any]:
         width = lengths[0].as_py() if present else 0
         if present and not pc.all(pc.equal(lengths, width)).as_py():
             odd = int(np.argmax(lengths.to_numpy(zero_copy_only=False) != width))
-            raise InputError(f"column {name!r} holds lists of {width} and of {lengths[odd].as_py()} values; expected one length")
+            raise InputError(
+                f"column {name!r} holds lists of {width} and of {lengths[odd].as_py()} values; expected one length"
+            )
     values = values.reshape(present, width)
     if valid is not None:
         valid = valid.reshape(present, width).all(axis=1)

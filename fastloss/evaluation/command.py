@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -93,12 +92,16 @@ def _sample(request: Request, losses: list[Evaluated]) -> list[tuple[str, Report
     from ..data import SAMPLES, sample_for
 
     if request.paths or request.pred or request.target or request.weight or request.per_sample:
-        raise InputError("--sample brings its own files and columns; of the options only --loss, --worst and --json fit")
+        raise InputError(
+            "--sample brings its own files and columns; of the options only --loss, --worst and --json fit"
+        )
     chosen: dict[tuple[str, str, str], list[Evaluated]] = {}
     for e in losses:
         found = sample_for(e.loss)
         if found is None:
-            raise InputError(f"the sample holds nothing that {e.loss.name} could be evaluated on; try it on a file of yours")
+            raise InputError(
+                f"the sample holds nothing that {e.loss.name} could be evaluated on; try it on a file of yours"
+            )
         chosen.setdefault((found[0].file, *found[1:]), []).append(e)
     reports = []
     with _progress() as progress:
@@ -185,4 +188,3 @@ def _write_json(path: str, reports: list[tuple[str, Report]]) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-

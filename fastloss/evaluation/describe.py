@@ -118,7 +118,11 @@ def _call(record: Any) -> str:
 
 
 def _options(record: Any) -> str:
-    names = ["'logit_*'"] if record.family == "rows" else [p.upper() if len(p) > 1 else "COLUMN" for p in record.predictions]
+    names = (
+        ["'logit_*'"]
+        if record.family == "rows"
+        else [p.upper() if len(p) > 1 else "COLUMN" for p in record.predictions]
+    )
     return " ".join(f"--pred {n}" for n in names) + (" --target COLUMN" if record.target is not None else "")
 
 
@@ -138,7 +142,9 @@ def warm(names: list[str]) -> None:
             console.print(f"{i}/{len(losses)} {loss.name}: {time.perf_counter() - began:.1f} s")
     _warm_statistics()
     what = "1 loss" if len(losses) == 1 else f"{len(losses)} losses"
-    print(f"{what} ready in {time.perf_counter() - start:.1f} s, cached in {_cache_folder() or 'no folder: caching is off'}")
+    print(
+        f"{what} ready in {time.perf_counter() - start:.1f} s, cached in {_cache_folder() or 'no folder: caching is off'}"
+    )
 
 
 def _warm_statistics() -> None:

@@ -47,7 +47,9 @@ class Evaluated:
         if len(preds) > 1:
             pred = np.concatenate([p if p.ndim == 2 else p[:, None] for p in preds], axis=1)
         if self.by_rows and pred.ndim == 1:
-            raise InputError(f"{name} takes a row of scores; one number a row given (expected a list column, or several columns by pred 'logit_*')")
+            raise InputError(
+                f"{name} takes a row of scores; one number a row given (expected a list column, or several columns by pred 'logit_*')"
+            )
         return pred
 
     def call(self, pred: Any, target: Any) -> Any:

@@ -45,9 +45,7 @@ class _Rows:
 class Plan:
     """The losses and options of one evaluation; `process` may run in several threads."""
 
-    def __init__(
-        self, losses: list[Evaluated], weighted: bool, on_invalid: str, worst: int, keep_values: bool
-    ) -> None:
+    def __init__(self, losses: list[Evaluated], weighted: bool, on_invalid: str, worst: int, keep_values: bool) -> None:
         self.losses = losses
         self.weighted = weighted
         self.on_invalid = on_invalid

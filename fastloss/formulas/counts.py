@@ -71,6 +71,11 @@ def tweedie(z, t, power=1.5, full=0.0):
     return value, m - n, a * m - b * n
 
 
+def log_ratio(excess, ratio):
+    """log(ratio) from the ratio and from ratio - 1, which has the digits where the ratio is near 1."""
+    return where(excess < -0.5, log(ratio), log1p(maximum(excess, -0.5)))
+
+
 @elementwise(
     math="-log(gamma(t + r) / (gamma(r) t!) (r / (r + mean))^r (mean / (r + mean))^t)",
     prediction=(POSITIVE, POSITIVE),
@@ -86,11 +91,9 @@ def negative_binomial_nll(mean, r, t):
     some = t > 0.0
     y = where(some, t, 1.0)
     total = r + y
-    odds = y / mean * ((r + mean) / total)
     d = (mean - y) / total
-    # log(1 + d) near 0, the logarithm of the ratio where d is near -1.
-    decay = where(d < -0.5, log((r + mean) / total), log1p(maximum(d, -0.5)))
-    likelihood = r * decay + y * log(odds) + 0.5 * log(6.283185307179586 * y * (total / r))
+    likelihood = r * log_ratio(d, (r + mean) / total) + y * log_ratio(-d * (r / mean), y / mean * ((r + mean) / total))
+    likelihood = likelihood + 0.5 * log(6.283185307179586 * y * (total / r))
     value = where(some, likelihood + lgamma_tail(r) + lgamma_tail(y) - lgamma_tail(total), r * log1p(mean / r))
     u, s = r + t, r + mean
     i, j, k = 1.0 / u, 1.0 / s, 1.0 / mean

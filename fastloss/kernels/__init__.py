@@ -1,0 +1,1 @@
+"""Compiled loops; imported at the first call."""

@@ -4,7 +4,7 @@ Spelled out per count, so that every index is a constant: a computed index into 
 Each is compiled once per process and shared by all kernels.
 """
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ _UNPACK = (
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def unpack(count: int, dtype: str) -> Any:
     """The first parameters of an array, as a tuple in a kernel's precision."""
     return _inline(bind(_UNPACK[count], T=getattr(np, dtype)))
@@ -82,7 +82,7 @@ def _signs(x):
     return T(1.0) if distance > T(0.0) else T(0.0)
 
 
-@lru_cache(maxsize=None)
+@cache
 def check(domain: Any, dtype: str) -> Any:
     """A test of one number, None where the domain is the whole line.
 

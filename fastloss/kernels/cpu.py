@@ -6,7 +6,7 @@ fixed order: the result has the same bits on any number of threads.
 """
 
 import contextlib
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -231,7 +231,7 @@ def elementwise_chunk(record: Any, dtype: str, mode: str, weighted: bool) -> Chu
     return compile_chunk(elementwise, name, signature, **bound)
 
 
-@lru_cache(maxsize=None)
+@cache
 def elementwise_driver(dtype: str, count: int) -> Any:
     """The driver of all elementwise losses with this many predictions."""
     returns = types.Tuple((types.float64, types.float64))

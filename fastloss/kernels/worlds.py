@@ -5,7 +5,7 @@ precision, symbols, a GPU) is made the same way.
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ def carry(function: Callable[..., Any], world: World) -> Any:
     return world.finish(FunctionType(retyped, bound, function.__name__))
 
 
-@lru_cache(maxsize=None)
+@cache
 def cpu(dtype: str) -> World:
     """The world of CPU kernels in one precision."""
     return World(getattr(np, dtype), VOCABULARY[dtype], njit(**SCALAR))

@@ -1,0 +1,411 @@
+"""Softmax loops over rows of K classes for a CPU, around one scalar formula of log-probability and target.
+
+With integer labels there are two scans: along a row, or down a transposed tile of rows where K is too small to
+fill the vector unit. Both find, per row, the maximum, the sum of exponentials less one (so that a loss or a
+1 - p near zero keeps its digits), and leave the exponentials where the gradient will be.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from .cpu import BLOCK, widest_vectors
+from .specialize import LOOP, SCALAR, bind
+from .worlds import cpu
+
+__all__ = ["label_terms", "parts", "room", "softmax_dense", "softmax_labels"]
+
+# Names that the templates below find bound when they are specialized.
+T: Any = None
+exp: Any = None
+expm1: Any = None
+log1p: Any = None
+formula: Any = None
+unpack: Any = None
+top_of: Any = None
+scan: Any = None
+scan_one: Any = None
+row_terms: Any = None
+spread: Any = None
+gather: Any = None
+describe: Any = None
+derivatives: Any = None
+curvature: Any = None
+order: Any = None
+smooth: Any = None
+tiled: Any = None
+stored: Any = None
+exponentials_of: Any = None
+described: Any = None
+BITS: Any = None
+SHIFT: Any = None
+MAGNITUDE: Any = None
+LEAST: Any = None
+
+
+def order_max(x):
+    """The largest element; NaN of positive sign is above infinity. As integers, a maximum vectorises."""
+    widest_vectors()
+    m = LEAST
+    for j in range(x.size):
+        b = T(x[j]).view(BITS)
+        b = BITS(b ^ ((b >> SHIFT) & MAGNITUDE))
+        m = b if b > m else m
+    return BITS(m ^ ((m >> SHIFT) & MAGNITUDE)).view(T)
+
+
+def tail_of(total, rest):
+    """The sum of exponentials less one: all but the maximum where it is single, with every digit.
+
+    A count of the maxima would say so directly, but a conditional count keeps the loop scalar (10 times slower).
+    """
+    return rest if total - rest < T(1.5) else total - T(1.0)
+
+
+def exponentials(x, m, beta, e):
+    """Shifted, scaled exponentials; a loop of its own, since beside sums it would be unrolled less."""
+    widest_vectors()
+    for j in range(x.size):
+        e[j] = exp((x[j] - m) * beta)
+
+
+def scan_row(x, beta, class_weight, e):
+    """Maximum, sum of exponentials less one, and weighted sum of shifted logits.
+
+    The exponentials go to e, which may be shorter than the row where nobody will read them.
+    """
+    widest_vectors()
+    m = top_of(x)
+    rest = T(0.0)
+    total = T(0.0)
+    linear = T(0.0)
+    for lo in range(0, x.size, BLOCK):
+        hi = min(lo + BLOCK, x.size)
+        xs = x[lo:hi]
+        es = e[lo:hi] if stored else e[: hi - lo]
+        exponentials_of(xs, m, beta, es)
+        for j in range(xs.size):
+            total += es[j]
+            rest += T(0.0) if xs[j] == m else es[j]
+        if smooth:
+            for j in range(xs.size):
+                linear += class_weight[lo + j] * ((xs[j] - m) * beta)
+    return m, tail_of(total, rest), linear
+
+
+# Rows are taken in groups of at most GROUP, with one number a row in each of these columns of a scratch array.
+# Constant offsets into one array show LLVM that the columns do not overlap; thirteen arrays would need more
+# run-time checks than it makes, and the loop would stay scalar.
+GROUP = 64
+(TOP, TAIL, LINEAR, SHIFTED, WEIGHT, CLASS_WEIGHT, VALUE, AT_E, FLAT, AT_LABEL, AT_PQ, AT_PP, HESS_LABEL, COLUMNS) = (
+    GROUP * i for i in range(14)
+)
+
+
+def scan_rows(z, beta, class_weight, e, s):
+    """Scan row by row."""
+    for i in range(z.shape[0]):
+        s[TOP + i], s[TAIL + i], s[LINEAR + i] = scan_one(z[i], beta, class_weight, e[i if stored else 0])
+
+
+def scan_tile(z, beta, class_weight, e, s):
+    """Scan one class at a time across all rows of the group; e is transposed."""
+    n, k = z.shape
+    for j in range(k):
+        for i in range(n):
+            e[j, i] = z[i, j]
+    for i in range(n):
+        s[TOP + i] = e[0, i]
+        s[TAIL + i] = T(0.0)
+        s[VALUE + i] = T(0.0)
+        s[LINEAR + i] = T(0.0)
+    for j in range(1, k):
+        for i in range(n):
+            s[TOP + i] = e[j, i] if e[j, i] > s[TOP + i] else s[TOP + i]
+    for j in range(k):
+        c = class_weight[j] if smooth else T(0.0)
+        for i in range(n):
+            x = e[j, i]
+            d = (x - s[TOP + i]) * beta
+            p = exp(d)
+            s[TAIL + i] += p
+            s[VALUE + i] += T(0.0) if x == s[TOP + i] else p
+            if smooth:
+                s[LINEAR + i] += c * d
+            e[j, i] = p
+    for i in range(n):
+        s[TAIL + i] = tail_of(s[TAIL + i], s[VALUE + i])
+
+
+def gather_labels(z, labels, weight, class_weight, beta, s):
+    """What each row's label picks: its shifted logit, sample weight and class weight; nothing where ignored."""
+    n, k = z.shape
+    for i in range(n):
+        y = labels[i]
+        if 0 <= y < k:
+            s[SHIFTED + i] = (z[i, y] - s[TOP + i]) * beta
+            s[WEIGHT + i] = weight[i] if weight.size > 0 else T(1.0)
+            s[CLASS_WEIGHT + i] = class_weight[y] if class_weight.size > 0 else T(1.0)
+        else:
+            s[SHIFTED + i] = T(0.0)
+            s[WEIGHT + i] = T(0.0)
+            s[CLASS_WEIGHT + i] = T(0.0)
+
+
+def label_terms(n, p, beta, eps, zeta, scale, k, mass, s):
+    """Per row: value, factor of the exponentials, smoothing term, and the entries at the label."""
+    widest_vectors()
+    keep = T(1.0) - eps
+    share = eps / k
+    bend = T(2.0) * zeta
+    total = T(0.0)
+    for i in range(n):
+        tail, d, w = s[TAIL + i], s[SHIFTED + i], s[WEIGHT + i]
+        lt = log1p(tail)
+        out = formula(d - lt, T(1.0), *p)
+        lse = s[TOP + i] * beta + lt
+        # Selected, not multiplied: an infinite log-sum-exp times a z_loss of 0 would be NaN.
+        push = bend * lse if zeta > T(0.0) else T(0.0)
+        extra = push + share * mass if smooth else push
+        f1 = keep * s[CLASS_WEIGHT + i] * out[1]
+        v = keep * s[CLASS_WEIGHT + i] * out[0] + (T(0.5) * push * lse if zeta > T(0.0) else T(0.0))
+        if smooth:
+            v += share * (mass * lt - s[LINEAR + i])
+        v = T(0.0) if w == T(0.0) else w * v
+        s[VALUE + i] = v
+        total += v
+        if derivatives:
+            factor = scale * w * beta
+            inverse = T(1.0) / (tail + T(1.0))
+            q = (tail - expm1(d)) * inverse
+            r = exp(d) * inverse
+            s[AT_E + i] = factor * (extra - f1) * inverse
+            s[FLAT + i] = factor * share
+            s[AT_LABEL + i] = factor * (f1 * q + extra * r - (share * s[CLASS_WEIGHT + i] if smooth else T(0.0)))
+            if curvature:
+                f2 = keep * s[CLASS_WEIGHT + i] * out[order]
+                s[AT_PQ + i] = factor * beta * (extra - f1)
+                s[AT_PP + i] = factor * beta * (bend + f2)
+                s[HESS_LABEL + i] = factor * beta * ((extra - f1) * r * q + f2 * q * q + bend * r * r)
+    return total
+
+
+def spread_rows(e, labels, class_weight, s, grad, hess):
+    """Write the derivatives of each row from its exponentials, which already lie in grad."""
+    widest_vectors()
+    k = grad.shape[1]
+    for i in range(grad.shape[0]):
+        g = grad[i]
+        y = labels[i]
+        if s[WEIGHT + i] == T(0.0):
+            for j in range(k):
+                g[j] = T(0.0)
+            if curvature:
+                hess[i, :] = T(0.0)
+            continue
+        a = s[AT_E + i]
+        b = s[FLAT + i]
+        if curvature:
+            h = hess[i]
+            tail = s[TAIL + i]
+            inverse = T(1.0) / (tail + T(1.0))
+            pq = s[AT_PQ + i]
+            pp = s[AT_PP + i]
+            for j in range(k):
+                p = g[j] * inverse
+                q = tail * inverse if g[j] == T(1.0) else T(1.0) - p
+                h[j] = p * (pq * q + pp * p)
+            h[y] = s[HESS_LABEL + i]
+        if smooth:
+            for j in range(k):
+                g[j] = g[j] * a - b * class_weight[j]
+        else:
+            for j in range(k):
+                g[j] = g[j] * a
+        g[y] = s[AT_LABEL + i]
+
+
+def spread_tile(e, labels, class_weight, s, grad, hess):
+    """The same from a transposed tile of exponentials."""
+    n, k = grad.shape
+    for j in range(k):
+        b = class_weight[j] if smooth else T(0.0)
+        for i in range(n):
+            grad[i, j] = e[j, i] * s[AT_E + i] - (b * s[FLAT + i] if smooth else T(0.0))
+        if curvature:
+            for i in range(n):
+                tail = s[TAIL + i]
+                inverse = T(1.0) / (tail + T(1.0))
+                p = e[j, i] * inverse
+                q = tail * inverse if e[j, i] == T(1.0) else T(1.0) - p
+                hess[i, j] = p * (s[AT_PQ + i] * q + s[AT_PP + i] * p)
+    for i in range(n):
+        if s[WEIGHT + i] == T(0.0):
+            for j in range(k):
+                grad[i, j] = T(0.0)
+                if curvature:
+                    hess[i, j] = T(0.0)
+        else:
+            grad[i, labels[i]] = s[AT_LABEL + i]
+            if curvature:
+                hess[i, labels[i]] = s[HESS_LABEL + i]
+
+
+def describe_rows(z, labels, beta, s, details):
+    """By-products on request: log-sum-exp, index of the maximum, rank of the label (0 is the top)."""
+    n, k = z.shape
+    for i in range(n):
+        x = z[i]
+        best = 0
+        for j in range(k):
+            if x[j] == s[TOP + i]:
+                best = j
+                break
+        details[i, 0] = s[TOP + i] * beta + log1p(s[TAIL + i])
+        details[i, 1] = best
+        y = labels[i]
+        ahead = k
+        if 0 <= y < k:
+            ahead = 0
+            for j in range(k):
+                ahead += x[j] > x[y] or (x[j] == x[y] and j < y)
+        details[i, 2] = ahead
+
+
+def softmax_labels(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, scratch, stats):
+    """Softmax of each row against an integer label; labels outside the classes are rows to ignore."""
+    n, k = z.shape
+    p = unpack(params)
+    beta, eps, zeta = T(params[-3]), T(params[-2]), T(params[-1])
+    mass = T(0.0)
+    if smooth:
+        for j in range(k):
+            mass += class_weight[j]
+    s = scratch[:COLUMNS]
+    buffer = scratch[COLUMNS:].reshape(k if tiled else 1, -1)
+    total = 0.0
+    for lo in range(0, n, GROUP):
+        hi = min(n, lo + GROUP)
+        zz, yy, gg, hh = z[lo:hi], labels[lo:hi], grad[lo:hi], hess[lo:hi]
+        e = gg if stored and not tiled else buffer
+        scan(zz, beta, class_weight, e, s)
+        gather(zz, yy, weight[lo:hi], class_weight, beta, s)
+        total += row_terms(hi - lo, p, beta, eps, zeta, T(scale), T(k), mass, s)
+        if values.size > 0:
+            for i in range(hi - lo):
+                values[lo + i] = s[VALUE + i]
+        if described:
+            describe(zz, yy, beta, s, details[lo:hi])
+        if derivatives:
+            spread(e, yy, class_weight, s, gg, hh)
+    stats[0] = total
+    stats[1] = 0.0
+    return total
+
+
+def softmax_dense(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, scratch, stats):
+    """Softmax of each row against class probabilities."""
+    widest_vectors()
+    n, k = z.shape
+    p = unpack(params)
+    beta, eps, zeta = T(params[-3]), T(params[-2]), T(params[-1])
+    keep, share = T(1.0) - eps, eps / T(k)
+    e = scratch
+    total = 0.0
+    bad = T(0.0)
+    for i in range(n):
+        x, t = z[i], target[i]
+        m, tail, _ = scan_one(x, beta, class_weight, e)
+        lt = log1p(tail)
+        inverse = T(1.0) / (tail + T(1.0))
+        lse = m * beta + lt
+        push = T(2.0) * zeta * lse if zeta > T(0.0) else T(0.0)
+        w = weight[i] if weight.size > 0 else T(1.0)
+        v = T(0.0)
+        slope = T(0.0)
+        others = T(0.0)
+        bends = T(0.0)
+        for j in range(k):
+            out = formula((x[j] - m) * beta - lt, keep * t[j] + share, *p)
+            c = class_weight[j]
+            f1 = c * out[1]
+            v += c * out[0]
+            slope += f1
+            others += T(0.0) if x[j] == m else f1
+            bends += c * out[order]
+            bad += T(1.0) if t[j] < T(0.0) else T(0.0)
+        v += T(0.5) * push * lse if zeta > T(0.0) else T(0.0)
+        v = T(0.0) if w == T(0.0) else w * v
+        total += v
+        if values.size > 0:
+            values[i] = v
+        if described:
+            details[i, 0] = lse
+        if derivatives:
+            factor = T(scale) * w * beta
+            # A single winner's 1 - p is the tail's share: subtracting p from 1 would lose it.
+            single = tail < T(1.0)
+            g = grad[i]
+            h = hess[i] if curvature else g
+            for j in range(k):
+                out = formula((x[j] - m) * beta - lt, keep * t[j] + share, *p)
+                c = class_weight[j]
+                f1 = c * out[1]
+                r = e[j] * inverse
+                winner = single and x[j] == m
+                q = tail * inverse if winner else T(1.0) - r
+                first = f1 * q - r * others if winner else f1 - r * slope
+                if curvature:
+                    f2 = c * out[order]
+                    second = f2 * q * q + r * r * (bends - f2) - slope * r * q
+                    h[j] = factor * beta * (second + r * (push * q + T(2.0) * zeta * r))
+                g[j] = factor * (first + push * r)
+    stats[0] = total
+    stats[1] = bad
+    return total
+
+
+def room(k: int, mode: str, kind: str, tiled: bool) -> int:
+    """How many numbers of scratch a chunk needs: its columns, and exponentials that no output has place for."""
+    if kind == "dense":
+        return k
+    if tiled:
+        return COLUMNS + k * GROUP
+    return COLUMNS + (min(k, BLOCK) if mode == "value" else 1)
+
+
+@cache
+def parts(dtype: str, derivatives: bool, curvature: bool, smooth: bool, tiled: bool, stored: bool) -> Any:
+    """What templates need apart from the loss itself; functions among it are compiled once and shared."""
+    bits = np.int32 if dtype == "float32" else np.int64
+    info = np.iinfo(bits)
+    words = cpu(dtype).words
+    constants = {
+        "T": getattr(np, dtype),
+        "BITS": bits,
+        "SHIFT": bits(info.bits - 1),
+        "MAGNITUDE": bits(info.max),
+        "LEAST": bits(info.min),
+        "derivatives": derivatives,
+        "curvature": curvature,
+        "smooth": smooth,
+        "tiled": tiled,
+        "stored": stored,
+        **{k: words[k] for k in ("exp", "expm1", "log1p")},
+    }
+
+    def loop(function: Any, **bound: Any) -> Any:
+        return njit(**LOOP)(bind(function, **constants, **bound))
+
+    constants["tail_of"] = njit(**SCALAR)(bind(tail_of, T=constants["T"]))
+    row = loop(scan_row, top_of=loop(order_max), exponentials_of=loop(exponentials))
+    return {
+        **constants,
+        "scan_one": row,
+        "scan": loop(scan_tile) if tiled else loop(scan_rows, scan_one=row),
+        "gather": loop(gather_labels),
+        "describe": loop(describe_rows),
+        "spread": loop(spread_tile if tiled else spread_rows),
+    }
