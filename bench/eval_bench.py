@@ -3,7 +3,7 @@
 Each engine runs in a process of its own (peak memory), then all take turns in one round after another (time); the
 figures are medians and ratios to merely reading the two columns with pyarrow.dataset.
 
-    python bench/eval_bench.py [--rows 60000000] [--label int8|float32] [--rounds 5] [--dir DIR] [--sklearn] [--json FILE]
+    python bench/eval_bench.py [--rows N] [--label int8|float32] [--rounds N] [--dir DIR] [--sklearn] [--json FILE]
 """
 
 import argparse
@@ -102,9 +102,10 @@ def exact_mean(path: Path) -> Fraction:
 def peak_memory(name: str, path: Path) -> int:
     """Peak resident memory in MB of a fresh process that runs one engine."""
     code = (
-        f"import sys, resource; sys.path[:0] = {sys.path!r}; import eval_bench as b; b.ENGINES[{name!r}]({str(path)!r});"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        f"import sys; sys.path[:0] = {sys.path!r}; import eval_bench as b; b.ENGINES[{name!r}]({str(path)!r});"
+        "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
     )
+    # Not ru_maxrss: that of a child begins with the memory of the process that started it.
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     return int(out.split()[-1]) // 1024
 
@@ -146,7 +147,10 @@ def main() -> None:
         path = Path(folder) / "logits.parquet"
         make(path, options.rows, options.label)
         size = path.stat().st_size
-        print(f"{options.rows:,} rows, {size / 1e6:.0f} MB, {platform.machine()}, {os.cpu_count()} cores, {datetime.date.today()}")
+        print(
+            f"{options.rows:,} rows, {size / 1e6:.0f} MB, {platform.machine()}, {os.cpu_count()} cores, "
+            f"Python {platform.python_version()}, {datetime.date.today()}"
+        )
         results = measure(path, names, options.rounds)
     print(f"{'engine':<22}{'seconds':>9}{'ratio':>7}{'error':>10}{'peak MB':>9}")
     for n, r in results.items():

@@ -91,7 +91,7 @@ def contiguous(a: Any, dtype: Any) -> Any:
     """The array as kernels take it: native, aligned, C-contiguous, of a writable type; a copy only if it must be."""
     if a.dtype is dtype and a.flags.carray:
         return a
-    a = np.require(a, dtype, "CA")
+    a = np.require(a, dtype, ["C", "A"])
     return a if a.flags.writeable else np.asarray(_Unlocked(a))
 
 

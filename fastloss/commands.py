@@ -9,11 +9,8 @@ import typer.core
 
 __all__ = ["app"]
 
-_Reported = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
-
-
-class Unexpected(Exception):
-    """Something that should not happen; the message is one line."""
+# What typer raises about usage: click's class, or that of the copy of click that newer versions of typer carry.
+_Reported: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 def _sentence(error: BaseException) -> str:
@@ -32,7 +29,7 @@ class _Group(typer.core.TyperGroup):
         try:
             code = super().main(*args, **kwargs)
         except _Reported as error:
-            _stop(error.format_message() or "see fastloss --help", 2)  # type: ignore[attr-defined]
+            _stop(error.format_message() or "see fastloss --help", 2)
         except (typer.Abort, KeyboardInterrupt):
             _stop("interrupted", 130)
         except ImportError as error:
@@ -112,8 +109,8 @@ def evaluate(
             "--pred",
             "-p",
             metavar="COLUMN",
-            help="Column of the prediction (numbers or lists), a glob such as 'logit_*', or a .npy file; repeat it for a"
-            " loss of several predictions.",
+            help="Column of the prediction (numbers or lists), a glob such as 'logit_*', or a .npy file; repeat it for"
+            " a loss of several predictions.",
         ),
     ] = None,
     target: Annotated[

@@ -45,7 +45,9 @@ def fastloss(*arguments, env=ENVIRONMENT):
 
 
 def test_a_table_of_all_losses(folder):
-    code, out, err = run("eval", "data.parquet", "--loss", "bce_with_logits", "--loss", "huber:delta=2", "--pred", "z", "--target", "t")
+    code, out, err = run(
+        "eval", "data.parquet", "--loss", "bce_with_logits", "--loss", "huber:delta=2", "--pred", "z", "--target", "t"
+    )
     assert (code, err) == (0, "")
     expected = fl.evaluate((Z, T), ["bce_with_logits", "huber:delta=2"])
     assert out == f"{expected!r}\n"
@@ -78,12 +80,16 @@ def test_json_to_a_file_and_to_stdout(folder):
 
 
 def test_per_sample_file(folder):
-    code, out, _ = run("eval", "data.parquet", "--loss", "mae", "--pred", "z", "--target", "t", "--per-sample", "rows.parquet")
+    code, out, _ = run(
+        "eval", "data.parquet", "--loss", "mae", "--pred", "z", "--target", "t", "--per-sample", "rows.parquet"
+    )
     assert code == 0
     assert "rows.parquet" in out
     found = pq.read_table("rows.parquet")
     np.testing.assert_array_equal(found["mae"].to_numpy(), np.abs(Z - T))
-    code, _, _ = run("eval", "holes.parquet", "--loss", "mae", "--pred", "z", "--target", "t", "--per-sample", "none.parquet")
+    code, _, _ = run(
+        "eval", "holes.parquet", "--loss", "mae", "--pred", "z", "--target", "t", "--per-sample", "none.parquet"
+    )
     assert code == 2
     assert sorted(os.listdir()) == ["data.parquet", "holes.parquet", "rows.parquet"]
 
@@ -132,11 +138,20 @@ MISUSES = {
     "bad parameter": (("eval", "data.parquet", "-l", "huber:delta=-1", "-p", "z", "-t", "t"), "allowed: (0, inf)"),
     "misspelt column": (("eval", "data.parquet", "-l", "mse", "-p", "logit_4", "-t", "t"), "did you mean 'logit_"),
     "unknown column": (("eval", "data.parquet", "-l", "mse", "-p", "xyz", "-t", "t"), "it has z, t, p, w"),
-    "domain": (("eval", "holes.parquet", "-l", "bce", "-p", "p", "-t", "t"), "holes.parquet, row 2: bce: prediction is 3.2"),
+    "domain": (
+        ("eval", "holes.parquet", "-l", "bce", "-p", "p", "-t", "t"),
+        "holes.parquet, row 2: bce: prediction is 3.2",
+    ),
     "mode": (("eval", "data.parquet", "-l", "mse", "-p", "z", "-t", "t", "--on-invalid", "no"), "allowed: fail, skip"),
     "worst": (("eval", "data.parquet", "--worst", "-1"), "--worst"),
-    "json": (("eval", "data.parquet", "-l", "mse", "-p", "z", "-t", "t", "--json", "no/x.json"), "cannot write no/x.json"),
-    "per sample": (("eval", "data.parquet", "-l", "mse", "-p", "z", "-t", "t", "--per-sample", "no/x"), "cannot write no/x"),
+    "json": (
+        ("eval", "data.parquet", "-l", "mse", "-p", "z", "-t", "t", "--json", "no/x.json"),
+        "cannot write no/x.json",
+    ),
+    "per sample": (
+        ("eval", "data.parquet", "-l", "mse", "-p", "z", "-t", "t", "--per-sample", "no/x"),
+        "cannot write no/x",
+    ),
     "sample with files": (("eval", "data.parquet", "--sample"), "--sample brings its own"),
     "sample without": (("eval", "--sample", "-l", "gaussian_nll"), "sample holds nothing"),
     "no such command": (("evil",), "evil"),
@@ -227,7 +242,10 @@ def test_without_the_extra_one_sentence_says_what_to_install(folder, package):
 
 
 def test_importing_costs_nothing_heavy():
-    code = "import fastloss.evaluation, fastloss.cli, sys; print(sorted({'numba', 'pyarrow', 'rich', 'typer'} & set(sys.modules)))"
+    code = (
+        "import fastloss.evaluation, fastloss.cli, sys;"
+        "print(sorted({'numba', 'pyarrow', 'rich', 'typer'} & set(sys.modules)))"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT)
     assert result.stdout.strip() == "[]"
 

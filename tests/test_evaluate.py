@@ -159,7 +159,9 @@ def test_any_split_in_any_order_gives_the_same_bits_and_the_same_json(weighted):
     whole = fl.evaluate(columns, losses, on_invalid="skip")
     for parts in (2, 7, 40):
         order = RNG.permutation(n)
-        shards = [fl.evaluate(tuple(c[i] for c in columns), losses, on_invalid="skip") for i in np.array_split(order, parts)]
+        shards = [
+            fl.evaluate(tuple(c[i] for c in columns), losses, on_invalid="skip") for i in np.array_split(order, parts)
+        ]
         reports = [Report.from_json(s.to_json(indent=None)) for s in shards]
         merged = reports[-1].merge(*reports[:-1])
         assert merged == whole
@@ -207,7 +209,9 @@ def test_predictions_of_several_kinds():
     found = fl.evaluate(((mean, var), t), "gaussian_nll")["gaussian_nll"]
     assert found.mean == pytest.approx(fl.gaussian_nll((mean, var), t), rel=1e-13)
     z, p = RNG.normal(size=(n, 3)), RNG.dirichlet(np.ones(3), n)
-    assert fl.evaluate((z, p), "cross_entropy")["cross_entropy"].mean == pytest.approx(fl.cross_entropy(z, p), rel=1e-13)
+    assert fl.evaluate((z, p), "cross_entropy")["cross_entropy"].mean == pytest.approx(
+        fl.cross_entropy(z, p), rel=1e-13
+    )
     y = (RNG.random((n, 3)) < 0.5).astype(float)
     assert fl.evaluate((z, y), "bce_with_logits")["bce_with_logits"].mean == pytest.approx(
         fl.bce_with_logits(z, y), rel=1e-13
@@ -241,7 +245,9 @@ def test_sample_equals_scikit_learn_and_torch():
     }
     for name, value in [*expected.items(), *torch_too.items()]:
         sample, pred, target = sample_for(fl.LOSSES[name])
-        assert fl.evaluate(sample.path, name, pred=pred, target=target)[name].mean == pytest.approx(value, rel=1e-12), name
+        assert fl.evaluate(sample.path, name, pred=pred, target=target)[name].mean == pytest.approx(value, rel=1e-12), (
+            name
+        )
 
 
 def test_report_is_a_mapping_a_table_and_json():
@@ -311,7 +317,12 @@ def test_losses_that_cannot_be(losses, error, message):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"on_invalid": "no"}, "allowed: fail"), ({"worst": -1}, "worst"), ({"threads": 0}, "threads"), ({"worst": True}, "worst")],
+    [
+        ({"on_invalid": "no"}, "allowed: fail"),
+        ({"worst": -1}, "worst"),
+        ({"threads": 0}, "threads"),
+        ({"worst": True}, "worst"),
+    ],
 )
 def test_options_that_cannot_be(options, message):
     x = np.ones(3)

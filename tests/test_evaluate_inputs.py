@@ -113,6 +113,12 @@ def test_pandas(table):
     assert fl.evaluate(frame, "mse", pred="z", target="t") == expected(Z, T)
 
 
+def test_an_arrow_stream_in_a_file(table, tmp_path):
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as f, pa.ipc.new_stream(f, table.schema) as writer:
+        writer.write_table(table, max_chunksize=300)
+    assert fl.evaluate(tmp_path, "mse", pred="z", target="t") == expected(Z, T)
+
+
 def test_directories_and_globs_in_natural_order(table, tmp_path):
     (tmp_path / "deep" / "er").mkdir(parents=True)
     bounds = [0, 100, 350, 350, 800, N]
@@ -223,8 +229,8 @@ def test_columns_that_cannot_be_numbers():
             fl.evaluate(table, "mse", pred="z", target=column)
     with pytest.raises(InputError, match=r"row 0: the label is 0\.5"):
         fl.evaluate(table, "cross_entropy", pred="s", target="half")
-    with pytest.raises(InputError, match="no column 'zz' for pred; did you mean|no column 'zz' for pred; it has"):
-        fl.evaluate(table, "mse", pred="zz", target="half")
+    with pytest.raises(InputError, match="no column 'qq' for pred; it has z, text"):
+        fl.evaluate(table, "mse", pred="qq", target="half")
     with pytest.raises(InputError, match="has dtype <U1"):
         fl.evaluate((np.array(["a"]), np.ones(1)), "mse")
 
@@ -343,23 +349,26 @@ def test_per_sample_leaves_nothing_behind_when_it_fails(tmp_path):
 
 
 LARGE = """
-    import resource, sys
+    import sys
     import numpy as np, pyarrow as pa, pyarrow.parquet as pq
     import fastloss as fl
     path, rows = sys.argv[1], int(sys.argv[2])
+    def peak():
+        # Not ru_maxrss: that of a child begins with the memory of the process that started it.
+        return [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")][0]
     fl.evaluate((np.ones(9), np.zeros(9)), "mse")
     fl.evaluate(path + "/small.parquet", "mse", pred="z", target="t")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     for name in ("large.parquet", "large.arrow"):
         report = fl.evaluate(path + "/" + name, "mse", pred="z", target="t")
         assert report["mse"].count == rows
     report = fl.evaluate([], "mse", pred=path + "/z.npy", target=path + "/t.npy")
     assert report["mse"].count == rows
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+    print((peak() - before) // 1024)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts kilobytes on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_file_larger_than_the_memory_it_takes(tmp_path):
     groups, size = 16, 1_000_000
     part = RNG.normal(size=size)

@@ -81,7 +81,12 @@ def test_derivatives_in_fifty_digits(formula, variant):
             assert close(second[i], weight * bend, mp.mpf(10) ** -20), (row, i)
 
 
-@each_case
+def small(x):
+    return math.isinf(x) or (abs(x) <= 100.0 and exact(x).denominator <= 10**6)
+
+
+# SymPy expands gamma functions and powers of long rationals term by term.
+@pytest.mark.parametrize(("formula", "variant"), [c for c in CASES if all(map(small, numbers(*c.values)))])
 def test_derivatives_in_symbols(formula, variant):
     # beta-NLL holds its weight constant in the derivatives.
     if formula.name == "gaussian_nll" and variant.get("beta"):

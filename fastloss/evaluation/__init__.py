@@ -35,21 +35,23 @@ def evaluate(
     ----------
     data : path, list of paths, tuple or mapping of arrays, Arrow table, reader, data set, or data frame
         Parquet, Feather / Arrow IPC, CSV, .npy and .npz files, directories and globs; ``(pred, target[, weight])``
-        arrays, where several predictions are a tuple; a mapping of names to arrays; anything that exports an Arrow stream.
+        arrays, where several predictions are a tuple; a mapping of names to arrays; anything that exports an Arrow
+        stream.
     losses : str, Loss, or sequence of these
         Names such as ``"mse"`` or ``"huber:delta=2"``, or Loss objects.
     pred : str or sequence of str
         Column of the prediction: numbers, or lists of numbers for losses of whole rows. Globs (``"logit_*"``) and
-        several names stand for several columns: a row of scores, or the several predictions of a loss like gaussian_nll.
+        several names stand for several columns: a row of scores, or the predictions of a loss like gaussian_nll.
     target, weight : str, optional
         Columns of the target and of the row's weight (0 or more).
     on_invalid : {"fail", "skip", "propagate"}
-        What to do with rows that have a null, NaN or infinity, or a loss that is not finite: raise, naming file and row;
-        leave them out; or let them through, to show as NaN in the figures.
+        What to do with rows that have a null, NaN or infinity, or a loss that is not finite: raise, naming file and
+        row; leave them out; or let them through, to show as NaN in the figures.
     worst : int
         How many rows of largest loss to report.
     per_sample : path, optional
-        Parquet file to write every row's loss to: columns file, row, and one for each loss. It appears whole or not at all.
+        Parquet file to write every row's loss to: columns file, row, and one for each loss. It appears whole or not
+        at all.
     threads : int, optional
         Threads that compute while others read; by default the number that fastloss uses.
     progress : callable, optional

@@ -96,10 +96,7 @@ class Moments:
     def _propagated(self, low: float, high: float) -> tuple[float, float, float, float]:
         if self.nan:
             return math.nan, math.nan, math.nan, math.nan
-        if self.above and self.below:
-            mean = math.nan
-        else:
-            mean = math.inf if self.above else -math.inf
+        mean = (math.inf if self.above else 0.0) - (math.inf if self.below else 0.0)
         low = -math.inf if self.below else low if self.finite else math.inf
         high = math.inf if self.above else high if self.finite else -math.inf
         return mean, math.nan, low, high
@@ -120,9 +117,9 @@ class Moments:
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Moments":
         """The inverse of `to_dict`."""
-        counts = (int(state[k]) for k in ("finite", "nan", "above", "below", "ignored"))
+        counts = {k: int(state[k]) for k in ("finite", "nan", "above", "below", "ignored")}
         low, high = (float.fromhex(state[k]) for k in ("low", "high"))
-        return cls(*counts, low, high, tuple(int(h, 16) << (e + BIAS) for h, e in state["sums"]))
+        return cls(**counts, low=low, high=high, sums=tuple(int(h, 16) << (e + BIAS) for h, e in state["sums"]))
 
 
 class Partial:

@@ -1,5 +1,6 @@
 """Rows from Arrow: data sets of files read ahead in bounded memory, tables, streams and data frames."""
 
+import mmap
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ import pyarrow.csv
 import pyarrow.dataset as ds
 
 from .columns import InputError
-from .sources import BATCH_BYTES, BATCH_ROWS, Batch, Selection, Source, step_of
+from .sources import BATCH_BYTES, BATCH_ROWS, Batch, Pages, Selection, Source, step_of
 
 __all__ = ["Files", "from_object"]
 
@@ -35,7 +36,7 @@ def _width(kind: Any) -> float:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _width(kind.value_type)
     try:
-        return max(1.0, kind.bit_width / 8)
+        return max(1.0, float(kind.bit_width) / 8)
     except ValueError:
         return 8.0
 
@@ -85,15 +86,15 @@ def _same_columns(fragment: Any, columns: list[str], path: str) -> None:
 
 
 class Files:
-    """Parquet, Feather / Arrow IPC or CSV files; each run of files with the same column types is one data set."""
+    """Parquet or CSV files; each run of files with the same column types is one data set."""
 
     def __init__(self, files: list[str], kind: str) -> None:
         self.files = files
         self.kind = kind
 
     def _format(self, file: str) -> Any:
-        if self.kind != "csv":
-            return ds.ParquetFileFormat() if self.kind == "parquet" else ds.IpcFileFormat()
+        if self.kind == "parquet":
+            return ds.ParquetFileFormat()
         parse = pyarrow.csv.ParseOptions(delimiter="\t" if file.lower().endswith(".tsv") else ",")
         convert = pyarrow.csv.ConvertOptions(null_values=NULL_WORDS)
         return ds.CsvFileFormat(parse_options=parse, convert_options=convert)
@@ -177,6 +178,63 @@ def _unreadable(file: str, error: Exception) -> InputError:
     return InputError(f"cannot read {file}: {text}")
 
 
+class IpcFile:
+    """A Feather or Arrow IPC file, or an IPC stream in a file; mapped, so that uncompressed columns are not copied."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def total(self) -> int | None:
+        """Rows, from the headers of all batches; unknown for a stream."""
+        try:
+            return int(ds.IpcFileFormat().make_fragment(self.path, _local()).count_rows())
+        except (OSError, pa.ArrowException):
+            return None
+
+    def _open(self, mapped: Any, selection: Selection) -> tuple[Any, list[list[str]]]:
+        """A reader of the selected columns, and their groups."""
+        buffer = pa.py_buffer(mapped)
+        kind = pa.ipc.open_file if mapped[:6] == b"ARROW1" else pa.ipc.open_stream
+        names = kind(pa.BufferReader(buffer)).schema.names
+        groups = selection.resolve(names, self.path)
+        wanted = {n for g in groups for n in g}
+        doubled = [n for n in wanted if names.count(n) > 1]
+        if doubled:
+            raise InputError(f"{self.path} has several columns named {doubled[0]!r}")
+        fields = [i for i, n in enumerate(names) if n in wanted]
+        return kind(pa.BufferReader(buffer), options=pa.ipc.IpcReadOptions(included_fields=fields)), groups
+
+    def batches(self, selection: Selection) -> Iterator[Batch]:
+        """Batches in order, cut to a size that fits the caches."""
+        try:
+            with open(self.path, "rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            reader, groups = self._open(mapped, selection)
+            found = reader
+            if isinstance(reader, pa.ipc.RecordBatchFileReader):
+                found = (reader.get_batch(i) for i in range(reader.num_record_batches))
+            pages = Pages([mapped])
+            for batch in _cut(found, groups, self.path):
+                yield batch
+                pages.read(sum(c.nbytes for g in batch.groups for _, c in g))
+        except InputError:
+            raise
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _unreadable(self.path, error) from None
+
+
+def _cut(record_batches: Any, groups: list[list[str]], name: str) -> Iterator[Batch]:
+    """Slices of record batches that fit the caches."""
+    start = 0
+    for batch in record_batches:
+        used = sum(batch.column(n).nbytes for g in groups for n in g)
+        step = step_of(used / max(1, batch.num_rows))
+        for low in range(0, batch.num_rows, step):
+            part = batch.slice(low, step)
+            yield Batch(name, start + low, part.num_rows, _groups(part, groups))
+        start += batch.num_rows
+
+
 class Stream:
     """Record batches from a table, a reader or a data frame."""
 
@@ -191,14 +249,7 @@ class Stream:
     def batches(self, selection: Selection) -> Iterator[Batch]:
         """Batches, cut to a size that fits the caches."""
         groups = selection.resolve(self.reader.schema.names, "the table")
-        start = 0
-        for batch in self.reader:
-            used = sum(batch.column(n).nbytes for g in groups for n in g)
-            step = step_of(used / max(1, batch.num_rows))
-            for low in range(0, batch.num_rows, step):
-                part = batch.slice(low, step)
-                yield Batch("", start + low, part.num_rows, _groups(part, groups))
-            start += batch.num_rows
+        yield from _cut(self.reader, groups, "")
 
 
 class Scanned:

@@ -143,7 +143,8 @@ def warm(names: list[str]) -> None:
     _warm_statistics()
     what = "1 loss" if len(losses) == 1 else f"{len(losses)} losses"
     print(
-        f"{what} ready in {time.perf_counter() - start:.1f} s, cached in {_cache_folder() or 'no folder: caching is off'}"
+        f"{what} ready in {time.perf_counter() - start:.1f} s, "
+        f"cached in {_cache_folder() or 'no folder: caching is off'}"
     )
 
 

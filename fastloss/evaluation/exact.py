@@ -1,15 +1,16 @@
 """Exact sums of doubles: the kernels behind the statistics, so that any order and any split gives the same bits.
 
 A sum is an integer in units of 2**-BIAS, held as DIGITS base-2**32 digits. A block of at most BLOCK values is cut into
-slices on a common grid (adding and subtracting a large constant rounds a value to that grid); a slice has so few bits that
-a block of them adds up without rounding, in any order, and the sum is deposited as an integer. The usual block spans so
-few binary orders that two slices and what they leave hold everything; any other is cut until nothing is left.
+slices on a common grid (adding and subtracting a large constant rounds a value to that grid); a slice has so few bits
+that a block of them adds up without rounding, in any order, and the sum is deposited as an integer. The usual block
+spans so few binary orders that two slices and what they leave hold everything; any other is cut until nothing is left.
 """
 
 import numpy as np
 from numba import config, njit, types
 from numba.extending import intrinsic
 
+from ..kernels.cpu import widest_vectors
 from .accumulate import BIAS, DIGITS
 
 BLOCK = 1024
@@ -28,17 +29,17 @@ SPAN = 33  # binary orders within a block that the usual kernel can take
 
 PLAIN = {"error_model": "numpy", "nogil": True}
 # Sums of slices are exact in any order. The helpers that round or subtract must not be reassociated: without a flag of
-# their own they would inherit their caller's. With "nsz" beside "reassoc" on a sum, LLVM 22 cancels inside its unflagged
-# operands too: s += v - v becomes s += 0 even for NaN.
+# their own they would inherit their caller's. With "nsz" beside "reassoc" on a sum, LLVM 22 cancels inside its
+# unflagged operands too: s += v - v becomes s += 0 even for NaN.
 SUMS = {**PLAIN, "fastmath": {"reassoc"}}
 INLINE = {"error_model": "numpy", "forceinline": True, "fastmath": False}
 
 
 @intrinsic
-def _fused(typingctx, a, b, c):  # type: ignore[no-untyped-def]
+def _fused(typingctx, a, b, c):
     """a * b + c, rounded once."""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         return builder.fma(*arguments)
 
     return types.float64(types.float64, types.float64, types.float64), codegen
@@ -75,8 +76,24 @@ def _minus(a, b):
 
 
 @njit(**PLAIN)
+def _range(bits):
+    """Smallest and largest of the bit patterns: of the values, where none is negative."""
+    widest_vectors()
+    bottom = ABSOLUTE
+    top = -ABSOLUTE
+    for i in range(bits.size):
+        b = bits[i]
+        bottom = min(bottom, b)
+        top = max(top, b)
+    return bottom, top
+
+
+@njit(**PLAIN)
 def _scan(bits):
     """Largest and smallest nonzero magnitude, smallest and largest value, all as ordered integers."""
+    bottom, top = _range(bits)
+    if bottom > 0:
+        return top, bottom - 1, bottom, top
     largest = np.int64(0)
     least = ABSOLUTE
     top = -ABSOLUTE
@@ -121,6 +138,7 @@ def _carry(digits):
 @njit(**SUMS)
 def _cut(x, m1, m2, m3):
     """Take three slices off x in place: their sums, and a sum that is zero only if nothing is left."""
+    widest_vectors()
     a1 = a2 = a3 = rest = 0.0
     for i in range(x.size):
         v = x[i]
@@ -160,6 +178,7 @@ def _drain(x, digits, shift):
 @njit(**SUMS)
 def _cut_usual(x, m1, s1, s2, t1, t2):
     """A slice of x, two of its rounded square, two of the square's rounding error, and what each leaves: the sums."""
+    widest_vectors()
     a1 = a2 = b1 = b2 = b3 = c1 = c2 = c3 = 0.0
     for i in range(x.size):
         v = x[i]

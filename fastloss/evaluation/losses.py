@@ -38,7 +38,7 @@ class Evaluated:
         if len(names) > 1:
             if len(preds) != len(names):
                 raise InputError(
-                    f"{name} takes {len(names)} predictions ({', '.join(names)}), so pred that many times; {len(preds)} given"
+                    f"{name} takes {len(names)} predictions ({', '.join(names)}), so pred as often; {len(preds)} given"
                 )
             return tuple(preds)
         if len(preds) > 1 and not self.by_rows:
@@ -48,7 +48,8 @@ class Evaluated:
             pred = np.concatenate([p if p.ndim == 2 else p[:, None] for p in preds], axis=1)
         if self.by_rows and pred.ndim == 1:
             raise InputError(
-                f"{name} takes a row of scores; one number a row given (expected a list column, or several columns by pred 'logit_*')"
+                f"{name} takes a row of scores and was given one number "
+                "(expected a list column, or several columns by pred 'logit_*')"
             )
         return pred
 

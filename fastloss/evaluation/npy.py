@@ -24,7 +24,7 @@ class _Member:
     """An array in an archive, read forward: slices must be asked for in ascending order."""
 
     def __init__(self, path: str, member: str) -> None:
-        self.file = zipfile.ZipFile(path).open(member)
+        self.file = zipfile.ZipFile(path).open(member)  # noqa: SIM115  (read on for as long as the column lives)
         version = np.lib.format.read_magic(self.file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         self.shape, self.fortran, self.dtype = read(self.file)

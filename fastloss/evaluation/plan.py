@@ -14,6 +14,8 @@ from .sources import Batch
 
 __all__ = ["Plan", "Result"]
 
+HINT = "; expected a finite number (on_invalid: skip leaves such rows out)"
+
 ELEMENTS = 1 << 15
 """Predictions evaluated at a time: doubles of everything fit the second-level cache, and the kernels stay serial."""
 
@@ -112,9 +114,10 @@ class Plan:
 
     def _buffer(self, group: int, size: int) -> Any:
         """Memory of this thread's own; fresh memory for every few rows would cost more than the conversion."""
-        kept = self._buffers.__dict__.get(group)
+        mine = self._buffers.__dict__.setdefault("of", {})
+        kept = mine.get(group)
         if kept is None or kept.size < size:
-            kept = self._buffers.__dict__[group] = np.empty(size)
+            kept = mine[group] = np.empty(size)
         return kept[:size]
 
     def _without_invalid(
@@ -244,8 +247,8 @@ def _complaint(batch: Batch, columns: list[Any], row: int) -> str:
     for names, group in zip(batch.groups, columns, strict=True):
         for (name, _), (values, mask) in zip(names, group, strict=True):
             if mask is not None and not mask[row]:
-                return f"{name} is null; expected a finite number (on_invalid: skip leaves such rows out)"
+                return f"{name} is null{HINT}"
             if not np.isfinite(values[row]).all():
                 value = np.atleast_1d(values[row])
-                return f"{name} is {value[~np.isfinite(value)][0]:g}; expected a finite number (on_invalid: skip leaves such rows out)"
+                return f"{name} is {value[~np.isfinite(value)][0]:g}{HINT}"
     return "a value is not finite"

@@ -29,6 +29,9 @@ BATCH_BYTES = 1 << 21
 
 BATCH_ROWS = 1 << 17
 
+HELD_BYTES = 1 << 25
+"""How much of mapped files may stay in memory before their pages are let go."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -66,8 +69,12 @@ class Batch:
 class Source(Protocol):
     """Batches in the order of the rows, and how many rows there will be (None: unknown)."""
 
-    def total(self) -> int | None: ...
-    def batches(self, selection: Selection) -> Iterator[Batch]: ...
+    def total(self) -> int | None:
+        """The number of rows, where it is known."""
+
+    def batches(self, selection: Selection) -> Iterator[Batch]:
+        """The rows, in batches."""
+        ...
 
 
 def step_of(row_bytes: float) -> int:
@@ -95,21 +102,32 @@ class Arrays:
             shapes = ", ".join(f"{n} {a.shape}" for n, a in used.items())
             raise InputError(f"arrays of shapes {shapes}; expected vectors or matrices with one row each")
         rows = next(iter(lengths.values()))
+        mapped = [a for a in used.values() if getattr(a, "_mmap", None) is not None and a.mode == "r"]
+        pages = Pages(a._mmap for a in mapped)
         step = step_of(sum(a.itemsize * (a.shape[1] if a.ndim == 2 else 1) for a in used.values()))
         for start in range(0, rows, step):
             stop = min(rows, start + step)
             yield Batch(self.name, start, stop - start, [[(n, used[n][start:stop]) for n in g] for g in groups])
-            for a in used.values():
-                _release(a)
+            pages.read(sum(int(a[start:stop].nbytes) for a in mapped))
 
 
-def _release(array: Any) -> None:
-    """Tell the system that the pages of a read-only mapped file may go; they come back when read again."""
-    import mmap
+class Pages:
+    """Lets go of the pages of read-only mapped files now and then; they come back when they are read again."""
 
-    mapped = getattr(array, "_mmap", None)
-    if mapped is not None and array.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
+    def __init__(self, maps: Iterable[Any]) -> None:
+        import mmap
+
+        self.advice = getattr(mmap, "MADV_DONTNEED", None)
+        self.maps = list(maps)
+        self.held = 0
+
+    def read(self, count: int) -> None:
+        """Note that so many bytes were handed out."""
+        self.held += count
+        if self.held > HELD_BYTES and self.advice is not None:
+            for m in self.maps:
+                m.madvise(self.advice)
+            self.held = 0
 
 
 class NumpyFiles:
@@ -207,7 +225,8 @@ def open_paths(paths: Sequence[Any], selection: Selection) -> Source:
         if kind in ("npy", "npz"):
             sources += [NumpyFiles(f) for f in files]
         else:
-            sources.append(_arrow().Files(files, kind))
+            arrow = _arrow()
+            sources += [arrow.IpcFile(f) for f in files] if kind == "feather" else [arrow.Files(files, kind)]
     return sources[0] if len(sources) == 1 else Chain(sources)
 
 
