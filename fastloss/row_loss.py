@@ -297,16 +297,16 @@ class RowLoss(Loss):  # noqa: D101
         # An unsigned label beyond int64 would wrap to a negative one, which may be ignore_index.
         labels = flat(np.minimum(t, np.uint64(k)) if t.dtype == np.uint64 else t, I64)
         count = survey(NAMES[w.dtype])
-        ignored = LEAST if ignore_index is None else int(ignore_index)
+        # None ignores nothing: as if it were class 0, which no label outside the classes equals.
+        ignored = (0 if k else LEAST) if ignore_index is None else int(ignore_index)
         total, wrong = count(labels, w, cw, k, ignored)
-        if ignore_index is None and wrong < 0 and labels.size and labels.min() == LEAST:
-            wrong = int(labels.argmin())
-        if wrong >= 0:
-            where = check.position(wrong, t.shape)
+        if wrong:
+            first = int(np.argmax(((labels < 0) | (labels >= k)) & (labels != ignored)))
+            where = check.position(first, t.shape)
             allowed = f"0 to {k - 1}" if k else "none"
             also = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"
-            raise ValueError(f"{self.name}: target[{where}] is {t.reshape(-1)[wrong]}; allowed: {allowed}{also}")
-        if 0 <= ignored < k:
+            raise ValueError(f"{self.name}: target[{where}] is {t.reshape(-1)[first]}; allowed: {allowed}{also}")
+        if ignore_index is not None and 0 <= ignored < k:
             # A class to ignore: the survey took its rows for rows that count.
             labels = np.where(labels == ignored, LEAST, labels)
             total, _ = count(labels, w, cw, k, LEAST)

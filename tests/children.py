@@ -1,6 +1,7 @@
 """Python processes of their own, for tests of threads, forks and the disk cache."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -28,15 +29,24 @@ def start(script, *arguments, **variables):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
-def wait(process, timeout=100.0):
+def _end(process):
+    """End a script with all its children, which may hold its pipes open."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+
+
+def wait(process, timeout=60.0):
     """What the script printed; its error output where it failed."""
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        process.kill()
+        _end(process)
         out, err = process.communicate()
         raise AssertionError(f"no end after {timeout} s\n{out}\n{err}") from None
     assert process.returncode == 0, f"exit status {process.returncode}\n{out}\n{err}"

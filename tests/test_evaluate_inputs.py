@@ -370,7 +370,7 @@ LARGE = """
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_file_larger_than_the_memory_it_takes(tmp_path):
-    groups, size = 16, 1_000_000
+    groups, size = 32, 1_000_000
     part = RNG.normal(size=size)
     table = pa.table({"z": part, "t": part[::-1].copy()})
     with pq.ParquetWriter(tmp_path / "large.parquet", table.schema, compression="none", use_dictionary=False) as writer:

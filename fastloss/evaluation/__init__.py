@@ -95,6 +95,8 @@ def _threads(threads: int | None) -> int:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise InputError(f"threads is {threads!r}; expected a whole number of at least 1")
         return threads
+    from numba import config
+
     from ..kernels.threads import get_num_threads
 
-    return get_num_threads()
+    return 1 if config.DISABLE_JIT else get_num_threads()

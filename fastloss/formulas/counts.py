@@ -61,13 +61,15 @@ def tweedie(z, t, power=1.5, full=0.0):
     1 and 2, where they are infinite; with full, both are half the unit deviance. Convex for 1 <= power <= 2.
     """
     a, b = 2.0 - power, 1.0 - power
-    m, n = exp(a * z), t * exp(b * z)
+    # At t = 0 what it multiplies counts for nothing, though it may overflow.
+    zero = t == 0.0
+    m, n = exp(a * z), where(zero, 0.0, t * exp(b * z))
     positive = t > 0.0
     y = log(where(positive, t, 1.0))
     # At t = 0 the least value is the limit z -> -inf, which exists for power < 2 only.
     least = where(a > 0.0, -1.0 / where(a > 0.0, a, 1.0), log(t))
     constant = where(positive, power_integral(a, y) - t * power_integral(b, y), least)
-    value = power_integral(a, z) - t * power_integral(b, z) - where(full > 0.0, constant, 0.0)
+    value = power_integral(a, z) - where(zero, 0.0, t * power_integral(b, z)) - where(full > 0.0, constant, 0.0)
     return value, m - n, a * m - b * n
 
 
@@ -88,13 +90,13 @@ def negative_binomial_nll(mean, r, t):
     The variance is mean + mean^2 / r: r is scipy's n and scvi's theta, 1 / alpha in statsmodels. In the form of
     Loader (2000), which keeps its digits where large log-gammas would cancel.
     """
-    some = t > 0.0
-    y = where(some, t, 1.0)
+    none = t == 0.0
+    y = where(none, 1.0, t)
     total = r + y
     d = (mean - y) / total
     likelihood = r * log_ratio(d, (r + mean) / total) + y * log_ratio(-d * (r / mean), y / mean * ((r + mean) / total))
     likelihood = likelihood + 0.5 * log(6.283185307179586 * y * (total / r))
-    value = where(some, likelihood + lgamma_tail(r) + lgamma_tail(y) - lgamma_tail(total), r * log1p(mean / r))
+    value = where(none, r * log1p(mean / r), likelihood + lgamma_tail(r) + lgamma_tail(y) - lgamma_tail(total))
     u, s = r + t, r + mean
     i, j, k = 1.0 / u, 1.0 / s, 1.0 / mean
     x = (t - mean) * j

@@ -12,7 +12,7 @@ from numba import njit
 
 from .specialize import SCALAR, bind
 
-__all__ = ["at", "check", "store", "unpack", "window"]
+__all__ = ["at", "check", "masked", "store", "store_masked", "unpack", "window"]
 
 _inline = njit(**SCALAR)
 
@@ -52,8 +52,35 @@ def _store4(a, i, d, k):
     a[3][i] = d[3] * k
 
 
+
+
+@_inline
+def masked(d, k):
+    """d times k, and 0 where k is, whatever d may be; the truth of k, since a literal 0 would widen float32."""
+    return d * k if k else k
+
+
+def _store_masked1(a, i, d, k):
+    a[0][i] = masked(d, k)
+
+
+def _store_masked2(a, i, d, k):
+    a[0][i] = masked(d[0], k)
+    a[1][i] = masked(d[1], k)
+
+
+def _store_masked4(a, i, d, k):
+    a[0][i] = masked(d[0], k)
+    a[1][i] = masked(d[1], k)
+    a[2][i] = masked(d[2], k)
+    a[3][i] = masked(d[3], k)
+
+
 store = {1: _inline(_store1), 2: _inline(_store2), 4: _inline(_store4)}
 """Write derivatives d, times k, at one index."""
+
+store_masked = {1: _inline(_store_masked1), 2: _inline(_store_masked2), 4: _inline(_store_masked4)}
+"""The same under weights, of which 0 takes an element out even where its derivatives are NaN."""
 
 _UNPACK = (
     lambda p: (),

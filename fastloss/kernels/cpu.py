@@ -19,7 +19,7 @@ from . import access
 from .specialize import INNER, Chunk, compile_chunk, compile_driver
 from .worlds import carry, cpu
 
-__all__ = ["array", "call", "combine", "elementwise_chunk", "elementwise_driver", "widest_vectors"]
+__all__ = ["array", "call", "combine", "elementwise_chunk", "elementwise_driver", "prefetch", "widest_vectors"]
 
 BLOCK = 512
 """Elements summed in the lanes of the array's own precision before the sum moves to float64."""
@@ -95,12 +95,38 @@ def _widest_vectors(typingctx):
 widest_vectors = (lambda: None) if config.DISABLE_JIT else _widest_vectors
 
 
+@intrinsic
+def _prefetch(typingctx, a, start, stop):
+    """Ask for the cache lines of elements start to stop of a contiguous array, ahead of gathers that would wait."""
+    from numba.core import cgutils
+
+    def codegen(context, builder, signature, args):
+        kind = signature.args[0]
+        data = context.make_array(kind)(context, builder, args[0]).data
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        per_line = 64 * 8 // kind.dtype.bitwidth
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch.p0i8"
+        )
+        step = ir.Constant(args[1].type, per_line)
+        with cgutils.for_range_slice(builder, args[1], args[2], step) as (index, _):
+            line = builder.bitcast(builder.gep(data, [index]), byte)
+            builder.call(function, [line, word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, types.intp), codegen
+
+
+prefetch = (lambda a, start, stop: None) if config.DISABLE_JIT else _prefetch
+
+
 # Names that the templates below find bound when they are specialized; branches on flags are pruned.
 T: Any = None
 formula: Any = None
 at: Any = None
 window: Any = None
 store: Any = None
+masked: Any = None
 unpack: Any = None
 weighted: Any = None
 targeted: Any = None
@@ -140,7 +166,7 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, sta
             else:
                 out = formula(*at(x, i), *p)
             wi = w[i] if weighted else T(1.0)
-            value = wi * out[0]
+            value = masked(out[0], wi) if weighted else out[0]
             part += value
             if by_row:
                 v[i] = value
@@ -218,7 +244,8 @@ def elementwise_chunk(record: Any, dtype: str, mode: str, weighted: bool) -> Chu
         "formula": carry(record.function, cpu(dtype)),
         "at": access.at[count],
         "window": access.window[count],
-        "store": access.store[count],
+        "store": (access.store_masked if weighted else access.store)[count],
+        "masked": access.masked,
         "unpack": access.unpack(len(record.parameters), dtype),
         "weighted": weighted,
         "targeted": record.target is not None,

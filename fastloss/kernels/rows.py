@@ -171,16 +171,22 @@ def ensemble(z, labels, target, weight, class_weight, values, grad, hess, detail
 
 
 def survey(labels, weight, class_weight, k, ignored):
-    """Sum of the weights of the rows that count, and the first label that is no class (or -1)."""
+    """Sum of the weights of the rows that count, and how many labels are neither a class nor ignored."""
+    n = labels.size
+    counted = 0
+    wrong = 0
+    for i in range(n):
+        inside = (labels[i] >= 0) & (labels[i] < k)
+        counted += 1 if inside else 0
+        wrong += 0 if inside | (labels[i] == ignored) else 1
+    if weight.size == 0 and class_weight.size == 0:
+        return float(counted), wrong
     total = 0.0
-    wrong = -1
-    for i in range(labels.size):
+    for i in range(n):
         y = labels[i]
         if 0 <= y < k:
             w = weight[i] if weight.size > 0 else T(1.0)
             total += np.float64(w) * np.float64(class_weight[y] if class_weight.size > 0 else T(1.0))
-        elif y != ignored and wrong < 0:
-            wrong = i
     return total, wrong
 
 

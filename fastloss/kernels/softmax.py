@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .cpu import BLOCK, widest_vectors
+from .cpu import BLOCK, prefetch, widest_vectors
 from .specialize import LOOP, SCALAR, bind
 from .worlds import cpu
 
@@ -290,6 +290,10 @@ def softmax_labels(z, labels, target, weight, class_weight, values, grad, hess, 
         hi = min(n, lo + GROUP)
         zz, yy, gg, hh = z[lo:hi], labels[lo:hi], grad[lo:hi], hess[lo:hi]
         e = gg if stored and not tiled else buffer
+        if tiled:
+            prefetch(z.reshape(-1), hi * k, min(n, hi + GROUP) * k)
+            if derivatives:
+                prefetch(grad.reshape(-1), hi * k, min(n, hi + GROUP) * k)
         scan(zz, beta, class_weight, e, s)
         gather(zz, yy, weight[lo:hi], class_weight, beta, s)
         total += row_terms(hi - lo, p, beta, eps, zeta, T(scale), T(k), mass, s)
