@@ -21,6 +21,7 @@ __all__ = [
     "kernel_view",
     "outgoing",
     "outputs",
+    "plain",
     "weights",
 ]
 
@@ -181,6 +182,18 @@ def kernel_view(o: Any, dtype: Any) -> Any:
 def direct(o: Any, dtype: Any) -> bool:
     """Whether a kernel can write into the array as it stands."""
     return o.dtype is dtype and o.flags.carray
+
+
+def plain(out: Any, like: Any, target: Any) -> bool:
+    """Whether out can be written without further question: an array like the prediction that shares no memory."""
+    return (
+        type(out) is np.ndarray
+        and out.dtype is like.dtype
+        and out.shape == like.shape
+        and out.flags.carray
+        and not np.may_share_memory(out, like)
+        and not np.may_share_memory(out, target)
+    )
 
 
 def finish(groups: list[tuple[Any, ...]], out: Any, back: Any) -> list[Any]:

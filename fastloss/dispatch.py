@@ -1,5 +1,6 @@
 """Which kernel runs a call, and on how many threads. Numba is imported here, at the first call."""
 
+import os
 import threading
 from collections.abc import Callable
 from functools import cache, lru_cache
@@ -25,6 +26,22 @@ _compiling = threading.RLock()
 _compiled: dict[tuple[Any, ...], tuple[int, Callable[..., Any], Any]] = {}
 _threads: Any = None
 
+if hasattr(os, "register_at_fork"):
+    # A child forked while another thread compiles would wait for ever for that thread, which it has not got.
+    os.register_at_fork(
+        before=_compiling.acquire, after_in_parent=_compiling.release, after_in_child=_compiling.release
+    )
+
+
+def _once(key: tuple[Any, ...], build: Callable[[], tuple[Any, Any]]) -> tuple[int, Callable[..., Any], Any]:
+    """Build a chunk and its driver, unless another thread just did."""
+    with _compiling:
+        found = _compiled.get(key)
+        if found is None:
+            chunk, driver = build()
+            found = _compiled[key] = (chunk.address, driver, chunk)
+    return found
+
 
 def elementwise(record: Formula, dtype: str, mode: str, weighted: bool) -> tuple[int, Callable[..., Any], Any]:
     """The address of a compiled chunk, its driver, and the object that keeps the code alive."""
@@ -33,10 +50,10 @@ def elementwise(record: Formula, dtype: str, mode: str, weighted: bool) -> tuple
     if found is None:
         from .kernels import cpu
 
-        with _compiling:
-            driver = cpu.elementwise_driver(dtype, len(record.predictions))
-            chunk = cpu.elementwise_chunk(record, dtype, mode, weighted)
-            found = _compiled[key] = (chunk.address, driver, chunk)
+        count = len(record.predictions)
+        found = _once(
+            key, lambda: (cpu.elementwise_chunk(record, dtype, mode, weighted), cpu.elementwise_driver(dtype, count))
+        )
     return found
 
 
@@ -49,10 +66,8 @@ def rows(
     if found is None:
         from .kernels import rows as kernels
 
-        with _compiling:
-            driver = kernels.row_driver(dtype)
-            chunk = kernels.row_chunk(record, dtype, mode, kind, smooth, tiled, described)
-            found = _compiled[key] = (chunk.address, driver, chunk)
+        options = (mode, kind, smooth, tiled, described)
+        found = _once(key, lambda: (kernels.row_chunk(record, dtype, *options), kernels.row_driver(dtype)))
     return found
 
 
@@ -68,7 +83,8 @@ def survey(dtype: str) -> Callable[..., Any]:
     """The function that checks labels and adds up the weights of the rows that count."""
     from .kernels.rows import row_survey
 
-    return row_survey(dtype)  # type: ignore[no-any-return]
+    with _compiling:
+        return row_survey(dtype)  # type: ignore[no-any-return]
 
 
 def launch(driver: Callable[..., Any], size: int, *arguments: Any) -> Any:

@@ -20,6 +20,7 @@ from .arrays import (
     kernel_view,
     outgoing,
     outputs,
+    plain,
     weights,
 )
 from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, elementwise, launch, weight_sum
@@ -246,14 +247,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
         ):
             address, driver, e, fresh = found
             if out is not None:
-                if (
-                    type(out) is not np.ndarray
-                    or out.dtype is not dtype
-                    or out.shape != shape
-                    or not out.flags.carray
-                    or np.may_share_memory(out, prediction)
-                    or np.may_share_memory(out, target)
-                ):
+                if not plain(out, prediction, target):
                     return self._run_any(mode, prediction, target, weight, reduction, divisor, out)
             else:
                 out = np.empty(shape, dtype) if fresh else e

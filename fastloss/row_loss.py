@@ -19,9 +19,10 @@ from .arrays import (
     kernel_view,
     outgoing,
     outputs,
+    plain,
     weights,
 )
-from .dispatch import CHUNK, EMPTY, launch, room, rows, survey
+from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, launch, room, rows, survey
 from .formulas.record import NONNEGATIVE
 from .loss import REDUCTIONS, ComposedDoc, Loss, denominator
 
@@ -56,6 +57,11 @@ class Details(NamedTuple):
     def top_k(self, k: int = 1) -> Any:
         """Whether the label is among the k largest logits."""
         return self.rank < k
+
+
+def rows_per_chunk(k: int) -> int:
+    """Whole groups of 64 rows where K is small, at least one row where it is large."""
+    return CHUNK // k // 64 * 64 if k <= CHUNK // 64 else max(1, CHUNK // k)
 
 
 class _Call(NamedTuple):
@@ -93,6 +99,10 @@ class RowLoss(Loss):  # noqa: D101
     ) -> Any:
         """Return the reduced loss, or one value per row with ``reduction="none"``."""
         loss = self.bind(**parameters) if parameters else self
+        if weight is None and class_weight is None and reduction is None and divisor is None and axis == -1:
+            small = loss._run_small("value", prediction, target, ignore_index, None)
+            if small is not None:
+                return small[0]
         options = (weight, class_weight, ignore_index, axis)
         return loss._run("value", prediction, target, *options, reduction, divisor, None)[0]
 
@@ -116,6 +126,17 @@ class RowLoss(Loss):  # noqa: D101
         With ``details=True``, return :class:`Details` of every row as a third result.
         """
         loss = self.bind(**parameters) if parameters else self
+        if (
+            weight is None
+            and class_weight is None
+            and reduction is None
+            and divisor is None
+            and axis == -1
+            and not details
+        ):
+            small = loss._run_small("grad", prediction, target, ignore_index, out)
+            if small is not None:
+                return small
         options = (weight, class_weight, ignore_index, axis)
         value, grad, extra = loss._run("grad", prediction, target, *options, reduction, divisor, out, details)
         return (value, grad, extra) if details else (value, grad)
@@ -165,6 +186,34 @@ class RowLoss(Loss):  # noqa: D101
                 for mode in ("value", "grad", "hess"):
                     for tiled in {False, self.record.loop == "softmax" and kind == "labels"}:
                         rows(self.record, dtype, mode, kind, False, tiled, False)
+
+    def _run_small(self, mode: str, p: Any, t: Any, ignored: Any, out: Any) -> tuple[Any, Any] | None:
+        """The short way for a few plain rows, where the general way costs more than the kernel; None if it is not."""
+        if (
+            type(p) is not np.ndarray
+            or type(t) is not np.ndarray
+            or t.dtype is not I64
+            or p.ndim != 2
+            or t.shape != (len(p),)
+            or not p.flags.carray
+            or not t.flags.carray
+            or not 0 < p.size < PARALLEL_FROM
+            or (found := self._small.get((mode, p.dtype, tiled := p.shape[1] <= TILED_TO))) is None
+            or type(ignored) is not int
+            or 0 <= ignored < p.shape[1]
+            or (out is not None and not plain(out, p, t))
+        ):
+            return None
+        address, driver, count, space, e, e2, x2 = found
+        n, k = p.shape
+        total, wrong = count(t, e, e, k, ignored)
+        if wrong or not total:
+            return None
+        grad = e2 if mode == "value" else np.empty((n, k), p.dtype) if out is None else out
+        scale, room = 1.0 / total, space(k, mode, "labels", tiled)
+        arrays = (p, t, e2, e, e, e, grad, e2, x2)
+        value, _ = driver(address, *arrays, scale, self._packed, room, rows_per_chunk(k), False)
+        return value / total, grad
 
     def _run(
         self,
@@ -216,7 +265,11 @@ class RowLoss(Loss):  # noqa: D101
             smooth = defaults.get("label_smoothing", 0.0) > 0.0 and call.kind == "labels"
             tiled = k <= TILED_TO and record.loop == "softmax" and call.kind == "labels"
             address, driver, _ = rows(record, NAMES[call.dtype], mode, call.kind, smooth, tiled, details)
-            chunk = max(1, CHUNK // k) if not tiled else max(64, CHUNK // k // 64 * 64)
+            if sets < 2 and call.kind == "labels" and not smooth and not details and record.reduction == "mean":
+                where = (mode, call.dtype, tiled or k <= TILED_TO)
+                e, x2 = EMPTY[call.dtype], np.empty((0, 0), F64)
+                self._small[where] = (address, driver, survey(NAMES[call.dtype]), room, e, empty2, x2)
+            chunk = rows_per_chunk(k)
             space = room(k, mode, call.kind, tiled)
             cw = call.class_weight
             if not cw.size and (smooth or call.kind == "dense"):

@@ -198,6 +198,7 @@ def test_list_show_doctor_and_version():
     assert run("--version") == (0, f"fastloss {fl.__version__}\n", "")
 
 
+@pytest.mark.jit
 def test_warmup_fills_the_cache(tmp_path):
     pytest.importorskip("numba")
     environment = {**ENVIRONMENT, "FASTLOSS_CACHE_DIR": str(tmp_path)}

@@ -94,6 +94,7 @@ def test_mean_and_deviation_are_rounded_once(name):
     assert found.std == expected
 
 
+@pytest.mark.jit
 def test_deviation_of_equal_losses_is_zero_and_of_near_equal_ones_is_right():
     assert moments(np.full(12345, 0.1)).statistics(False).std == 0.0
     x = 1e8 + np.arange(1000) % 2
@@ -133,6 +134,7 @@ def test_zero_has_one_sign():
     assert a.to_dict() == b.to_dict()
 
 
+@pytest.mark.jit
 def test_evaluation_agrees_with_the_library_and_is_right_to_the_last_digit():
     z = RNG.normal(size=200_001).astype(np.float32) * 5
     t = RNG.integers(0, 2, z.size).astype(np.int8)
@@ -149,6 +151,7 @@ def test_evaluation_agrees_with_the_library_and_is_right_to_the_last_digit():
         assert (found.min, found.max, found.count) == (rows.min(), rows.max(), z.size)
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("weighted", [False, True])
 def test_any_split_in_any_order_gives_the_same_bits_and_the_same_json(weighted):
     n = 50_000
@@ -168,6 +171,7 @@ def test_any_split_in_any_order_gives_the_same_bits_and_the_same_json(weighted):
         assert merged.to_json() == whole.to_json()
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_do_not_change_a_bit(threads):
     z, t = RNG.normal(size=(2, 300_000))
@@ -175,6 +179,7 @@ def test_threads_do_not_change_a_bit(threads):
     assert fl.evaluate((z, t), ["mse", "cauchy"], threads=threads, worst=3).to_json() == whole.to_json()
 
 
+@pytest.mark.jit
 def test_worst_rows_are_the_largest_and_merge():
     z = RNG.normal(size=300_000)
     z[[7, 200_000]] = 50.0

@@ -270,6 +270,7 @@ def test_invalid_weights_labels_and_losses():
     assert (skipped["mse"].mean, skipped["mse"].non_finite, skipped["mae"].non_finite) == (1.0, 1, 0)
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_value_outside_the_domain_is_named_by_file_and_row(tmp_path, threads):
     p = RNG.random(300_000)
@@ -309,6 +310,7 @@ def test_unreadable_files_are_named(tmp_path):
         fl.evaluate(tmp_path / "b.csv", "mse", pred="z", target="t")
 
 
+@pytest.mark.jit
 def test_csv_columns_that_begin_with_whole_numbers(tmp_path):
     (tmp_path / "a.csv").write_text("z,t\n" + "1,0\n" * 200_000 + "0.5,0\nnan,0\n")
     found = fl.evaluate(tmp_path / "a.csv", "mae", pred="z", target="t", on_invalid="skip")
@@ -334,6 +336,7 @@ def test_per_sample_holds_every_row(tmp_path, on_invalid):
     assert os.listdir(out.parent) == ["rows.parquet"]
 
 
+@pytest.mark.jit
 def test_per_sample_leaves_nothing_behind_when_it_fails(tmp_path):
     z = np.append(np.zeros(400_000), np.nan)
     out = tmp_path / "rows.parquet"
@@ -368,6 +371,7 @@ LARGE = """
 """
 
 
+@pytest.mark.jit
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_file_larger_than_the_memory_it_takes(tmp_path):
     groups, size = 32, 1_000_000

@@ -67,6 +67,7 @@ CANCELS = {
     "gamma": lambda z, t, full: 2 if full else 0,
     "tweedie": lambda z, t, *p: abs(z) + 4 * (t + 1),
     "negative_binomial_nll": lambda m, r, t: 16 + abs(mp.log(r)) + abs(mp.log(m)),
+    "crps_gaussian": lambda m, s, t: 1,
     "evidential_regression": lambda g, n, a, b, t, lam: 8 + abs(mp.log(b)) + abs(mp.log(n)),
 }
 # exp(x) of a computed x magnifies the relative error of x by |x|.

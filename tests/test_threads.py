@@ -108,7 +108,7 @@ print(*set(found), numba.threading_layer())
 
 def test_thirty_two_first_calls_compile_once():
     script = """
-import threading, collections
+import collections, re, threading
 import numpy as np
 import fastloss as fl
 from numba.core import compiler
@@ -132,7 +132,7 @@ threads = [threading.Thread(target=work) for _ in range(32)]
 [t.start() for t in threads]
 [t.join() for t in threads]
 assert len(found) == 32 and len(set(found)) == 1, found
-ours = {k: v for k, v in names.items() if k.startswith(("mse", "cross", "elementwise", "rows", "survey"))}
+ours = {k: v for k, v in names.items() if re.search("_[0-9a-f]{20}$", k)}  # chunks and drivers
 assert len(ours) == 5, ours
 print(set(ours.values()))
 """
@@ -205,8 +205,7 @@ if pid == 0:
     import fastloss as fl
 
     ones = np.ones(200_000, np.float32)
-    ok = fl.bce_with_logits(0 * ones, ones) == np.log1p(np.float32(1.0)).astype(np.float64)
-    ok = abs(fl.bce_with_logits(0 * ones, ones) - np.log(2)) < 1e-7
+    ok = abs(fl.bce_with_logits(0 * ones, ones) - np.log(2)) < 1e-6
     os._exit(0 if ok else 3)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """

@@ -122,7 +122,7 @@ def evidential_regression(gamma, nu, alpha, beta, t, lam=0.01):
     )
     second = (
         weight * (2.0 * w - 1.0),
-        d * d * (shape * w * share - (1.0 + 2.0 * nu) * excess),
+        d * d * (0.5 + nu - shape * share * (share + 2.0 * nu)),
         -ratio2,
         j * j * (shape * share * (1.0 + w) - 0.5),
     )

@@ -17,7 +17,20 @@ from numba.np.ufunc import parallel as _layer
 __all__ = ["get_num_threads", "parallel_allowed", "run_parallel", "set_num_threads"]
 
 _lock = threading.Lock()
-_forked = False
+
+
+def _abandoned() -> bool:
+    """Whether another user of Numba started its threads before a fork that nobody here saw: none of them is left."""
+    if not getattr(_layer, "_is_initialized", False):
+        return False
+    try:
+        running = len(os.listdir("/proc/self/task"))
+    except OSError:
+        return False
+    return running <= threading.active_count()
+
+
+_forked = _abandoned()
 
 
 def _from_environment() -> int:
