@@ -75,6 +75,7 @@ LABELS = frozenset({"class_weight", "ignore_index"})
 ROWS = {
     "softmax": ("logits of a row", "labels, or probabilities of the classes"),
     "log_probs": ("log-probabilities of a row", "labels, or probabilities of the classes"),
+    "divergence": ("log-probabilities of a row", "probabilities of the classes"),
     "margin": ("scores of a row", "labels"),
     "top_margin": ("scores of a row", "labels"),
     "ensemble": ("members of a row", "one number a row"),

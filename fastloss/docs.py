@@ -32,6 +32,7 @@ _ARRAY = "float64, float32, float16 or bfloat16"
 _ROW_TARGETS = {
     "softmax": "int labels (...,) from 0 to K - 1 or ignore_index, or class probabilities (..., K)",
     "log_probs": "int labels (...,) from 0 to K - 1 or ignore_index, or class probabilities (..., K)",
+    "divergence": "class probabilities (..., K)",
     "margin": "int labels (...,) from 0 to K - 1 or ignore_index",
     "top_margin": "int labels (...,) from 0 to K - 1 or ignore_index",
     "ensemble": "observed values (...,)",

@@ -36,6 +36,7 @@ TILED_TO = 40
 TARGETS = {
     "softmax": ("labels", "dense"),
     "log_probs": ("labels", "dense"),
+    "divergence": ("dense",),
     "margin": ("labels",),
     "top_margin": ("labels",),
     "ensemble": ("dense",),

@@ -152,6 +152,10 @@ MISUSES = {
         ("eval", "data.parquet", "-l", "mse", "-p", "z", "-t", "t", "--per-sample", "no/x"),
         "cannot write no/x",
     ),
+    "per sample over an input": (
+        ("eval", "data.parquet", "-l", "mse", "-p", "z", "-t", "t", "--per-sample", "data.parquet"),
+        "data.parquet is one of the inputs",
+    ),
     "sample with files": (("eval", "data.parquet", "--sample"), "--sample brings its own"),
     "sample without": (("eval", "--sample", "-l", "gaussian_nll"), "sample holds nothing"),
     "no such command": (("evil",), "evil"),

@@ -124,6 +124,8 @@ def test_non_finite_losses_are_counted_apart():
     below = moments([1.0, -np.inf]).statistics(True)
     assert (below.mean, below.min, below.max) == (-math.inf, -math.inf, 1.0)
     assert math.isnan(moments([np.inf, -np.inf]).statistics(True).mean)
+    assert moments(np.full(2000, np.nan)).sums == (0, 0)
+    assert moments(np.append(np.full(1024, np.inf), 3.0)).statistics(False).mean == 3.0
     weighted = moments(x, np.full(6, 0.5))
     assert weighted.statistics(False).weight_sum == 1.0
     assert weighted.statistics(True).weight_sum == 3.0

@@ -51,7 +51,7 @@ def probabilities(rng, n, k, dtype=np.float64):
 def scores(rng, name, n, k, dtype, spread=3.0):
     """Logits, or log-probabilities where the loss takes them."""
     z = rng.normal(0, spread, (n, k))
-    if ROWS[name].record.loop == "log_probs":
+    if ROWS[name].record.loop in ("log_probs", "divergence"):
         z -= np.logaddexp.reduce(z, axis=1, keepdims=True)
     return z.astype(dtype)
 
@@ -63,7 +63,7 @@ def targets(rng, name, kind, n, k, dtype):
 
 
 def kinds(name):
-    return {"softmax": ("labels", "dense"), "log_probs": ("labels", "dense"), "ensemble": ("observed",)}.get(
+    return {"softmax": ("labels", "dense"), "log_probs": ("labels", "dense"), "divergence": ("dense",), "ensemble": ("observed",)}.get(
         ROWS[name].record.loop, ("labels",)
     )
 
@@ -311,7 +311,8 @@ def test_nan_rows_stay_nan_and_alone(name, k, dtype):
         z[2, 1] = np.nan
         values, grads = ROWS[name].value_and_grad(z, t, reduction="none")
         assert np.isnan(values[2])
-        assert np.isnan(grads[2]).any()
+        # A logarithm's loss is linear in it.
+        assert np.isnan(grads[2]).any() or name in ("nll", "kl_div")
         keep = [0, 1, 3, 4]
         assert np.isfinite(values[keep]).all()
         assert np.isfinite(grads[keep]).all()
@@ -402,9 +403,8 @@ def test_everything_ignored(name, batch, dtype):
 @pytest.mark.parametrize("name", ROWS)
 def test_no_rows(name):
     for shape in ((0, 4), (0, 40), (3, 0, 4)):
-        t = np.empty(shape[:-1], np.int64)
-        if name == "crps_ensemble":
-            t = np.empty(shape[:-1])
+        t = np.empty(shape[:-1], np.int64 if "labels" in kinds(name) else np.float64)
+        t = np.empty(shape) if name == "js_div" else t
         value, grad = ROWS[name].value_and_grad(np.empty(shape), t)
         assert value == 0.0
         assert grad.shape == shape
@@ -463,13 +463,19 @@ def test_weights_of_other_losses(name, batch):
     z, t = batch
     k = z.shape[1]
     t = t if "labels" in kinds(name) and name != "js_div" else probabilities(rng, 50, k)
-    if ROWS[name].record.loop == "log_probs":
+    if ROWS[name].record.loop in ("log_probs", "divergence"):
         z = z - np.logaddexp.reduce(z, axis=1, keepdims=True)
     w = rng.gamma(1.0, size=50)
     rows, grads = ROWS[name].value_and_grad(z, t, reduction="none")
     value, grad = ROWS[name].value_and_grad(z, t, weight=w)
     assert value == pytest.approx(float((w * rows).sum() / w.sum()), rel=1e-13)
     np.testing.assert_allclose(grad, grads * (w / w.sum())[:, None], rtol=1e-12, atol=1e-17)
+
+
+def test_a_divergence_takes_no_labels(batch):
+    """Its classes of target 0 count too: reading the label alone would give another number."""
+    with pytest.raises(TypeError, match="js_div: the target has dtype int64; expected probabilities"):
+        fl.js_div(*batch)
 
 
 def test_surrogate_curvature_is_not_negative(batch):

@@ -16,6 +16,7 @@ from . import evaluate
 from .columns import InputError
 from .losses import Evaluated, named
 from .report import Report, figure
+from .sources import expand
 
 __all__ = ["Request", "evaluate_command"]
 
@@ -72,6 +73,9 @@ def _files(request: Request, losses: list[Evaluated]) -> Report:
         raise InputError("no --pred; name the column of the prediction")
     if request.target is None and any(e.loss.record.target is not None for e in losses):
         raise InputError("no --target; name the column of the target")
+    for written in filter(None, (request.per_sample, request.json)):
+        if os.path.exists(written) and any(os.path.samefile(written, f) for f in expand(request.paths)):
+            raise InputError(f"{written} is one of the inputs; it would be overwritten")
     with _progress() as progress:
         return evaluate(
             request.paths,

@@ -97,6 +97,8 @@ def _target(record: Any) -> str:
         return "none: a penalty on the prediction alone"
     if record.family != "rows" or record.loop == "ensemble":
         return f"in {record.target_domain}"
+    if record.loop == "divergence":
+        return "a row of probabilities"
     return "the number of a class, from 0" + (
         ", or a row of probabilities" if record.loop in ("softmax", "log_probs") else ""
     )

@@ -313,6 +313,8 @@ def add(x, digits, counts, extremes):
         largest, least, bottom, top = _scan(block.view(np.int64))
         if largest >= INFINITE:
             block = scratch[2][: _finite(block, block[:0], counts, scratch[2], scratch[2])]
+            if block.size == 0:
+                continue
             largest, least, bottom, top = _scan(block.view(np.int64))
         counts[0] += block.size
         extremes[0] = min(extremes[0], bottom)

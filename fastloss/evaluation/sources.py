@@ -11,7 +11,7 @@ import numpy as np
 
 from .columns import InputError, chosen, from_arrow, from_numpy, natural
 
-__all__ = ["Batch", "Selection", "Source", "open_source"]
+__all__ = ["Batch", "Selection", "Source", "expand", "open_source"]
 
 FORMATS = {
     ".parquet": "parquet",

