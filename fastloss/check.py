@@ -149,7 +149,7 @@ def output(
 
 def _overlap(a: Any, b: Any) -> bool:
     try:
-        return bool(np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=10_000))
+        return bool(np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
     except (RuntimeError, ValueError):
         return True
 

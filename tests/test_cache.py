@@ -15,7 +15,7 @@ from numba import njit, types
 
 import fastloss as fl
 from fastloss.kernels import cache
-from fastloss.kernels.specialize import bind, compile_chunk, digest
+from fastloss.kernels.specialize import compile_chunk, digest
 
 pytestmark = pytest.mark.jit
 
@@ -440,7 +440,8 @@ def test_warmup(tmp_path):
 
     p = np.linspace(-3, 3, 9)
     for delta in (1.0, 2.0):
-        fl.huber(p, 0 * p, delta=delta), fl.huber.value_and_grad(p, 0 * p, delta=delta), fl.huber.grad_and_hess(p, 0 * p)
+        fl.huber(p, 0 * p, delta=delta), fl.huber.value_and_grad(p, 0 * p, delta=delta)
+        fl.huber.grad_and_hess(p, 0 * p, delta=delta)
         fl.huber(p, 0 * p, reduction="none")
     print({c[2].cached for c in dispatch._compiled.values()})
     """

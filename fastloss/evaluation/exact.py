@@ -11,6 +11,7 @@ from numba import config, njit, types
 from numba.extending import intrinsic
 
 from ..kernels.cpu import widest_vectors
+from ..kernels.specialize import cached_jit
 from .accumulate import BIAS, DIGITS
 
 BLOCK = 1024
@@ -304,7 +305,7 @@ def _finite(x, w, counts, values, weights):
     return n
 
 
-@njit(cache=True, **PLAIN)
+@cached_jit(**PLAIN)
 def add(x, digits, counts, extremes):
     """Add values to the digits (sum, sum of squares), counts (finite, NaN, inf, -inf) and extremes."""
     scratch = np.empty((3, BLOCK))
@@ -328,7 +329,7 @@ def add(x, digits, counts, extremes):
     _carry(digits)
 
 
-@njit(cache=True, **PLAIN)
+@cached_jit(**PLAIN)
 def add_weighted(x, w, digits, counts, extremes):
     """Add weighted values to the digits (sum of w, of w * x, of w * x * x), counts and extremes."""
     scratch = np.empty((5, BLOCK))
@@ -343,7 +344,7 @@ def add_weighted(x, w, digits, counts, extremes):
     _carry(digits)
 
 
-@njit(cache=True, **SUMS)
+@cached_jit(**SUMS)
 def widen(x, out):
     """Copy float32 or float64 values into doubles; True if all are finite."""
     rest = x.dtype.type(0.0)

@@ -52,8 +52,6 @@ def _store4(a, i, d, k):
     a[3][i] = d[3] * k
 
 
-
-
 @_inline
 def masked(d, k):
     """d times k, and 0 where k is, whatever d may be; the truth of k, since a literal 0 would widen float32."""

@@ -25,10 +25,10 @@ def directory() -> Path | None:
     """The folder of compiled kernels, made private to the user; None when caching is off or nothing is writable."""
     if os.environ.get("FASTLOSS_CACHE", "1").lower() in ("0", "off", "false", "no"):
         return None
-    path = Path(os.environ.get("FASTLOSS_CACHE_DIR") or _user_cache() / "fastloss")
     try:
+        path = Path(os.environ.get("FASTLOSS_CACHE_DIR") or _user_cache() / "fastloss")
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
         return None
     if hasattr(os, "getuid"):
         # Unpickling runs code: a folder that others can write is not to be trusted.
@@ -55,16 +55,16 @@ def environment() -> tuple[str, ...]:
 
 
 class KernelCache:
-    """What Numba asks of a cache, for one kernel that has one signature."""
+    """What Numba asks of a cache, for one function."""
 
     def __init__(self, digest: str, name: str) -> None:
         self.digest = digest
         self.name = name
         self.hit = False
 
-    def _file(self, folder: Path, context: Any) -> Path:
-        cpu = hashlib.sha256(repr(context.codegen().magic_tuple()).encode()).hexdigest()[:12]
-        return folder / f"{self.name}-{self.digest}-{cpu}.nbc"
+    def _file(self, folder: Path, sig: Any, context: Any) -> Path:
+        machine = hashlib.sha256(repr((sig, context.codegen().magic_tuple())).encode()).hexdigest()[:12]
+        return folder / f"{self.name}-{self.digest}-{machine}.nbc"
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled kernel, or None; a damaged file counts as none and is written again."""
@@ -73,23 +73,27 @@ class KernelCache:
         if folder is None:
             return None
         try:
-            blob = self._file(folder, target_context).read_bytes()
+            blob = self._file(folder, sig, target_context).read_bytes()
         except OSError:
             return None
         check, data = blob[:32], blob[32:]
         if hashlib.sha256(data).digest() != check:
             return None
-        result = compiler.CompileResult._rebuild(target_context, *pickle.loads(data))
+        try:
+            result = compiler.CompileResult._rebuild(target_context, *pickle.loads(data))
+        except Exception:
+            # Written whole, but not by this code.
+            return None
         self.hit = True
         return result
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write the kernel beside its final name, then move it there, so that readers never see half a file."""
         folder = directory()
-        if folder is None or not CompileResultCacheImpl.check_cachable(self, data):  # type: ignore[arg-type]
+        if folder is None or not CompileResultCacheImpl.check_cachable(self, data):
             return
         payload = serialize.dumps(data._reduce())
-        target = self._file(folder, data.target_context)
+        target = self._file(folder, sig, data.target_context)
         # A full disk or a lost race costs the next process a compilation, never this one its result.
         with contextlib.suppress(OSError):
             handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")

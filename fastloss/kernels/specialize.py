@@ -7,6 +7,7 @@ each other's code.
 """
 
 import hashlib
+import sys
 from collections.abc import Callable
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ from numba.core.ccallback import CFunc
 from .._version import __version__
 from .cache import KernelCache, environment
 
-__all__ = ["INNER", "LOOP", "SCALAR", "bind", "compile_chunk", "compile_driver", "digest"]
+__all__ = ["INNER", "LOOP", "SCALAR", "bind", "cached_jit", "compile_chunk", "compile_driver", "digest"]
 
 INNER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """For functions that only kernels call; the wrappers would take two thirds of their compilation."""
@@ -26,35 +27,55 @@ INNER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper":
 SCALAR = {**INNER, "fastmath": {"contract", "nsz"}, "forceinline": True}
 """Flags of element functions: never reassoc (it breaks compensated steps), nnan or ninf (NaN comes through)."""
 
-LOOP = {**INNER, "fastmath": {"contract", "nsz", "reassoc"}}
-"""Flags of loops, where reassociation is what lets a sum vectorise."""
+LOOP = {**INNER, "fastmath": {"contract", "reassoc"}}
+"""Flags of loops, where reassociation is what lets a sum vectorise.
+
+Not nsz: with both on a sum, LLVM cancels inside its unflagged operands, and s += v - v becomes s += 0 even for NaN.
+"""
 
 _CHUNK = {k: v for k, v in LOOP.items() if k not in ("no_cpython_wrapper", "no_cfunc_wrapper")}
 
 
-def _feed(h: Any, value: Any, seen: set[int]) -> None:
+VERSIONED = {"llvmlite", "numba", "numpy"}
+"""Packages whose text the versions in the environment stand for, as they do for the standard library."""
+
+
+def _versioned(module: str | None) -> bool:
+    return (module or "").split(".")[0] in VERSIONED
+
+
+def _leaf(h: Any, kind: str, data: bytes) -> None:
+    # Length first: 1.0 and 23.0 must not read as 1.02 and 3.0.
+    h.update(f"{kind} {len(data)} ".encode() + data)
+
+
+def _names(code: CodeType) -> list[str]:
+    """The global names that a function uses, its inner functions included."""
+    inner = [name for c in code.co_consts if isinstance(c, CodeType) for name in _names(c)]
+    return list(dict.fromkeys([*code.co_names, *inner]))
+
+
+def _feed(h: Any, value: Any, seen: dict[int, int]) -> None:
     if hasattr(value, "py_func"):
         _feed(h, value.targetoptions, seen)
         value = value.py_func
     if isinstance(value, CodeType):
-        h.update(value.co_code)
-        _feed(h, value.co_names, seen)
-        _feed(h, value.co_consts, seen)
-        h.update(repr(value.co_varnames).encode())
+        _leaf(h, "code", value.co_code)
+        _feed(h, (value.co_names, value.co_varnames, value.co_argcount, value.co_flags, value.co_consts), seen)
     elif isinstance(value, FunctionType):
-        if id(value) in seen:
+        if _versioned(value.__module__):
+            _leaf(h, "function", f"{value.__module__}.{value.__qualname__}".encode())
             return
-        seen.add(id(value))
-        h.update(value.__name__.encode())
-        _feed(h, value.__code__, seen)
-        _feed(h, value.__defaults__, seen)
-        for name in value.__code__.co_names:
-            if name in value.__globals__:
-                h.update(name.encode())
-                _feed(h, value.__globals__[name], seen)
-        for cell in value.__closure__ or ():
-            _feed(h, cell.cell_contents, seen)
+        if id(value) in seen:
+            _leaf(h, "again", str(seen[id(value)]).encode())
+            return
+        seen[id(value)] = len(seen)
+        used = {n: value.__globals__[n] for n in _names(value.__code__) if n in value.__globals__}
+        cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
+        _leaf(h, "function", value.__name__.encode())
+        _feed(h, (value.__code__, value.__defaults__, value.__kwdefaults__, used, cells), seen)
     elif isinstance(value, (tuple, list)):
+        _leaf(h, "items", str(len(value)).encode())
         for item in value:
             _feed(h, item, seen)
     elif isinstance(value, dict):
@@ -62,25 +83,24 @@ def _feed(h: Any, value: Any, seen: set[int]) -> None:
     elif isinstance(value, (set, frozenset)):
         _feed(h, sorted(map(repr, value)), seen)
     elif isinstance(value, ModuleType):
-        h.update(value.__name__.encode())
-    elif isinstance(value, np.generic):
-        h.update(f"{value.dtype}{value.tobytes()!r}".encode())
+        known = _versioned(value.__name__) or value.__name__.split(".")[0] in sys.stdlib_module_names
+        assert known, f"{value.__name__} is a module: name what a kernel takes of it"
+        _leaf(h, "module", value.__name__.encode())
+    elif isinstance(value, (np.generic, np.ndarray)):
+        _leaf(h, f"{value.dtype}{value.shape}", value.tobytes())
     elif hasattr(value, "_defn"):
         # A Numba intrinsic: its definition and the code generator inside it.
         _feed(h, value._defn, seen)
     else:
         text = repr(value)
         assert " at 0x" not in text, f"{text} has no name that lasts"
-        h.update(text.encode())
+        _leaf(h, "text", text.encode())
 
 
 def digest(*parts: Any) -> str:
     """A name for machine code: equal digests mean equal code, for functions with all they reach."""
     h = hashlib.sha256()
-    seen: set[int] = set()
-    for part in (__version__, environment(), *parts):
-        _feed(h, part, seen)
-        h.update(b"\0")
+    _feed(h, (__version__, environment(), *parts), {})
     return h.hexdigest()[:20]
 
 
@@ -97,6 +117,20 @@ def _named(template: Callable[..., Any], name: str, key: str, bound: dict[str, A
     copy.__name__ = name
     copy.__qualname__ = f"{name}_{key}"
     return copy
+
+
+def cached_jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Numba's njit for a function that stands by itself, with this package's cache."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        if config.DISABLE_JIT:
+            return function
+        key = digest("jit", function, options)
+        dispatcher = njit(**options)(_named(function, function.__name__, key, {}))
+        dispatcher._cache = KernelCache(key, function.__name__)
+        return dispatcher  # type: ignore[no-any-return]
+
+    return decorate
 
 
 class Chunk:
@@ -134,4 +168,4 @@ def compile_driver(
     dispatcher._cache = KernelCache(key, name)
     dispatcher.compile(signature)
     dispatcher.disable_compile()
-    return dispatcher
+    return dispatcher  # type: ignore[no-any-return]
