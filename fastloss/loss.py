@@ -1,9 +1,9 @@
 """The public face of a loss: an immutable callable around one formula."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -152,6 +152,17 @@ def _restore(kind: type[Loss], name: str, defaults: dict[str, Any]) -> Loss:
     return kind(_registered[name], defaults)
 
 
+class _Small(NamedTuple):
+    """What the short way needs to know of a kind of call that has been made before."""
+
+    address: int
+    driver: Callable[..., Any]
+    empty: Any
+    sets: int
+    rows: bool
+    mean: bool
+
+
 class ElementwiseLoss(Loss):  # noqa: D101
     # A loss of each element by itself.
     __doc__ = ComposedDoc()
@@ -235,31 +246,31 @@ class ElementwiseLoss(Loss):  # noqa: D101
             type(prediction) is np.ndarray
             and type(target) is np.ndarray
             and (dtype := prediction.dtype) is target.dtype
-            and (dtype is F32 or dtype is F64)
             and (shape := prediction.shape) == target.shape
             and prediction.flags.carray
             and target.flags.carray
             and 0 < (n := prediction.size) < PARALLEL_FROM
             and weight is None
             and divisor is None
-            and reduction is None
-            and (found := self._small.get((mode, dtype))) is not None
+            and (found := self._small.get((mode, dtype, reduction))) is not None
+            and (out is None or (found.sets == 1 and plain(out, prediction, target)))
         ):
-            address, driver, e, fresh = found
-            if out is not None:
-                if not plain(out, prediction, target):
-                    return self._run_any(mode, prediction, target, weight, reduction, divisor, out)
-            else:
-                out = np.empty(shape, dtype) if fresh else e
-            g = out
+            address, driver, e, sets, rows, mean = found
+            p, t, v, g, h = prediction, target, e, e, e
+            if sets:
+                g = np.empty(shape, dtype) if out is None else out
+                if sets == 2:
+                    h = np.empty(shape, dtype)
+            if rows:
+                v = np.empty(shape, dtype)
+            results = v, g, h
             if len(shape) != 1:
-                prediction, target, g = prediction.reshape(-1), target.reshape(-1), g.reshape(-1)
-            packed = self._packed
-            total, bad = driver(address, (prediction,), target, e, e, (g,), (e,), 1.0 / n, packed, CHUNK, False)
-            if bad == 0.0 and -math.inf < total < math.inf:
-                return total / n, out
-            prediction, target = prediction.reshape(shape), target.reshape(shape)
-            out = out if fresh else None
+                p, t, v, g, h = p.reshape(-1), t.reshape(-1), v.reshape(-1), g.reshape(-1), h.reshape(-1)
+            divided = n if mean else 1
+            total, bad = driver(address, (p,), t, e, v, (g,), (h,), 1.0 / divided, self._packed, CHUNK, False)
+            if bad == 0.0 and (rows or sets == 2 or -math.inf < total < math.inf):
+                v, g, h = results
+                return (g, h) if sets == 2 else (v if rows else total / divided, g if sets else None)
         return self._run_any(mode, prediction, target, weight, reduction, divisor, out)
 
     def _run_any(
@@ -292,8 +303,11 @@ class ElementwiseLoss(Loss):  # noqa: D101
         grads, hesses = (*arrays, nothing, nothing)[:2]
 
         address, driver, _ = elementwise(record, NAMES[dtype], kernel, w is not None)
-        if w is None and kernel == mode and len(preds) == 1 and record.target and record.reduction == "mean":
-            self._small[mode, dtype] = (address, driver, e, mode == "grad")
+        if w is None and len(preds) == 1 and record.target:
+            small = _Small(address, driver, e, sets, wants_rows, reduction == "mean")
+            self._small[mode, dtype, reduction] = small
+            if reduction == record.reduction:
+                self._small[mode, dtype, None] = small
         wts = e if w is None else w
         arguments = (address, preds, t, wts, values, grads, hesses, scale, self._packed, CHUNK)
         total, bad = launch(driver, size, *arguments)
