@@ -167,9 +167,7 @@ def start_up(repeats: int = 5) -> list[dict[str, object]]:
         for name, seconds in cold.items():
             rows.append({"case": f"compile {name} cold, the driver being there, s", "value": seconds, "at most": 0.7})
         child(FIRST.format(name="mse"), FASTLOSS_CACHE_DIR=folder)
-        first = statistics.median(
-            child(FIRST.format(name="mse"), FASTLOSS_CACHE_DIR=folder) for _ in range(repeats)
-        )
+        first = statistics.median(child(FIRST.format(name="mse"), FASTLOSS_CACHE_DIR=folder) for _ in range(repeats))
         rows.append({"case": "first result of a process, warm cache, s", "value": first, "at most": 1.0})
         child(HITS, FASTLOSS_CACHE_DIR=folder)
         again = child(HITS, FASTLOSS_CACHE_DIR=folder)

@@ -13,7 +13,7 @@ settings.load_profile("fastloss")
 
 @pytest.fixture(autouse=True)
 def surroundings():
-    """Fifty digits, whatever another module set; compiled code raises no floating-point warnings, nor may plain code."""
+    """Fifty digits, whatever another module set; compiled code gives no floating-point warnings."""
     with mpmath.mp.workdps(50), np.errstate(**({"all": "ignore"} if config.DISABLE_JIT else {})):
         yield
 

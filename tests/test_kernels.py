@@ -601,3 +601,23 @@ def test_sizes_around_every_boundary(name, dtype):
         for a, b, c in zip(flat(grad), flat(again), flat(grads), strict=True):
             assert np.array_equal(b, c[:n])
             close(a, c[:n], dtype)
+
+
+@pytest.mark.jit
+@pytest.mark.xfail(
+    strict=False,
+    reason="LLVM vectorises behind a check that arrays are 256 bytes apart; without it another order of summing",
+)
+def test_the_result_does_not_depend_on_where_arrays_lie():
+    """Fewer than 64 numbers, beside each other or apart: the same bits."""
+    rng = np.random.default_rng(18)
+    for n in (20, 40, 50, 63):
+        z, t = rng.normal(size=n).astype(np.float32), rng.random(n).astype(np.float32)
+        found = set()
+        for apart in (0, 1, 4, 40, 1000):
+            memory = np.empty(3 * (n + apart), np.float32)
+            for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
+                p, q, out = (memory[k * (n + apart) :][:n] for k in order)
+                p[:], q[:] = z, t
+                found.add(fl.mse.value_and_grad(p, q, out=out)[0])
+        assert len(found) == 1, n

@@ -38,7 +38,6 @@ VARIANTS = {
     "crps_ensemble": [{}, {"fair": True}],
 }
 CASES = [pytest.param(n, v, id=f"{n}-{v}" if v else n) for n in ROWS for v in VARIANTS.get(n, [{}])]
-SMALL = [(n, v) for n in ROWS for v in VARIANTS.get(n, [{}])]
 
 
 def probabilities(rng, n, k, dtype=np.float64):
@@ -63,9 +62,10 @@ def targets(rng, name, kind, n, k, dtype):
 
 
 def kinds(name):
-    return {"softmax": ("labels", "dense"), "log_probs": ("labels", "dense"), "divergence": ("dense",), "ensemble": ("observed",)}.get(
-        ROWS[name].record.loop, ("labels",)
-    )
+    """The kinds of target that a loss takes."""
+    both = ("labels", "dense")
+    found = {"softmax": both, "log_probs": both, "divergence": ("dense",), "ensemble": ("observed",)}
+    return found.get(ROWS[name].record.loop, ("labels",))
 
 
 # The textbook in mpmath: z a list of numbers, t a label or a list of probabilities.
@@ -153,7 +153,8 @@ def test_derivatives_at_fifty_digits(name, variant, dtype):
                 exact = textbook(name, row, goal, **options)
                 largest = float(max(abs(x) for x in row))
                 # Rounding z - max moves p by |z - max| rounding errors; sums of terms of either sign keep theirs.
-                unit = eps * (12 + 2 * largest * max(1.0, options.get("logit_scale", 1.0) / options.get("temperature", 1.0)))
+                beta = options.get("logit_scale", 1.0) / options.get("temperature", 1.0)
+                unit = eps * (12 + 2 * largest * max(1.0, beta))
                 assert abs(float(exact) - values[i]) <= unit * max(abs(float(exact)), 0.1), (k, kind, i)
                 for j in range(k) if k < 33 else (0, 7, int(np.argmax(z[i]))):
                     f = along(name, row, goal, j, **options)

@@ -198,7 +198,8 @@ def rows(loop: str, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..
     """Register a loss of whole rows of K scores; `loop` names what feeds its scalar formula.
 
     ``softmax``: f(lp, t) of each class's log-probability and target, lp = log softmax(z); an integer label means
-    t = 1 at the label. ``log_probs``: the same with z itself as lp; ``divergence``: where classes of
-    target 0 count too, so that it takes no labels. ``margin``, ``top_margin``: f(u) of u = z_j - z_label, for every other class or for the largest. ``ensemble``: f(x, t, rank, m) of each member.
+    t = 1 at the label. ``log_probs``: the same with z itself as lp. ``divergence``: the same where classes of target 0
+    count too, so that it takes no labels. ``margin``, ``top_margin``: f(u) of u = z_j - z_label, for every other class
+    or for the largest. ``ensemble``: f(x, t, rank, m) of each member.
     """
     return lambda function: _register(function, "rows", loop, fields)

@@ -67,11 +67,11 @@ def combine(stats):
     lost = 0.0
     bad = 0.0
     for c in range(stats.shape[0]):
-        x = stats[c, 0]
+        x = float(stats[c, 0])
         s = total + x
         lost += (total - s) + x if abs(total) >= abs(x) else (x - s) + total
         total = s
-        bad += stats[c, 1]
+        bad += float(stats[c, 1])
     # The compensation of an infinite or NaN sum is NaN.
     return (total + lost if lost == lost else total), bad
 

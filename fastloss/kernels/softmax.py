@@ -38,6 +38,9 @@ smooth: Any = None
 tiled: Any = None
 stored: Any = None
 exponentials_of: Any = None
+scan_segment_of: Any = None
+settled: Any = None
+INFINITE: Any = None
 described: Any = None
 BITS: Any = None
 SHIFT: Any = None
@@ -45,8 +48,9 @@ MAGNITUDE: Any = None
 LEAST: Any = None
 
 
-AHEAD = 1 << 15
-"""The longest row for which the next one is fetched ahead: 5 to 8 % at K = 100 to 32000, a loss of 12 % at 128000."""
+AHEAD = 2048
+"""How many elements ahead the logits and the place of their exponentials are fetched: two pages, since the hardware
+stops at the end of one. Rows follow each other, so that a short row fetches for later ones."""
 
 
 def order_max(x):
@@ -75,33 +79,77 @@ def exponentials(x, m, beta, e):
         e[j] = exp((x[j] - m) * beta)
 
 
-def scan_row(x, beta, class_weight, e):
-    """Maximum, sum of exponentials less one, and weighted sum of shifted logits.
+SEGMENT = 1 << 12
+"""Elements of a row that stay in the first-level cache from the maximum to the sum.
 
-    The exponentials go to e, which may be shorter than the row where nobody will read them.
-    """
+A longer row is taken in segments, each with a maximum of its own, so that it is read from memory once.
+"""
+
+
+def scan_segment(x, base, beta, e):
+    """Sum of exponentials relative to base, and the same without the elements that equal it."""
     widest_vectors()
-    m = top_of(x)
-    rest = T(0.0)
     total = T(0.0)
-    linear = T(0.0)
+    rest = T(0.0)
     for lo in range(0, x.size, BLOCK):
         hi = min(lo + BLOCK, x.size)
         xs = x[lo:hi]
         es = e[lo:hi] if stored else e[: hi - lo]
-        # The next row lies behind this one: it comes in while this one is computed, if the cache holds both.
-        if x.size <= AHEAD:
-            prefetch(x, x.size + lo, x.size + hi)
-            if stored:
-                prefetch(e, x.size + lo, x.size + hi)
-        exponentials_of(xs, m, beta, es)
+        prefetch(x, lo + AHEAD, hi + AHEAD)
+        if stored:
+            prefetch(e, lo + AHEAD, hi + AHEAD)
+        exponentials_of(xs, base, beta, es)
         for j in range(xs.size):
             total += es[j]
-            rest += T(0.0) if xs[j] == m else es[j]
-        if smooth:
-            for j in range(xs.size):
-                linear += class_weight[lo + j] * ((xs[j] - m) * beta)
+            rest += T(0.0) if xs[j] == base else es[j]
+    return total, rest
+
+
+def scan_row(x, beta, class_weight, e, tops):
+    """Maximum, sum of exponentials less one, and weighted sum of shifted logits.
+
+    The exponentials go to e, relative to each segment's own maximum in tops; e may be shorter than the row where
+    nobody will read them.
+    """
+    widest_vectors()
+    m = T(0.0)
+    rest = T(0.0)
+    total = T(0.0)
+    linear = T(0.0)
+    for c in range(tops.size):
+        lo = c * SEGMENT
+        hi = min(lo + SEGMENT, x.size)
+        xs = x[lo:hi]
+        top = top_of(xs)
+        # Nothing is relative to minus infinity: exp(-inf - 0) is 0.
+        base = top if top != -INFINITE else T(0.0)
+        part, below = scan_segment_of(xs, base, beta, e[lo:hi] if stored else e)
+        tops[c] = top
+        if c == 0:
+            m, total, rest = top, part, below
+        elif top > m:
+            shrink = exp((m - top) * beta)
+            m, total, rest = top, total * shrink + part, total * shrink + below
+        elif top == m:
+            total += part
+            rest += below
+        else:
+            shrink = exp((top - m) * beta)
+            total += part * shrink
+            rest += part * shrink
+    if smooth:
+        for j in range(x.size):
+            linear += class_weight[j] * ((x[j] - m) * beta)
     return m, tail_of(total, rest), linear
+
+
+def settle(e, tops, m, beta):
+    """Make the exponentials of a row relative to its maximum."""
+    widest_vectors()
+    for c in range(tops.size):
+        factor = exp((tops[c] - m) * beta)
+        for j in range(c * SEGMENT, min((c + 1) * SEGMENT, e.size)):
+            e[j] *= factor
 
 
 # Rows are taken in groups of at most GROUP, with one number a row in each of these columns of a scratch array.
@@ -113,13 +161,13 @@ GROUP = 64
 )
 
 
-def scan_rows(z, beta, class_weight, e, s):
+def scan_rows(z, beta, class_weight, e, tops, s):
     """Scan row by row."""
     for i in range(z.shape[0]):
-        s[TOP + i], s[TAIL + i], s[LINEAR + i] = scan_one(z[i], beta, class_weight, e[i if stored else 0])
+        s[TOP + i], s[TAIL + i], s[LINEAR + i] = scan_one(z[i], beta, class_weight, e[i if stored else 0], tops[i])
 
 
-def scan_tile(z, beta, class_weight, e, s):
+def scan_tile(z, beta, class_weight, e, tops, s):
     """Scan one class at a time across all rows of the group; e is transposed."""
     n, k = z.shape
     for j in range(k):
@@ -201,7 +249,7 @@ def label_terms(n, p, beta, eps, zeta, scale, k, mass, s):
     return total
 
 
-def spread_rows(e, labels, class_weight, s, grad, hess):
+def spread_rows(e, tops, beta, labels, class_weight, s, grad, hess):
     """Write the derivatives of each row from its exponentials, which already lie in grad."""
     widest_vectors()
     k = grad.shape[1]
@@ -212,31 +260,40 @@ def spread_rows(e, labels, class_weight, s, grad, hess):
             for j in range(k):
                 g[j] = T(0.0)
             if curvature:
-                hess[i, :] = T(0.0)
+                for j in range(k):
+                    hess[i, j] = T(0.0)
             continue
-        a = s[AT_E + i]
         b = s[FLAT + i]
-        if curvature:
-            h = hess[i]
-            tail = s[TAIL + i]
-            inverse = T(1.0) / (tail + T(1.0))
-            pq = s[AT_PQ + i]
-            pp = s[AT_PP + i]
-            for j in range(k):
-                p = g[j] * inverse
-                q = tail * inverse if g[j] == T(1.0) else T(1.0) - p
-                h[j] = p * (pq * q + pp * p)
-            h[y] = s[HESS_LABEL + i]
-        if smooth:
-            for j in range(k):
-                g[j] = g[j] * a - b * class_weight[j]
-        else:
-            for j in range(k):
-                g[j] = g[j] * a
+        for c in range(tops.shape[1]):
+            lo = c * SEGMENT
+            hi = min(lo + SEGMENT, k)
+            gs = g[lo:hi]
+            factor = exp((tops[i, c] - s[TOP + i]) * beta)
+            a = s[AT_E + i] * factor
+            if curvature:
+                hs = hess[i, lo:hi]
+                tail = s[TAIL + i]
+                inverse = T(1.0) / (tail + T(1.0))
+                pq = s[AT_PQ + i]
+                pp = s[AT_PP + i]
+                for j in range(gs.size):
+                    r = gs[j] * factor
+                    p = r * inverse
+                    q = tail * inverse if r == T(1.0) else T(1.0) - p
+                    hs[j] = p * (pq * q + pp * p)
+            if smooth:
+                cs = class_weight[lo:hi]
+                for j in range(gs.size):
+                    gs[j] = gs[j] * a - b * cs[j]
+            else:
+                for j in range(gs.size):
+                    gs[j] = gs[j] * a
         g[y] = s[AT_LABEL + i]
+        if curvature:
+            hess[i, y] = s[HESS_LABEL + i]
 
 
-def spread_tile(e, labels, class_weight, s, grad, hess):
+def spread_tile(e, tops, beta, labels, class_weight, s, grad, hess):
     """The same from a transposed tile of exponentials."""
     n, k = grad.shape
     for j in range(k):
@@ -292,8 +349,10 @@ def softmax_labels(z, labels, target, weight, class_weight, values, grad, hess, 
     if smooth:
         for j in range(k):
             mass += class_weight[j]
+    segments = (k + SEGMENT - 1) // SEGMENT
     s = scratch[:COLUMNS]
-    buffer = scratch[COLUMNS:].reshape(k if tiled else 1, -1)
+    tops = scratch[COLUMNS : COLUMNS + GROUP * segments].reshape(GROUP, segments)
+    buffer = scratch[COLUMNS + GROUP * segments :].reshape(k if tiled else 1, -1)
     total = 0.0
     for lo in range(0, n, GROUP):
         hi = min(n, lo + GROUP)
@@ -303,7 +362,7 @@ def softmax_labels(z, labels, target, weight, class_weight, values, grad, hess, 
             prefetch(z.reshape(-1), hi * k, min(n, hi + GROUP) * k)
             if derivatives:
                 prefetch(grad.reshape(-1), hi * k, min(n, hi + GROUP) * k)
-        scan(zz, beta, class_weight, e, s)
+        scan(zz, beta, class_weight, e, tops, s)
         gather(zz, yy, weight[lo:hi], class_weight, beta, s)
         total += row_terms(hi - lo, p, beta, eps, zeta, T(scale), T(k), mass, s)
         if values.size > 0:
@@ -312,7 +371,7 @@ def softmax_labels(z, labels, target, weight, class_weight, values, grad, hess, 
         if described:
             describe(zz, yy, beta, s, details[lo:hi])
         if derivatives:
-            spread(e, yy, class_weight, s, gg, hh)
+            spread(e, tops, beta, yy, class_weight, s, gg, hh)
     stats[0] = total
     stats[1] = 0.0
     return total
@@ -325,12 +384,14 @@ def softmax_dense(z, labels, target, weight, class_weight, values, grad, hess, d
     p = unpack(params)
     beta, eps, zeta = T(params[-3]), T(params[-2]), T(params[-1])
     keep, share = T(1.0) - eps, eps / T(k)
-    e = scratch
+    e, tops = scratch[:k], scratch[k:]
     total = 0.0
     bad = T(0.0)
     for i in range(n):
         x, t = z[i], target[i]
-        m, tail, _ = scan_one(x, beta, class_weight, e)
+        m, tail, _ = scan_one(x, beta, class_weight, e, tops)
+        if tops.size > 1:
+            settled(e, tops, m, beta)
         lt = log1p(tail)
         inverse = T(1.0) / (tail + T(1.0))
         lse = m * beta + lt
@@ -381,12 +442,12 @@ def softmax_dense(z, labels, target, weight, class_weight, values, grad, hess, d
 
 
 def room(k: int, mode: str, kind: str, tiled: bool) -> int:
-    """How many numbers of scratch a chunk needs: its columns, and exponentials that no output has place for."""
+    """How many numbers of scratch a chunk needs: columns, tops, and exponentials that no output has place for."""
+    segments = -(-k // SEGMENT)
     if kind == "dense":
-        return k
-    if tiled:
-        return COLUMNS + k * GROUP
-    return COLUMNS + (min(k, BLOCK) if mode == "value" else 1)
+        return k + segments
+    exponentials = k * GROUP if tiled else min(k, BLOCK) if mode == "value" else 1
+    return COLUMNS + GROUP * segments + exponentials
 
 
 @cache
@@ -401,6 +462,7 @@ def parts(dtype: str, derivatives: bool, curvature: bool, smooth: bool, tiled: b
         "SHIFT": bits(info.bits - 1),
         "MAGNITUDE": bits(info.max),
         "LEAST": bits(info.min),
+        "INFINITE": getattr(np, dtype)(np.inf),
         "derivatives": derivatives,
         "curvature": curvature,
         "smooth": smooth,
@@ -413,10 +475,12 @@ def parts(dtype: str, derivatives: bool, curvature: bool, smooth: bool, tiled: b
         return njit(**LOOP)(bind(function, **constants, **bound))
 
     constants["tail_of"] = njit(**SCALAR)(bind(tail_of, T=constants["T"]))
-    row = loop(scan_row, top_of=loop(order_max), exponentials_of=loop(exponentials))
+    segment = njit(**LOOP, forceinline=True)(bind(scan_segment, **constants, exponentials_of=loop(exponentials)))
+    row = loop(scan_row, top_of=loop(order_max), scan_segment_of=segment)
     return {
         **constants,
         "scan_one": row,
+        "settled": loop(settle),
         "scan": loop(scan_tile) if tiled else loop(scan_rows, scan_one=row),
         "gather": loop(gather_labels),
         "describe": loop(describe_rows),
