@@ -98,7 +98,7 @@ def _example(record: Formula) -> str:
             t = "np.array([[1.0, 0.0, 0.0], [0.2, 0.5, 0.3]])"
         return f"{setup}>>> loss, grad = fl.{record.name}.value_and_grad({z}, {t})\n>>> grad.shape\n(2, 3)"
     ranges = record.prediction_domains
-    values = ["np.array([1.5, 2.0])" if d.low == 1.0 else "np.array([0.3, 0.6])" for d in ranges]
+    values = ["np.array([1.5, 2.0])" if getattr(d, "low", 0.0) == 1.0 else "np.array([0.3, 0.6])" for d in ranges]
     prediction = values[0] if len(values) == 1 else f"({', '.join(values)})"
     call = f"fl.{record.name}.value_and_grad({prediction}" + (", np.array([1.0, 1.0]))" if record.target else ")")
     shape = ">>> grad.shape\n(2,)" if len(values) == 1 else f">>> len(grad)\n{len(values)}"
