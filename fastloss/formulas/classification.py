@@ -1,7 +1,7 @@
 """Binary classification: from logits, from probabilities, and from margins with targets -1 and +1."""
 
 from .record import NONNEGATIVE, POSITIVE, SIGNS, UNIT, Parameter, elementwise
-from .special import logistic_parts
+from .special import logistic_parts, share
 from .vocabulary import epsilon, exp, log, log1p, log1p_unit, maximum, minimum, pow, where
 
 POS_WEIGHT = Parameter("factor on the positive part of the loss", POSITIVE)
@@ -51,7 +51,7 @@ def bce_with_logits(z, t, pos_weight=1.0, label_smoothing=0.0):
     half = 0.5 * label_smoothing
     positive = pos_weight * (t - label_smoothing * t + half)
     negative = 1.0 - t + label_smoothing * t - half
-    value = positive * (s + maximum(-z, 0.0)) + negative * (s + maximum(z, 0.0))
+    value = share(positive, s + maximum(-z, 0.0)) + share(negative, s + maximum(z, 0.0))
     return value, negative * p - positive * n, (positive + negative) * (p * n)
 
 
@@ -75,12 +75,12 @@ def focal(z, t, alpha=0.25, gamma=2.0):
     s = log1p_unit(e)
     up, down = maximum(z, 0.0), maximum(-z, 0.0)
     f = 1.0 - t
-    entropy = s + t * down + f * up
-    w = where(alpha < 0.0, 1.0, alpha * t + (1.0 - alpha) * f) * exp(-gamma * (s + t * up + f * down))
+    entropy = s + share(t, down) + share(f, up)
+    w = where(alpha < 0.0, 1.0, alpha * t + (1.0 - alpha) * f) * exp(-share(gamma, s + share(t, up) + share(f, down)))
     slope = f * p - t * n
     # d log(1 - p_t) / dz, times gamma.
     rise = gamma * (f * n - t * p)
-    pull = rise * entropy
+    pull = share(rise, entropy)
     return w * entropy, w * (slope + pull), w * (p * n * (1.0 - gamma * entropy) + rise * (2.0 * slope + pull))
 
 

@@ -10,6 +10,11 @@ def logistic_parts(z):
     return e, where(z >= 0.0, q, e * q), where(z >= 0.0, e * q, q)
 
 
+def share(part, x):
+    """part * x, and 0 where the part is 0, even of infinity."""
+    return where(part == 0.0, 0.0, part * x)
+
+
 def log1p_square(u):
     """log(1 + u^2), also where u^2 overflows."""
     a = abs(u)

@@ -8,11 +8,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import config, njit, types
+from numba.extending import intrinsic
 
 from .specialize import SCALAR, bind
 
-__all__ = ["at", "check", "masked", "store", "store_masked", "unpack", "window"]
+__all__ = ["at", "check", "get", "put", "storing", "times", "unpack", "window"]
 
 _inline = njit(**SCALAR)
 
@@ -20,13 +21,74 @@ _inline = njit(**SCALAR)
 T: Any = None
 low: Any = None
 high: Any = None
+product: Any = None
+put0: Any = None
+put1: Any = None
+put2: Any = None
+put3: Any = None
+
+
+# LLVM cannot know that no output overlaps another array (check.output sees to that). It would test at run time, and
+# take a scalar loop where arrays lie within a vector of each other: another order of summing, so other last bits.
+# Scopes of aliasing say it: inputs share one, each output has its own.
+def _scopes(module, names):
+    domain = module.add_metadata(["fastloss"])
+    return module.add_metadata([module.add_metadata([f"fastloss.{name}", domain]) for name in names])
+
+
+def _pointer(context, builder, kind, array, i):
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [i], inbounds=True)
+
+
+OUTPUTS = ("values", *(f"{which}{k}" for which in ("grad", "hess") for k in range(4)))
+
+
+@intrinsic
+def _get(typingctx, a, i):
+    def codegen(context, builder, signature, args):
+        value = builder.load(_pointer(context, builder, signature.args[0], *args))
+        value.set_metadata("alias.scope", _scopes(builder.module, ["input"]))
+        return value
+
+    return a.dtype(a, types.intp), codegen
+
+
+def _putter(name):
+    @intrinsic
+    def put(typingctx, a, i, x):
+        def codegen(context, builder, signature, args):
+            written = builder.store(args[2], _pointer(context, builder, signature.args[0], *args[:2]))
+            others = [other for other in OUTPUTS if other != name]
+            written.set_metadata("alias.scope", _scopes(builder.module, [name]))
+            written.set_metadata("noalias", _scopes(builder.module, ["input", *others]))
+            return context.get_dummy_value()
+
+        return types.void(a, types.intp, a.dtype), codegen
+
+    return put
+
+
+def _get_python(a, i):
+    return a[i]
+
+
+def _put_python(a, i, x):
+    a[i] = x
+
+
+get = _get_python if config.DISABLE_JIT else _get
+"""An element of an input."""
+
+put = {name: _put_python if config.DISABLE_JIT else _putter(name) for name in OUTPUTS}
+"""Write an element of an output, by the name of the output."""
 
 at = {
-    1: _inline(lambda a, i: (a[0][i],)),
-    2: _inline(lambda a, i: (a[0][i], a[1][i])),
-    4: _inline(lambda a, i: (a[0][i], a[1][i], a[2][i], a[3][i])),
+    1: _inline(lambda a, i: (get(a[0], i),)),
+    2: _inline(lambda a, i: (get(a[0], i), get(a[1], i))),
+    4: _inline(lambda a, i: (get(a[0], i), get(a[1], i), get(a[2], i), get(a[3], i))),
 }
 """The elements of some arrays at one index, by the number of arrays."""
+
 
 window = {
     1: _inline(lambda a, lo, hi: (a[0][lo:hi],)),
@@ -36,49 +98,42 @@ window = {
 """The same part of each of some arrays."""
 
 
-def _store1(a, i, d, k):
-    a[0][i] = d * k
+def _plain(d, k):
+    return d * k
 
 
-def _store2(a, i, d, k):
-    a[0][i] = d[0] * k
-    a[1][i] = d[1] * k
-
-
-def _store4(a, i, d, k):
-    a[0][i] = d[0] * k
-    a[1][i] = d[1] * k
-    a[2][i] = d[2] * k
-    a[3][i] = d[3] * k
-
-
-@_inline
-def masked(d, k):
-    """d times k, and 0 where k is, whatever d may be; the truth of k, since a literal 0 would widen float32."""
+def _masked(d, k):
+    # The truth of k, since a literal 0 would widen float32.
     return d * k if k else k
 
 
-def _store_masked1(a, i, d, k):
-    a[0][i] = masked(d, k)
+times = {False: _inline(_plain), True: _inline(_masked)}
+"""A product; under weights (True) 0 where the weight is, even where the other factor is NaN."""
 
 
-def _store_masked2(a, i, d, k):
-    a[0][i] = masked(d[0], k)
-    a[1][i] = masked(d[1], k)
+def _store1(a, i, d, k):
+    put0(a[0], i, product(d, k))
 
 
-def _store_masked4(a, i, d, k):
-    a[0][i] = masked(d[0], k)
-    a[1][i] = masked(d[1], k)
-    a[2][i] = masked(d[2], k)
-    a[3][i] = masked(d[3], k)
+def _store2(a, i, d, k):
+    put0(a[0], i, product(d[0], k))
+    put1(a[1], i, product(d[1], k))
 
 
-store = {1: _inline(_store1), 2: _inline(_store2), 4: _inline(_store4)}
-"""Write derivatives d, times k, at one index."""
+def _store4(a, i, d, k):
+    put0(a[0], i, product(d[0], k))
+    put1(a[1], i, product(d[1], k))
+    put2(a[2], i, product(d[2], k))
+    put3(a[3], i, product(d[3], k))
 
-store_masked = {1: _inline(_store_masked1), 2: _inline(_store_masked2), 4: _inline(_store_masked4)}
-"""The same under weights, of which 0 takes an element out even where its derivatives are NaN."""
+
+@cache
+def storing(which: str, count: int, weighted: bool) -> Any:
+    """A function that writes derivatives d ("grad" or "hess"), times k, at one index."""
+    puts = {f"put{k}": put[f"{which}{k}"] for k in range(4)}
+    template = {1: _store1, 2: _store2, 4: _store4}[count]
+    return _inline(bind(template, product=times[weighted], **puts))
+
 
 _UNPACK = (
     lambda p: (),

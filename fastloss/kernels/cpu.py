@@ -125,8 +125,11 @@ T: Any = None
 formula: Any = None
 at: Any = None
 window: Any = None
-store: Any = None
-masked: Any = None
+get: Any = None
+times: Any = None
+put_value: Any = None
+store_grad: Any = None
+store_hess: Any = None
 unpack: Any = None
 weighted: Any = None
 targeted: Any = None
@@ -162,30 +165,30 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, sta
         count = T(0.0)
         for i in range(x[0].size):
             if targeted:
-                out = formula(*at(x, i), t[i], *p)
+                out = formula(*at(x, i), get(t, i), *p)
             else:
                 out = formula(*at(x, i), *p)
-            wi = w[i] if weighted else T(1.0)
-            value = masked(out[0], wi) if weighted else out[0]
+            wi = get(w, i) if weighted else T(1.0)
+            value = times(out[0], wi) if weighted else out[0]
             part += value
             if by_row:
-                v[i] = value
+                put_value(v, i, value)
             if derivatives:
-                store(g, i, out[1], wi * s)
+                store_grad(g, i, out[1], wi * s)
             if curvature:
-                store(h, i, out[order], wi * s)
+                store_hess(h, i, out[order], wi * s)
             if weighted:
                 count += check_weight(wi)
             if check_target is not None:
-                count += check_target(t[i])
+                count += check_target(get(t, i))
             if check0 is not None:
-                count += check0(x[0][i])
+                count += check0(get(x[0], i))
             if check1 is not None:
-                count += check1(x[1][i])
+                count += check1(get(x[1], i))
             if check2 is not None:
-                count += check2(x[2][i])
+                count += check2(get(x[2], i))
             if check3 is not None:
-                count += check3(x[3][i])
+                count += check3(get(x[3], i))
         total += part
         bad += count
     stats[0] = total
@@ -244,8 +247,11 @@ def elementwise_chunk(record: Any, dtype: str, mode: str, weighted: bool) -> Chu
         "formula": carry(record.function, cpu(dtype)),
         "at": access.at[count],
         "window": access.window[count],
-        "store": (access.store_masked if weighted else access.store)[count],
-        "masked": access.masked,
+        "get": access.get,
+        "times": access.times[weighted],
+        "put_value": access.put["values"],
+        "store_grad": access.storing("grad", count, weighted),
+        "store_hess": access.storing("hess", count, weighted),
         "unpack": access.unpack(len(record.parameters), dtype),
         "weighted": weighted,
         "targeted": record.target is not None,
