@@ -262,21 +262,7 @@ class RowLoss(Loss):  # noqa: D101
 
         total = 0.0
         if n and k:
-            defaults = self.defaults
-            smooth = defaults.get("label_smoothing", 0.0) > 0.0 and call.kind == "labels"
-            tiled = k <= TILED_TO and record.loop == "softmax" and call.kind == "labels"
-            address, driver, _ = rows(record, NAMES[call.dtype], mode, call.kind, smooth, tiled, details)
-            if sets < 2 and call.kind == "labels" and not smooth and not details and record.reduction == "mean":
-                where = (mode, call.dtype, tiled or k <= TILED_TO)
-                e, x2 = EMPTY[call.dtype], np.empty((0, 0), F64)
-                self._small[where] = (address, driver, survey(NAMES[call.dtype]), room, e, empty2, x2)
-            chunk = rows_per_chunk(k)
-            space = room(k, mode, call.kind, tiled)
-            cw = call.class_weight
-            if not cw.size and (smooth or call.kind == "dense"):
-                cw = np.ones(k, call.dtype)
-            arrays = (call.z, call.labels, call.target, call.weight, cw, values, grad, hess, extra)
-            total, bad = launch(driver, call.z.size, address, *arrays, scale, self._packed, space, chunk)
+            total, bad = self._compute(mode, call, details, scale, (values, grad, hess, extra))
             if bad:
                 check.violation(self.name, "target", incoming(target, "target"), record.target_domain)
         for o, view in zip(outs, views, strict=True):
@@ -296,6 +282,26 @@ class RowLoss(Loss):  # noqa: D101
             result = per_row.astype(p.dtype, copy=False)
             loss = result if back is None else back(result)
         return loss, results[0] if results else None, described
+
+    def _compute(
+        self, mode: str, call: _Call, details: bool, scale: float, results: tuple[Any, ...]
+    ) -> tuple[float, float]:
+        """Choose the kernel and run it: the sum of the losses, and how many targets are out of their domain."""
+        record, dtype, k = self.record, call.dtype, call.z.shape[1]
+        labels = call.kind == "labels"
+        smooth = labels and self.defaults.get("label_smoothing", 0.0) > 0.0
+        tiled = labels and record.loop == "softmax" and k <= TILED_TO
+        address, driver, _ = rows(record, NAMES[dtype], mode, call.kind, smooth, tiled, details)
+        if labels and mode in ("value", "grad") and not smooth and not details and record.reduction == "mean":
+            empties = (EMPTY[dtype], np.empty((0, 0), dtype), np.empty((0, 0), F64))
+            self._small[mode, dtype, k <= TILED_TO] = (address, driver, survey(NAMES[dtype]), room, *empties)
+        class_weight = call.class_weight
+        if not class_weight.size and (smooth or not labels):
+            class_weight = np.ones(k, dtype)
+        arrays = (call.z, call.labels, call.target, call.weight, class_weight, *results)
+        space, chunk = room(k, mode, call.kind, tiled), rows_per_chunk(k)
+        total: tuple[float, float] = launch(driver, call.z.size, address, *arrays, scale, self._packed, space, chunk)
+        return total
 
     def _pack(self, values: Mapping[str, Any]) -> Any:
         own = [v for k, v in values.items() if k not in self.record.loop_parameters]

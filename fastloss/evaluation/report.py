@@ -211,10 +211,10 @@ def ranked(rows: list[WorstRow], k: int) -> list[WorstRow]:
 
 
 def figure(value: float | None) -> str:
-    """A number to read: seven digits."""
+    """A number to read: six digits, so that the table fits a terminal of 80 columns."""
     if value is None:
         return "-"
-    return "0" if value == 0 else f"{value:.7g}"
+    return "0" if value == 0 else f"{value:.6g}"
 
 
 def _finite(value: float) -> float | str:
