@@ -43,7 +43,7 @@ def assembly(record, dtype, monkeypatch):
 
 
 def vector_loops(asm):
-    """The innermost loops with packed arithmetic and packed stores, as lists of lines."""
+    """The innermost loops with packed arithmetic and packed stores, as text."""
     lines = [line for line in asm.splitlines() if line.strip()]
     labels = {m[1]: i for i, line in enumerate(lines) if (m := LABEL.match(line))}
     spans = []
@@ -51,9 +51,11 @@ def vector_loops(asm):
         m = JUMP.match(line)
         if m and labels.get(m[1], i) < i:
             spans.append((labels[m[1]], i))
+    texts = {(a, b): "\n".join(lines[a : b + 1]) for a, b in spans}
+    spans = [s for s, text in texts.items() if PACKED.search(text) and STORE.search(text)]
+    # A small loop of another purpose may have been placed within: only loops of vectors count as inner ones.
     innermost = [s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
-    loops = [lines[a : b + 1] for a, b in innermost]
-    return [x for x in loops if PACKED.search("\n".join(x)) and STORE.search("\n".join(x))]
+    return [texts[s] for s in innermost]
 
 
 def faults(asm, dtype, mixed=False):
@@ -62,8 +64,7 @@ def faults(asm, dtype, mixed=False):
     if not loops:
         return ["no loop of packed arithmetic that stores vectors"]
     found = []
-    for loop in loops:
-        text = "\n".join(loop)
+    for text in loops:
         found += ["a call inside the loop"] * bool(re.search(r"\bcall", text))
         found += ["scalar arithmetic inside the loop"] * bool(SCALAR.search(text))
         if not mixed and set(PACKED.findall(text)) != {TYPES[dtype]}:

@@ -25,6 +25,14 @@ BLOCK = 512
 """Elements summed in the lanes of the array's own precision before the sum moves to float64."""
 
 
+AHEAD = 2048
+"""How many elements ahead of its use memory is asked for: two pages, since the hardware's own fetching ends with one.
+
+Elementwise, that is the place of the gradient alone: mse and mae take 0.95 of a plain g = p - t at 10M, and without
+it 1.09 and 1.20; fetching the inputs too is slower.
+"""
+
+
 @intrinsic
 def _call(typingctx, address, arguments):
     """Call a compiled chunk by its address, lending it the arrays.
@@ -161,6 +169,8 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, sta
         v = values[lo:hi]
         g = window(grads, lo, hi)
         h = window(hesses, lo, hi)
+        if derivatives:
+            prefetch(g[0], AHEAD, AHEAD + BLOCK)
         part = T(0.0)
         count = T(0.0)
         for i in range(x[0].size):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .cpu import BLOCK, prefetch, widest_vectors
+from .cpu import AHEAD, BLOCK, prefetch, widest_vectors
 from .specialize import LOOP, SCALAR, bind
 from .worlds import cpu
 
@@ -46,11 +46,6 @@ BITS: Any = None
 SHIFT: Any = None
 MAGNITUDE: Any = None
 LEAST: Any = None
-
-
-AHEAD = 2048
-"""How many elements ahead the logits and the place of their exponentials are fetched: two pages, since the hardware
-stops at the end of one. Rows follow each other, so that a short row fetches for later ones."""
 
 
 def order_max(x):
@@ -95,6 +90,7 @@ def scan_segment(x, base, beta, e):
         hi = min(lo + BLOCK, x.size)
         xs = x[lo:hi]
         es = e[lo:hi] if stored else e[: hi - lo]
+        # Rows follow each other: a short row fetches for later ones.
         prefetch(x, lo + AHEAD, hi + AHEAD)
         if stored:
             prefetch(e, lo + AHEAD, hi + AHEAD)
