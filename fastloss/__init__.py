@@ -12,6 +12,10 @@ globals().update(LOSSES)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "evaluate":
+        from .evaluation import evaluate
+
+        return evaluate
     from .check import similar
 
     hint = similar(name, __all__) if not name.startswith("_") else ""
@@ -30,10 +34,3 @@ def get_num_threads() -> int:
     from .kernels import threads
 
     return threads.get_num_threads()
-
-
-def evaluate(*args: Any, **kwargs: Any) -> Any:
-    """Evaluate losses over files, Arrow tables or arrays larger than memory; see `fastloss.evaluation.evaluate`."""
-    from .evaluation import evaluate
-
-    return evaluate(*args, **kwargs)

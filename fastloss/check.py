@@ -1,6 +1,5 @@
 """Every validation, and every message: what is wrong, the value, what is allowed."""
 
-import difflib
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -36,6 +35,8 @@ class LossNotFoundError(KeyError):
 
 def similar(name: str, known: Iterable[str]) -> str:
     """A hint: the known names that resemble this one; empty where none does."""
+    import difflib  # a tenth of this package's import, and only errors need it
+
     known = list(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     close = close or [k for k in known if name in k or k in name][:3]

@@ -224,6 +224,30 @@ def test_far_predictions(formula):
                 assert got == pytest.approx(truth, rel=1e-5, abs=1e-35), (dtype, z[i], order)
 
 
+LOGIT = [f for f in FORMULAS.values() if f.link == "logit"]
+
+
+@pytest.mark.parametrize("t", [1.0, 0.0])
+@pytest.mark.parametrize("formula", LOGIT, ids=lambda f: f.name)
+def test_saturated_logits_have_their_limits(formula, t):
+    """At the ends of the range and at infinity, where a vanishing weight meets an infinite cost: 0 and not NaN."""
+    target = 2.0 * t - 1.0 if formula.target_domain == SIGNS else t
+    for changed in variants(formula):
+        near = formula.function(1e4, target, *numbers(formula, changed))
+        far = formula.function(-1e4, target, *numbers(formula, changed))
+        for dtype in (np.float32, np.float64):
+            function = in_numpy(formula.function, dtype)
+            parameters = [dtype(p) for p in numbers(formula, changed)]
+            for z in (float(np.finfo(dtype).max), math.inf):
+                for sign, limit in ((1.0, near), (-1.0, far)):
+                    with np.errstate(all="ignore"):
+                        value, first, second, *_ = map(float, function(dtype(sign * z), dtype(target), *parameters))
+                    # Beyond 1e4 a loss is constant or grows with |z|; its derivatives are where they will stay.
+                    assert value == pytest.approx(limit[0], rel=1e-5) if limit[0] < 100.0 else value > 1e30, changed
+                    assert first == pytest.approx(limit[1], rel=1e-5, abs=1e-30), (dtype, sign * z, changed)
+                    assert second == pytest.approx(limit[2], rel=1e-5, abs=1e-30), (dtype, sign * z, changed)
+
+
 @each_formula
 def test_not_a_number_comes_through(formula):
     parameters = numbers(formula, {})

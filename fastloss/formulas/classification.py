@@ -81,7 +81,7 @@ def focal(z, t, alpha=0.25, gamma=2.0):
     # d log(1 - p_t) / dz, times gamma.
     rise = gamma * (f * n - t * p)
     pull = share(rise, entropy)
-    return w * entropy, w * (slope + pull), w * (p * n * (1.0 - gamma * entropy) + rise * (2.0 * slope + pull))
+    return w * entropy, w * (slope + pull), w * (share(p * n, 1.0 - gamma * entropy) + rise * (2.0 * slope + pull))
 
 
 @elementwise(
@@ -98,7 +98,7 @@ def poly1_bce(z, t, epsilon=1.0):
     s = log1p_unit(e)
     f = 1.0 - t
     wrong = t * n + f * p
-    value = s + t * maximum(-z, 0.0) + f * maximum(z, 0.0) + epsilon * wrong
+    value = s + share(t, maximum(-z, 0.0)) + share(f, maximum(z, 0.0)) + epsilon * wrong
     curvature = p * n
     turn = epsilon * (f - t)
     a = abs(turn)
@@ -126,11 +126,11 @@ def asymmetric(z, t, gamma_pos=0.0, gamma_neg=4.0, clip=0.05):
     e, p, n = logistic_parts(z)
     s = log1p_unit(e)
     up, down = s + maximum(z, 0.0), s + maximum(-z, 0.0)
-    w = exp(-gamma_pos * up)
-    pull = gamma_pos * p * down
+    w = exp(-share(gamma_pos, up))
+    pull = share(gamma_pos * p, down)
     positive = w * down
     positive1 = -w * (n + pull)
-    positive2 = w * (p * (n + gamma_pos * (2.0 * n - n * down)) + gamma_pos * p * pull)
+    positive2 = w * (share(p * n, 1.0 + gamma_pos * (2.0 - down)) + gamma_pos * p * pull)
     shifted = clip > 0.0
     q = maximum(p - clip, 0.0)
     rest = where(shifted, n + clip, 1.0)
@@ -142,12 +142,12 @@ def asymmetric(z, t, gamma_pos=0.0, gamma_neg=4.0, clip=0.05):
     lost = where(shifted, p * (clip / rest), 0.0)
     rate = active * where(shifted, p * n / divisor, n)
     v = pow(q, gamma_neg)
-    bend = gamma_neg * ratio * q
-    negative1 = v * (drop + bend * rate)
-    curve = rate * (bend * ((gamma_neg - 1.0) * rate + n - p) + 2.0 * gamma_neg * drop) + drop * (n - lost)
+    bend = share(rate, gamma_neg * ratio * q)
+    negative1 = v * (drop + bend)
+    curve = bend * ((gamma_neg - 1.0) * rate + n - p) + 2.0 * gamma_neg * rate * drop + drop * (n - lost)
     negative2 = v * curve
     f = 1.0 - t
-    return t * positive + f * v * cost, t * positive1 + f * negative1, t * positive2 + f * negative2
+    return share(t, positive) + share(f, v * cost), t * positive1 + f * negative1, t * positive2 + f * negative2
 
 
 @elementwise(
