@@ -35,6 +35,7 @@ from typing_extensions import Self
 from ._version import __version__ as __version__
 from .evaluation import evaluate as evaluate
 from .formulas.record import Formula
+from .row_loss import Details
 
 class _SupportsDLPack(Protocol):
     def __dlpack__(self, *, stream: Any = ...) -> Any: ...
@@ -66,6 +67,7 @@ KEYWORDS = {
     "class_weight": "_Input | None = ...",
     "ignore_index": "int | None = ...",
     "axis": "int = ...",
+    "details": "Literal[False] = ...",
 }
 """Types of the keywords that methods name beside the parameters of a formula."""
 
@@ -119,6 +121,12 @@ def _methods(kind: Any, data: str, gradient: str, parameters: str, bound: str, l
         ):
             named = keywords(method, KEYWORDS | {"reduction": reduction, "out": f"{gradient} | None = ..."})
             lines += ["@overload", f"def {method}(self, {data}, *{named}{parameters}) -> {returned.format(value)}: ..."]
+    if "details" not in leave_out and hasattr(kind, "details"):
+        types = KEYWORDS | {"out": f"{gradient} | None = ...", "details": "Literal[True]"}
+        named = keywords("value_and_grad", types | {"reduction": "_Reduction = ..."})
+        triple = f"tuple[float | _Floats, {gradient}, Details]"
+        lines += ["@overload", f"def value_and_grad(self, {data}, *{named}{parameters}) -> {triple}: ..."]
+        lines.append(f"def details(self, {data}, *{keywords('details', KEYWORDS)}{parameters}) -> Details: ...")
     pair = f"tuple[{gradient}, {gradient}]"
     named = keywords("grad_and_hess", KEYWORDS | {"out": f"{pair} | None = ..."})
     lines += [
@@ -139,6 +147,7 @@ def _own_methods(loss: Any) -> str:
     parameters = _parameters(record)
     by_name = "".join(f", {name}: _Input = ..." for name in record.predictions[1:])
     leave_out = frozenset() if _takes_labels(record) else LABELS
+    leave_out |= frozenset() if record.family == "rows" and record.loop == "softmax" else {"details"}
     return _methods(type(loss), data, gradient, by_name + parameters, f", *{parameters}" * bool(parameters), leave_out)
 
 

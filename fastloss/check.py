@@ -82,7 +82,7 @@ def parameter(record: Formula, name: str, value: Any) -> float:
 
 def one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Raise unless value is one of a few words."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{what} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
 
 

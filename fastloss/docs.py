@@ -60,6 +60,19 @@ def _data(record: Formula) -> str:
     return f"{first}\ntarget : array of the same shape, or a scalar\n    Values in {record.target_domain}."
 
 
+def _row_options(record: Formula) -> str:
+    if record.family != "rows":
+        return ""
+    axis = "axis : int, default -1\n    Where the row lies in the prediction."
+    if record.loop == "ensemble":
+        return axis
+    weighted = "class_weight : array (K,), optional\n    Factor of each class."
+    if "labels" not in _ROW_TARGETS[record.loop]:
+        return f"{weighted}\n{axis}"
+    ignored = "ignore_index : int or None, default -100\n    Label whose rows count for nothing; None: no label does."
+    return f"{weighted} With labels, the mean divides by their sum.\n{ignored}\n{axis}"
+
+
 def docstring(record: Formula) -> str:
     """NumPy-style documentation of one loss."""
     text = textwrap.dedent("    " + (record.function.__doc__ or "").strip("\n"))
@@ -70,7 +83,8 @@ def docstring(record: Formula) -> str:
         "    With weights the mean is sum(w l) / sum(w); of nothing it is 0."
     )
     divisor = "divisor : float, optional\n    Replaces the denominator of the mean."
-    parameters = "\n".join(x for x in (_data(record), weight, reduction, divisor, _parameters(record)) if x)
+    options = (_data(record), weight, _row_options(record), reduction, divisor, _parameters(record))
+    parameters = "\n".join(x for x in options if x)
     returns = 'float, or an array with ``reduction="none"``\n    The loss, accumulated in float64.'
     raises = (
         "ValueError\n    Shapes, labels, domains or parameters out of range.\n"

@@ -252,6 +252,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
             and 0 < (n := prediction.size) < PARALLEL_FROM
             and weight is None
             and divisor is None
+            and (reduction is None or type(reduction) is str)
             and (found := self._small.get((mode, dtype, reduction))) is not None
             and (out is None or (found.sets == 1 and plain(out, prediction, target)))
         ):
@@ -280,7 +281,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
             return self._run_columns(mode, prediction, target, weight, reduction, divisor, out)
         record = self.record
         reduction = record.reduction if reduction is None else reduction
-        if reduction not in REDUCTIONS:
+        if type(reduction) is not str or reduction not in REDUCTIONS:
             check.one_of("reduction", reduction, REDUCTIONS)
         raw = self._predictions(prediction)
         shape, size = raw[0].shape, raw[0].size
@@ -398,14 +399,16 @@ class ElementwiseLoss(Loss):  # noqa: D101
                 f"its shape is {p.shape}"
             )
         reduction = self.record.reduction if reduction is None else reduction
+        check.one_of("reduction", reduction, REDUCTIONS)
+        if target is None:
+            raise TypeError(f"{self.name} needs a target")
         t = incoming(target, "target")
-        t = np.broadcast_to(t[..., None], p.shape) if t.shape == p.shape[:-1] else t
+        t = np.broadcast_to(t[..., None], p.shape) if t.shape in ((), p.shape[:-1]) else t
         check.same_shape("target", t.shape, p.shape)
+        dtype = compute_dtype(p, "prediction")
         w = None if weight is None else incoming(weight, "weight")
         if w is not None:
-            w = w[..., None] if w.shape == p.shape[:-1] else w
-            w = np.broadcast_to(w, p.shape)
-        dtype = compute_dtype(p, "prediction")
+            w = weights(w[..., None] if w.shape == p.shape[:-1] else w, p.shape, dtype).reshape(p.shape)
         divided = denominator(reduction, divisor, p.size, None if w is None else flat(w, dtype))
         outs = outputs(out, {"value": 0, "grad": 1}.get(mode, 2), (p,), (target, weight))
         values = np.empty(p.shape, p.dtype) if reduction == "none" else None

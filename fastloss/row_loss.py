@@ -333,6 +333,8 @@ class RowLoss(Loss):  # noqa: D101
             check.violation(self.name, "class_weight", cw, NONNEGATIVE)
         total = float(n) if weight is None else float(w.sum(dtype=np.float64))
         if self.record.loop == "ensemble":
+            if class_weight is not None:
+                raise TypeError(f"{self.name} has no classes, so no class_weight; weight is the factor of each row")
             check.same_rows(self.name, "target", t.shape, shape)
             dense = contiguous(t, dtype).reshape(n, 1)
             return _Call("dense", z, no_labels, dense, w, e, total, shape, dtype)

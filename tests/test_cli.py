@@ -77,6 +77,8 @@ def test_json_to_a_file_and_to_stdout(folder):
     with open("report.json") as f:
         assert Report.from_json(f.read()) == report
     assert sorted(os.listdir()) == ["data.parquet", "holes.parquet", "report.json"]
+    with open("other", "w"):
+        assert os.stat("report.json").st_mode == os.stat("other").st_mode
 
 
 def test_per_sample_file(folder):
@@ -156,6 +158,16 @@ MISUSES = {
         ("eval", "data.parquet", "-l", "mse", "-p", "z", "-t", "t", "--per-sample", "data.parquet"),
         "data.parquet is one of the inputs",
     ),
+    "json over an input": (
+        ("eval", "data.parquet", "-l", "mse", "-p", "z", "-t", "t", "--json", "data.parquet"),
+        "data.parquet is one of the inputs",
+    ),
+    "json over an array": (("eval", "-l", "mse", "-p", "z.npy", "-t", "z.npy", "--json", "z.npy"), "z.npy is one of"),
+    "per sample as CSV": (
+        ("eval", "data.parquet", "-l", "mse", "-p", "z", "-t", "t", "--per-sample", "rows.csv"),
+        "expected FILE.parquet",
+    ),
+    "sample with a mode": (("eval", "--sample", "--on-invalid", "no"), "allowed: fail, skip"),
     "sample with files": (("eval", "data.parquet", "--sample"), "--sample brings its own"),
     "sample without": (("eval", "--sample", "-l", "gaussian_nll"), "sample holds nothing"),
     "no such command": (("evil",), "evil"),
@@ -168,6 +180,7 @@ MISUSES = {
 @pytest.mark.parametrize("name", MISUSES)
 def test_misuse_is_one_sentence_on_stderr_and_exit_code_2(folder, name):
     arguments, message = MISUSES[name]
+    np.save("z.npy", Z)
     code, out, err = run(*arguments)
     assert code == 2
     assert out == ""

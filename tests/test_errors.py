@@ -219,6 +219,31 @@ def test_parameter_of_a_loss_without_any():
     refuse(TypeError, "mse has no parameter 'delta'; known: none", fl.mse, P, T, delta=1.0)
 
 
+@jit
+def test_reduction_of_another_type():
+    for call in (fl.mse, fl.mse.value_and_grad, fl.quantile.bind(q=(0.1, 0.5, 0.9)), fl.cross_entropy):
+        data = (Z, np.zeros(2, np.int64)) if call in (fl.cross_entropy, fl.quantile.bind(q=(0.1, 0.5, 0.9))) else (P, T)
+        for _ in range(2):
+            refuse(ValueError, "reduction is ['mean']; allowed: 'mean', 'sum', 'none'", call, *data, reduction=["mean"])
+            refuse(ValueError, "reduction is 'x'; allowed: 'mean', 'sum', 'none'", call, *data, reduction="x")
+            given = np.array("mean")
+            refuse(ValueError, f"reduction is {given!r}; allowed: 'mean', 'sum', 'none'", call, *data, reduction=given)
+
+
+def test_class_weight_without_classes():
+    text = "crps_ensemble has no classes, so no class_weight; weight is the factor of each row"
+    refuse(TypeError, text, fl.crps_ensemble, Z, Z[:, 0], class_weight=np.ones(3))
+
+
+@jit
+def test_levels():
+    loss = fl.quantile.bind(q=(0.1, 0.5, 0.9))
+    refuse(TypeError, "quantile needs a target", loss, Z, None)
+    text = "weight has shape (3, 2); expected (2, 3), or one that broadcasts to it"
+    refuse(ValueError, text, loss.value_and_grad, Z, Y, weight=np.ones((3, 2)))
+    assert loss(Z, 0.5) == loss(Z, np.full(2, 0.5))
+
+
 OUT_OF_RANGE = [
     (fl.huber, {"delta": 0.0}, "huber: delta is 0.0; allowed: (0, inf)"),
     (fl.huber, {"delta": -2}, "huber: delta is -2; allowed: (0, inf)"),

@@ -295,6 +295,8 @@ def test_merging_what_does_not_belong_together_raises():
         a.merge(c)
     with pytest.raises(ValueError, match="weighted"):
         a.merge(d)
+    with pytest.raises(TypeError, match="cannot merge a report with a dict"):
+        a.merge({})
     for text in ("", "[]", "{}", '{"format": 99}'):
         with pytest.raises(InputError, match="report"):
             Report.from_json(text)
@@ -314,6 +316,7 @@ def test_merging_what_does_not_belong_together_raises():
         ([3], TypeError, "a loss is given as int"),
         ("cross_entropy", InputError, "takes a row of scores"),
         ("gaussian_nll", InputError, "takes 2 predictions"),
+        (None, TypeError, "a loss is given as NoneType"),
     ],
 )
 def test_losses_that_cannot_be(losses, error, message):
@@ -329,12 +332,38 @@ def test_losses_that_cannot_be(losses, error, message):
         ({"worst": -1}, "worst"),
         ({"threads": 0}, "threads"),
         ({"worst": True}, "worst"),
+        ({"per_sample": "rows.csv"}, "per_sample is rows.csv; it is written as Parquet"),
     ],
 )
 def test_options_that_cannot_be(options, message):
     x = np.ones(3)
     with pytest.raises(InputError, match=message):
         fl.evaluate((x, x), "mse", **options)
+
+
+def test_predictions_and_target_that_do_not_fit():
+    x, rows = np.ones(3), np.ones((3, 2))
+    with pytest.raises(InputError, match=r"^mse needs a target$"):
+        fl.evaluate((x,), "mse")
+    with pytest.raises(InputError, match=r"^mse takes one number a row and was given 2, for one target$"):
+        fl.evaluate((rows, x), "mse")
+    assert fl.evaluate((rows, rows), "mse").rows == fl.evaluate((rows, x), "quantile:q=0.1/0.9").rows == 3
+
+
+def test_a_colon_without_parameters_leaves_no_trace():
+    assert [*fl.evaluate((np.ones(3), np.ones(3)), "mse:")] == ["mse"]
+
+
+def test_what_is_masked_is_a_null():
+    x = np.ma.array([1.0, 1.0, 1e9], mask=[False, False, True])
+    for data in ((x, np.zeros(3)), {"pred": x, "target": np.zeros(3)}, (np.zeros(3), x)):
+        with pytest.raises(InputError, match=r"row 2: .* is null"):
+            fl.evaluate(data, "mse")
+        report = fl.evaluate(data, "mse", on_invalid="skip")
+        assert (report["mse"].mean, report["mse"].count, report.null_rows) == (1.0, 2, 1)
+    rows = np.ma.array([[1.0, 2.0], [3.0, 4.0]], mask=[[False, False], [False, True]])
+    report = fl.evaluate((rows, np.array([0, 1])), "cross_entropy", on_invalid="skip")
+    assert (report["cross_entropy"].count, report.null_rows) == (1, 1)
 
 
 def test_evaluating_leaves_the_inputs_alone():

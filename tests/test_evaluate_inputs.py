@@ -351,6 +351,23 @@ def test_per_sample_leaves_nothing_behind_when_it_fails(tmp_path):
         fl.evaluate((z, z), "mse", per_sample=tmp_path / "none" / "rows.parquet")
 
 
+def test_an_input_is_never_overwritten(table, tmp_path):
+    path = write(table, tmp_path / "a.parquet")
+    (tmp_path / "link.parquet").symlink_to(path)
+    before = path.read_bytes()
+    for data in (path, [path], tmp_path):
+        for out in (path, str(path), tmp_path / "link.parquet"):
+            with pytest.raises(InputError, match="is one of the inputs"):
+                fl.evaluate(data, "mse", pred="z", target="t", per_sample=out)
+    assert path.read_bytes() == before
+
+
+def test_one_column_in_two_roles(table, tmp_path):
+    path = write(table, tmp_path / "data.npz")
+    assert fl.evaluate(path, "mse", pred="z", target="z")["mse"].max == 0.0
+    assert fl.evaluate(path, "mse", pred="z", target="w", weight="w") == expected(Z, W, W)
+
+
 LARGE = """
     import sys
     import numpy as np, pyarrow as pa, pyarrow.parquet as pq
@@ -404,4 +421,7 @@ def test_without_pyarrow_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.delattr("fastloss.evaluation.arrow", raising=False)
     with pytest.raises(ImportError, match=r'pip install "fastloss\[eval\]"'):
         fl.evaluate(path, "mse", pred="z", target="t")
+    monkeypatch.setitem(sys.modules, "fastloss.evaluation.per_sample", None)
+    with pytest.raises(ImportError, match=r'pip install "fastloss\[eval\]"'):
+        fl.evaluate((Z, T), "mse", per_sample=tmp_path / "rows.parquet")
     assert fl.evaluate((Z, T), "mse").rows == N

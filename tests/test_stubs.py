@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from typing_extensions import assert_type
 
 import fastloss as fl
+from fastloss.row_loss import Details
 
 pred = np.zeros(3, dtype=np.float32)
 target = np.ones(3, dtype=np.float32)
@@ -35,6 +36,9 @@ by_mean, by_var = fl.gaussian_nll.value_and_grad((pred, target), target, full=Tr
 assert_type(by_var, NDArray[np.floating[Any]])
 fl.quantile(np.zeros((3, 2)), target, q=[0.1, 0.9])
 fl.focal(pred, target, alpha=None)
+rows = fl.cross_entropy.details(np.zeros((3, 4)), np.zeros(3, dtype=np.int64), z_loss=0.1)
+assert_type(rows, Details)
+assert_type(fl.cross_entropy.value_and_grad(np.zeros((3, 4)), np.zeros(3), details=True)[2], Details)
 fl.set_num_threads(fl.get_num_threads())
 
 
@@ -51,6 +55,7 @@ BAD = {
     "misspelt parameter": "fl.huber(pred, target, dleta=2.0)",
     "parameter of another loss": "fl.mse(pred, target, delta=2.0)",
     "label option of a loss without labels": "fl.mse(pred, target, ignore_index=0)",
+    "details without a softmax": "fl.nll.details(pred, target)",
     "unknown reduction": 'fl.huber(pred, target, reduction="average")',
     "weight by position": "fl.huber(pred, target, pred)",
     "text as parameter": 'fl.huber(pred, target, delta="2")',

@@ -77,7 +77,7 @@ def evaluate(
     from .losses import named
     from .plan import Plan
     from .run import run
-    from .sources import Selection, open_source
+    from .sources import FORMATS, Selection, open_source, spare
 
     if on_invalid not in ON_INVALID:
         raise InputError(f"on_invalid is {on_invalid!r}; allowed: {', '.join(ON_INVALID)}")
@@ -85,6 +85,10 @@ def evaluate(
         raise InputError(f"worst is {worst!r}; expected a whole number, 0 or more")
     evaluated = named(losses)
     preds = (pred,) if isinstance(pred, str) else tuple(pred)
+    if per_sample is not None:
+        if FORMATS.get(os.path.splitext(per_sample)[1].lower(), "parquet") != "parquet":
+            raise InputError(f"per_sample is {os.fspath(per_sample)}; it is written as Parquet, expected FILE.parquet")
+        spare(per_sample, data, Selection(preds, target, weight))
     source, selection = open_source(data, Selection(preds, target, weight))
     plan = Plan(evaluated, selection.weight is not None, on_invalid, worst, per_sample is not None)
     return run(source, selection, plan, threads=_threads(threads), per_sample=per_sample, progress=progress)

@@ -2,13 +2,14 @@
 
 import difflib
 import fnmatch
+import importlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["InputError", "chosen", "from_arrow", "from_numpy", "natural", "plain_rows"]
+__all__ = ["InputError", "chosen", "from_arrow", "from_numpy", "natural", "plain_rows", "with_arrow"]
 
 
 class InputError(ValueError):
@@ -47,10 +48,21 @@ def plain_rows(mask: Any) -> Any:
     return None if mask is None or mask.all() else mask
 
 
+def with_arrow(module: str) -> Any:
+    """A module of this package that imports pyarrow."""
+    try:
+        return importlib.import_module(f".{module}", __package__)
+    except ImportError as error:
+        raise ImportError('this needs pyarrow: pip install "fastloss[eval]"', name="pyarrow") from error
+
+
 def from_numpy(array: Any, name: str) -> tuple[Any, Any]:
-    """A slice of a NumPy array as numbers (1-D or 2-D) and no null rows."""
+    """A slice of a NumPy array as numbers (1-D or 2-D) and a mask of the rows that nothing masks (None: all)."""
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} has dtype {array.dtype}; expected numbers")
+    if isinstance(array, np.ma.MaskedArray):
+        there = ~np.ma.getmaskarray(array)
+        return from_numpy(array.data, name)[0], plain_rows(there.all(axis=1) if there.ndim == 2 else there)
     return (array.view(np.uint8) if array.dtype.kind == "b" else array), None
 
 

@@ -1,9 +1,7 @@
 """What `fastloss eval` does: evaluate, show progress on a terminal, print tables, write files."""
 
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +12,10 @@ from rich.table import Table
 
 from . import evaluate
 from .columns import InputError
+from .files import beside, settle
 from .losses import Evaluated, named
 from .report import Report, figure
-from .sources import expand
+from .sources import Selection, spare
 
 __all__ = ["Request", "evaluate_command"]
 
@@ -73,9 +72,8 @@ def _files(request: Request, losses: list[Evaluated]) -> Report:
         raise InputError("no --pred; name the column of the prediction")
     if request.target is None and any(e.loss.record.target is not None for e in losses):
         raise InputError("no --target; name the column of the target")
-    for written in filter(None, (request.per_sample, request.json)):
-        if os.path.exists(written) and any(os.path.samefile(written, f) for f in expand(request.paths)):
-            raise InputError(f"{written} is one of the inputs; it would be overwritten")
+    if request.json not in (None, "-"):
+        spare(request.json, request.paths, Selection(tuple(request.pred), request.target, request.weight))
     with _progress() as progress:
         return evaluate(
             request.paths,
@@ -97,7 +95,7 @@ def _sample(request: Request, losses: list[Evaluated]) -> list[tuple[str, Report
 
     if request.paths or request.pred or request.target or request.weight or request.per_sample:
         raise InputError(
-            "--sample brings its own files and columns; of the options only --loss, --worst and --json fit"
+            "--sample brings its own files and columns; no paths, --pred, --target, --weight or --per-sample beside it"
         )
     chosen: dict[tuple[str, str, str], list[Evaluated]] = {}
     for e in losses:
@@ -111,7 +109,16 @@ def _sample(request: Request, losses: list[Evaluated]) -> list[tuple[str, Report
     with _progress() as progress:
         for s in SAMPLES:
             parts = [
-                evaluate(s.path, es, pred=pred, target=target, worst=request.worst, progress=progress)
+                evaluate(
+                    s.path,
+                    es,
+                    pred=pred,
+                    target=target,
+                    on_invalid=request.on_invalid,
+                    worst=request.worst,
+                    threads=request.threads,
+                    progress=progress,
+                )
                 for (file, pred, target), es in chosen.items()
                 if file == s.file
             ]
@@ -180,15 +187,9 @@ def _write_json(path: str, reports: list[tuple[str, Report]]) -> None:
     if path == "-":
         print(text)
         return
-    target = Path(path)
+    temporary = beside(Path(path))
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        temporary.write_text(text + "\n", encoding="utf-8")
+        settle(temporary, Path(path))
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -31,10 +31,12 @@ class Evaluated:
         """Whether this target holds the numbers of classes."""
         return self.by_rows and target is not None and target.ndim == 1 and self.loss.record.loop != "ensemble"
 
-    def prediction(self, preds: Sequence[Any]) -> Any:
+    def prediction(self, preds: Sequence[Any], target: Any) -> Any:
         """The prediction as the loss takes it, or a sentence about what is wrong."""
         names = self.loss.record.predictions
         name = self.loss.name
+        if target is None and self.loss.record.target is not None:
+            raise InputError(f"{name} needs a target")
         if len(names) > 1:
             if len(preds) != len(names):
                 raise InputError(
@@ -51,6 +53,9 @@ class Evaluated:
                 f"{name} takes a row of scores and was given one number "
                 "(expected a list column, or several columns by pred 'logit_*')"
             )
+        leveled = any(isinstance(v, tuple) for v in self.loss.defaults.values())
+        if not (self.by_rows or leveled) and target is not None and pred.ndim == 2 and target.ndim == 1:
+            raise InputError(f"{name} takes one number a row and was given {pred.shape[1]}, for one target")
         return pred
 
     def call(self, pred: Any, target: Any) -> Any:
@@ -112,7 +117,9 @@ def _parsed(text: str) -> Evaluated:
         ignore = parameters.pop("ignore_index")
         if ignore is not None and not isinstance(ignore, int):
             raise InputError(f"{text!r}: ignore_index is {ignore!r}; expected a whole number or none")
-    return Evaluated(re.sub(r"\s+", "", text), loss.bind(**parameters) if parameters else loss, ignore)
+    return Evaluated(
+        re.sub(r"\s+", "", text).removesuffix(":"), loss.bind(**parameters) if parameters else loss, ignore
+    )
 
 
 def _value(text: str, whole: str) -> Any:

@@ -1,7 +1,5 @@
 """The loss of every row as a Parquet file that appears whole or not at all."""
 
-import os
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .columns import InputError
+from .files import beside, settle
 from .plan import Result
 
 __all__ = ["Writer"]
@@ -33,13 +32,8 @@ class Writer:
         self.rows = 0
 
     def __enter__(self) -> "Writer":
-        try:
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".tmp", dir=self.path.parent)
-        except OSError as error:
-            raise InputError(f"cannot write {self.path}: {error.strerror}") from None
-        os.close(handle)
-        self.temporary = Path(name)
-        self.writer = pq.ParquetWriter(name, self.schema, compression="zstd")
+        self.temporary = beside(self.path)
+        self.writer = pq.ParquetWriter(str(self.temporary), self.schema, compression="zstd")
         return self
 
     def write(self, result: Result) -> None:
@@ -69,13 +63,6 @@ class Writer:
                 self._flush()
             self.writer.close()
             if kind is None:
-                os.chmod(self.temporary, 0o666 & ~_umask())
-                os.replace(self.temporary, self.path)
+                settle(self.temporary, self.path)
         finally:
             self.temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

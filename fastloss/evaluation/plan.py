@@ -156,7 +156,7 @@ class Plan:
                 weight = None if weight is None else weight[keep]
         if not len(preds[0]):
             return
-        pred = loss.prediction(preds)
+        pred = loss.prediction(preds, target)
         try:
             values = loss.call(pred, target)
         except (ValueError, TypeError) as error:

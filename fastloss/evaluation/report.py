@@ -97,6 +97,8 @@ class Report(Mapping[str, Statistics]):
         """
         merged = self
         for other in others:
+            if not isinstance(other, Report):
+                raise TypeError(f"cannot merge a report with a {type(other).__name__}")
             merged = merged._merged(other)
         return merged
 

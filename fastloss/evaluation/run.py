@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from .accumulate import Partial
+from .columns import with_arrow
 from .plan import Plan, Result
 from .report import Report, WorstRow, ranked
 from .sources import Selection, Source
@@ -53,9 +54,8 @@ def run(
     with ExitStack() as stack:
         writer = None
         if per_sample is not None:
-            from .per_sample import Writer
-
-            writer = stack.enter_context(Writer(per_sample, labels, plan.on_invalid == "propagate"))
+            writing = with_arrow("per_sample")
+            writer = stack.enter_context(writing.Writer(per_sample, labels, plan.on_invalid == "propagate"))
         for result in _results(source, selection, plan, threads):
             for k, partial in enumerate(result.partials):
                 sums[k].merge(partial)

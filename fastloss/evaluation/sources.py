@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .columns import InputError, chosen, from_arrow, from_numpy, natural
+from .columns import InputError, chosen, from_arrow, from_numpy, natural, with_arrow
 
-__all__ = ["Batch", "Selection", "Source", "expand", "open_source"]
+__all__ = ["FORMATS", "Batch", "Selection", "Source", "expand", "open_source", "spare"]
 
 FORMATS = {
     ".parquet": "parquet",
@@ -107,7 +107,9 @@ class Arrays:
         step = step_of(sum(a.itemsize * (a.shape[1] if a.ndim == 2 else 1) for a in used.values()))
         for start in range(0, rows, step):
             stop = min(rows, start + step)
-            yield Batch(self.name, start, stop - start, [[(n, used[n][start:stop]) for n in g] for g in groups])
+            # Once, though a column may serve as prediction and as target: some can only be read forward.
+            part = {n: a[start:stop] for n, a in used.items()}
+            yield Batch(self.name, start, stop - start, [[(n, part[n]) for n in g] for g in groups])
             pages.read(sum(int(a[start:stop].nbytes) for a in mapped))
 
 
@@ -231,27 +233,43 @@ def open_paths(paths: Sequence[Any], selection: Selection) -> Source:
 
 
 def _arrow() -> Any:
-    try:
-        from . import arrow
-    except ImportError as error:
-        raise ImportError('this needs pyarrow: pip install "fastloss[eval]"', name="pyarrow") from error
-    return arrow
+    return with_arrow("arrow")
+
+
+def _array(values: Any) -> Any:
+    """Anything array-like as an array; a mapped or a masked one as it is."""
+    return values if isinstance(values, np.ndarray) else np.asarray(values)
 
 
 def _is_path(data: Any) -> bool:
     return isinstance(data, (str, os.PathLike))
 
 
+def _paths(data: Any) -> list[Any] | None:
+    """The paths that the data are; None where they are not."""
+    if _is_path(data):
+        return [data]
+    return list(data) if isinstance(data, (list, tuple)) and all(map(_is_path, data)) else None
+
+
+def spare(written: Any, data: Any, selection: Selection) -> None:
+    """Raise if a file to be written is one of those to be read."""
+    if not os.path.exists(written):
+        return
+    names = [n for n in (*selection.pred, selection.target, selection.weight) if n is not None and os.path.exists(n)]
+    if any(os.path.samefile(written, f) for f in (*names, *expand(_paths(data) or []))):
+        raise InputError(f"{written} is one of the inputs; it would be overwritten")
+
+
 def open_source(data: Any, selection: Selection) -> tuple[Source, Selection]:
     """The source behind whatever `evaluate` is given, and the selection that fits it."""
-    if _is_path(data):
-        return open_paths([data], selection), selection
-    if isinstance(data, (list, tuple)) and all(_is_path(d) for d in data):
-        return open_paths(list(data), selection), selection
+    paths = _paths(data)
+    if paths is not None:
+        return open_paths(paths, selection), selection
     if isinstance(data, tuple):
         return _from_tuple(data, selection)
     if isinstance(data, Mapping):
-        return Arrays({str(k): np.asarray(v) for k, v in data.items()}), selection
+        return Arrays({str(k): _array(v) for k, v in data.items()}), selection
     kind = type(data).__module__.split(".")[0]
     if kind == "pyarrow" or hasattr(data, "__arrow_c_stream__"):
         return _arrow().from_object(data), selection
@@ -269,6 +287,6 @@ def _from_tuple(data: tuple[Any, ...], selection: Selection) -> tuple[Source, Se
     named = {"pred" if len(preds) == 1 else f"pred{i}": a for i, a in enumerate(preds)}
     pred = tuple(named)
     named |= {n: a for n, a in zip(("target", "weight"), data[1:], strict=False) if a is not None}
-    columns = {n: a if isinstance(a, np.ndarray) else np.asarray(a) for n, a in named.items()}
+    columns = {n: _array(a) for n, a in named.items()}
     target, weight = (n if n in named else None for n in ("target", "weight"))
     return Arrays(columns), Selection(pred, target, weight)
