@@ -5,13 +5,12 @@
 
 import argparse
 import inspect
-import math
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .formulas.record import REAL, Formula
+from .formulas.record import LOOPS, REAL, Formula
 
 __all__ = ["generated", "main", "readme_with_table", "stub", "table"]
 
@@ -74,19 +73,9 @@ KEYWORDS = {
 LABELS = frozenset({"class_weight", "ignore_index"})
 """The keywords among them that speak of integer labels."""
 
-ROWS = {
-    "softmax": ("logits of a row", "labels, or probabilities of the classes"),
-    "log_probs": ("log-probabilities of a row", "labels, or probabilities of the classes"),
-    "divergence": ("log-probabilities of a row", "probabilities of the classes"),
-    "margin": ("scores of a row", "labels"),
-    "top_margin": ("scores of a row", "labels"),
-    "ensemble": ("members of a row", "one number a row"),
-}
-"""What the prediction and the target of a row loss are, by its loop."""
-
 
 def _takes_labels(record: Formula) -> bool:
-    return record.family == "rows" and ROWS[record.loop][1].startswith("labels")
+    return record.family == "rows" and LOOPS[record.loop].labels
 
 
 def _parameters(record: Formula) -> str:
@@ -168,10 +157,7 @@ def stub(losses: Mapping[str, Any]) -> str:
 
 def _shown(record: Formula, name: str) -> str:
     """Return a parameter with its default, as a caller would write it."""
-    parameter, x = record.parameters[name], record.defaults[name]
-    if parameter.none is not None and (x == parameter.none or (math.isnan(x) and math.isnan(parameter.none))):
-        return f"{name}=None"
-    return f"{name}={bool(x)}" if parameter.flag else f"{name}={x:.4g}"
+    return f"{name}={record.parameters[name].show(record.defaults[name], '{:.4g}'.format)}"
 
 
 def _code(text: str) -> str:
@@ -186,7 +172,7 @@ def _within(domain: Any) -> str:
 def _prediction_and_target(record: Formula) -> tuple[str, str]:
     """Return the cells that say what a prediction and its target may be."""
     if record.family == "rows":
-        return ROWS[record.loop]
+        return LOOPS[record.loop].prediction, LOOPS[record.loop].target
     target = "none" if record.target is None else _within(record.target_domain).strip() or "real"
     if len(record.predictions) > 1:
         each = zip(record.predictions, record.prediction_domains, strict=True)

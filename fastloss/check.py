@@ -10,6 +10,7 @@ from .formulas.record import SIGNS, Domain, Formula
 
 __all__ = [
     "LossNotFoundError",
+    "SettingError",
     "entries",
     "integer",
     "nearest",
@@ -24,6 +25,10 @@ __all__ = [
     "unknown_parameter",
     "violation",
 ]
+
+
+class SettingError(ValueError):
+    """An environment variable that makes no sense."""
 
 
 class LossNotFoundError(KeyError):
@@ -155,8 +160,8 @@ def _overlap(a: Any, b: Any) -> bool:
         return True
 
 
-def violation(loss: str, what: str, array: Any, domain: Domain, known: Iterable[str] = (), note: str = "") -> None:
-    """Raise for the first element outside its domain; name the sibling from logits where there is one."""
+def violation(loss: str, what: str, array: Any, domain: Domain, sibling: str = "", note: str = "") -> None:
+    """Raise for the first element outside its domain; name the sibling that takes raw scores where there is one."""
     flat = array.reshape(-1)
     step = 1 << 20
     for start in range(0, flat.size, step):
@@ -167,9 +172,8 @@ def violation(loss: str, what: str, array: Any, domain: Domain, known: Iterable[
         where = f"[{position(i, array.shape)}]" if array.ndim else ""
         value = str(flat[i]).removesuffix(".0")
         hint = ""
-        if what == "prediction" and str(domain) == "[0, 1]":
-            sibling = next((n for n in (f"{loss}_with_logits",) if n in set(known)), None)
-            hint = f" probabilities; for raw scores use {sibling}" if sibling else " probabilities"
+        if what == "prediction" and sibling:
+            hint = f"; for raw scores use {sibling}"
         if what == "target" and domain == SIGNS and flat[i] == 0:
             hint = "; for labels 0 and 1 pass 2 * target - 1"
         raise ValueError(f"{loss}: {what}{where} is {value}{note}; allowed: {domain}{hint}")

@@ -23,6 +23,7 @@ class _Group(typer.core.TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, then exit: 2 for usage and bad input, 1 for anything unexpected, 130 when interrupted."""
+        from .check import SettingError
         from .evaluation.columns import InputError
 
         kwargs["standalone_mode"] = False
@@ -40,7 +41,7 @@ class _Group(typer.core.TyperGroup):
             _stop(EXTRA, 2)
         except BrokenPipeError:
             raise
-        except (InputError, OSError) as error:
+        except (InputError, SettingError, OSError) as error:
             _stop(_describe(error), 2)
         except Exception as error:
             _unexpected(error)

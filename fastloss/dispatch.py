@@ -45,7 +45,7 @@ def _once(key: tuple[Any, ...], build: Callable[[], tuple[Any, Any]]) -> tuple[i
 
 def elementwise(record: Formula, dtype: str, mode: str, weighted: bool) -> tuple[int, Callable[..., Any], Any]:
     """The address of a compiled chunk, its driver, and the object that keeps the code alive."""
-    key = (record.function, dtype, mode, weighted)
+    key = (record.function, record.prediction_domains, dtype, mode, weighted)
     found = _compiled.get(key)
     if found is None:
         from .kernels import cpu

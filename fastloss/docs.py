@@ -1,19 +1,10 @@
 """Docstrings of losses, composed from their records."""
 
 import textwrap
-from typing import Any
 
-from .formulas.record import Formula
+from .formulas.record import LOOPS, Formula, Loop
 
 __all__ = ["docstring"]
-
-
-def _default(record: Formula, name: str) -> str:
-    value: Any = record.defaults[name]
-    spec = record.parameters[name]
-    if spec.none is not None and value == spec.none:
-        return "None"
-    return repr(bool(value)) if spec.flag else f"{value:g}"
 
 
 def _parameters(record: Formula) -> str:
@@ -23,20 +14,17 @@ def _parameters(record: Formula) -> str:
         allowed = "" if spec.flag else f" Allowed: {spec.allowed}."
         levels = " A vector gives one level per column of the prediction." if spec.vector else ""
         text = f"{spec.doc[:1].upper()}{spec.doc[1:]}.{allowed}{levels}"
-        lines.append(f"{name} : {kind}, default {_default(record, name)}\n    {text}")
+        lines.append(f"{name} : {kind}, default {spec.show(record.defaults[name])}\n    {text}")
     return "\n".join(lines)
 
 
 _ARRAY = "float64, float32, float16 or bfloat16"
 
-_ROW_TARGETS = {
-    "softmax": "int labels (...,) from 0 to K - 1 or ignore_index, or class probabilities (..., K)",
-    "log_probs": "int labels (...,) from 0 to K - 1 or ignore_index, or class probabilities (..., K)",
-    "divergence": "class probabilities (..., K)",
-    "margin": "int labels (...,) from 0 to K - 1 or ignore_index",
-    "top_margin": "int labels (...,) from 0 to K - 1 or ignore_index",
-    "ensemble": "observed values (...,)",
-}
+
+def _row_target(loop: Loop) -> str:
+    dense = {"probabilities": "class probabilities (..., K)", "number": "observed values (...,)", "": ""}[loop.dense]
+    labels = "int labels (...,) from 0 to K - 1 or ignore_index" if loop.labels else ""
+    return ", or ".join(x for x in (labels, dense) if x)
 
 
 def _data(record: Formula) -> str:
@@ -44,7 +32,7 @@ def _data(record: Formula) -> str:
         what = "members of each forecast" if record.loop == "ensemble" else "scores of K classes"
         return (
             f"prediction : array (..., K), {_ARRAY}\n    {what[0].upper()}{what[1:]} along `axis`.\n"
-            f"target : array\n    {_ROW_TARGETS[record.loop]}."
+            f"target : array\n    {_row_target(LOOPS[record.loop])}."
         )
     names = record.predictions
     if len(names) == 1:
@@ -67,10 +55,12 @@ def _row_options(record: Formula) -> str:
     if record.loop == "ensemble":
         return axis
     weighted = "class_weight : array (K,), optional\n    Factor of each class."
-    if "labels" not in _ROW_TARGETS[record.loop]:
+    if not LOOPS[record.loop].labels:
         return f"{weighted}\n{axis}"
     ignored = "ignore_index : int or None, default -100\n    Label whose rows count for nothing; None: no label does."
-    return f"{weighted} With labels, the mean divides by their sum.\n{ignored}\n{axis}"
+    if record.loop in ("softmax", "log_probs"):
+        weighted += " With labels, the mean divides by their sum."
+    return f"{weighted}\n{ignored}\n{axis}"
 
 
 def docstring(record: Formula) -> str:

@@ -60,6 +60,9 @@ class Loss:  # noqa: D101
 
     def __init__(self, record: Formula, defaults: Mapping[str, Any] | None = None) -> None:
         values = {k: v if defaults is None else defaults[k] for k, v in record.defaults.items()}
+        for switch, domains in record.switched.items():
+            if record.prediction_domains != domains[bool(values[switch])]:
+                record = record._replace(prediction_domains=domains[bool(values[switch])])
         object.__setattr__(self, "record", record)
         object.__setattr__(self, "defaults", MappingProxyType(values))
         object.__setattr__(self, "_levels", any(type(v) is tuple for v in values.values()))
@@ -84,7 +87,7 @@ class Loss:  # noqa: D101
 
     def __repr__(self) -> str:
         changed = {k: v for k, v in self.defaults.items() if v != self.record.defaults[k]}
-        inside = ", ".join(f"{k}={_shown(self.record, k, v)}" for k, v in changed.items())
+        inside = ", ".join(f"{k}={self.record.parameters[k].show(v, repr)}" for k, v in changed.items())
         return f"fastloss.{self.name}" + (f".bind({inside})" if inside else "")
 
     def __eq__(self, other: object) -> bool:
@@ -139,13 +142,6 @@ class Loss:  # noqa: D101
     def warmup(self, dtypes: tuple[str, ...] = ("float32", "float64")) -> None:
         """Compile the kernels of common calls into the disk cache."""
         raise NotImplementedError
-
-
-def _shown(record: Formula, name: str, value: Any) -> str:
-    spec = record.parameters[name]
-    if spec.none is not None and value == spec.none:
-        return "None"
-    return repr(bool(value)) if spec.flag else repr(value)
 
 
 def _restore(kind: type[Loss], name: str, defaults: dict[str, Any]) -> Loss:
@@ -368,9 +364,9 @@ class ElementwiseLoss(Loss):  # noqa: D101
         if weight is not None:
             checked.append(("weight", np.broadcast_to(incoming(weight, "weight"), raw[0].shape), NONNEGATIVE))
         for name, a, domain in checked:
-            check.violation(self.name, name, a, domain, _registered)
+            check.violation(self.name, name, a, domain, record.from_logits)
         for name, a, domain in checked:
-            check.violation(self.name, name, a.astype(dtype), domain, _registered, f" in {NAMES[dtype]}")
+            check.violation(self.name, name, a.astype(dtype), domain, record.from_logits, f" in {NAMES[dtype]}")
         raise ValueError(f"{self.name}: an input changed while it was read")
 
     def _wide_sum(self, preds: tuple[Any, ...], t: Any, w: Any) -> float:

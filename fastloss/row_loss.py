@@ -23,7 +23,7 @@ from .arrays import (
     weights,
 )
 from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, launch, room, rows, survey
-from .formulas.record import NONNEGATIVE
+from .formulas.record import LOOPS, NONNEGATIVE
 from .loss import REDUCTIONS, ComposedDoc, Loss, denominator
 
 __all__ = ["Details", "RowLoss"]
@@ -32,15 +32,6 @@ I64 = np.dtype(np.int64)
 
 TILED_TO = 40
 """The largest K for which a transposed tile of rows beats a loop along each row."""
-
-TARGETS = {
-    "softmax": ("labels", "dense"),
-    "log_probs": ("labels", "dense"),
-    "divergence": ("dense",),
-    "margin": ("labels",),
-    "top_margin": ("labels",),
-    "ensemble": ("dense",),
-}
 
 
 class Details(NamedTuple):
@@ -183,7 +174,8 @@ class RowLoss(Loss):  # noqa: D101
     def warmup(self, dtypes: tuple[str, ...] = ("float32", "float64")) -> None:
         """Compile the kernels of common calls into the disk cache."""
         for dtype in dtypes:
-            for kind in TARGETS[self.record.loop]:
+            loop = LOOPS[self.record.loop]
+            for kind in ("labels",) * loop.labels + ("dense",) * bool(loop.dense):
                 for mode in ("value", "grad", "hess"):
                     for tiled in {False, self.record.loop == "softmax" and kind == "labels"}:
                         rows(self.record, dtype, mode, kind, False, tiled, False)
@@ -339,12 +331,14 @@ class RowLoss(Loss):  # noqa: D101
             dense = contiguous(t, dtype).reshape(n, 1)
             return _Call("dense", z, no_labels, dense, w, e, total, shape, dtype)
         if t.dtype.kind in "iub":
-            if "labels" not in TARGETS[self.record.loop]:
+            if not LOOPS[self.record.loop].labels:
                 raise TypeError(f"{self.name}: the target has dtype {t.dtype}; expected probabilities, as floats")
             check.same_rows(self.name, "target", t.shape, shape)
-            labels, total = self._labels(t, w, cw, k, ignore_index)
+            # Torch divides by the weights of the classes for likelihoods, and by the rows for margins.
+            counted = e if self.record.loop in ("margin", "top_margin") else cw
+            labels, total = self._labels(t, w, counted, k, ignore_index)
             return _Call("labels", z, labels, none2, w, cw, total, shape, dtype)
-        if "dense" not in TARGETS[self.record.loop]:
+        if not LOOPS[self.record.loop].dense:
             raise TypeError(f"{self.name}: the target has dtype {t.dtype}; expected integer labels")
         if t.shape == shape and t.shape != p.shape:
             raise TypeError(

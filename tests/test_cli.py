@@ -292,3 +292,14 @@ def test_progress_on_a_terminal_and_silence_in_a_pipe(folder):
     assert b"100 rows" in shown
     assert b"\x1b" not in out
     assert out.decode() == f"{fl.evaluate((Z, T), 'mse')!r}\n"
+
+
+@pytest.mark.jit
+def test_a_bad_setting_is_a_usage_error(tmp_path):
+    environment = {**ENVIRONMENT, "FASTLOSS_NUM_THREADS": "many"}
+    result = subprocess.run(
+        [sys.executable, "-m", "fastloss", "doctor"], capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "FASTLOSS_NUM_THREADS is 'many'; expected a whole number of at least 1" in result.stderr

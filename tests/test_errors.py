@@ -1,6 +1,7 @@
 """Every message: what is wrong, where, the value and what is allowed; and nothing is written."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -425,7 +426,7 @@ def with_value(x, where, value):
 
 @jit
 def test_probability_outside_the_unit_interval():
-    text = "bce: prediction[1, 2] is 3.2; allowed: [0, 1] probabilities; for raw scores use bce_with_logits"
+    text = "bce: prediction[1, 2] is 3.2; allowed: [0, 1]; for raw scores use bce_with_logits"
     for dtype in (np.float32, np.float64):
         p = with_value(with_value(HALF, (1, 2), 3.2), (2, 0), -1.0).astype(dtype)
         for call in everywhere(fl.bce):
@@ -437,7 +438,7 @@ def test_probability_outside_the_unit_interval():
 @jit
 def test_the_value_is_shown_to_its_last_digit():
     p = np.array([0.5, 1.0000001])
-    text = "bce: prediction[1] is 1.0000001; allowed: [0, 1] probabilities; for raw scores use bce_with_logits"
+    text = "bce: prediction[1] is 1.0000001; allowed: [0, 1]; for raw scores use bce_with_logits"
     refuse(ValueError, text, fl.bce, p, np.array([0.0, 1.0]))
     text = "bce: target[0] is -1e-300; allowed: [0, 1]"
     refuse(ValueError, text, fl.bce, p[:1], np.array([-1e-300]))
@@ -720,3 +721,20 @@ def test_number_of_threads(n):
     before = fl.get_num_threads()
     refuse(ValueError, text, fl.set_num_threads, n)
     assert fl.get_num_threads() == before
+
+
+@jit
+def test_a_negative_variance_is_refused_unless_it_is_a_logarithm():
+    mean, var = np.zeros(3), np.array([1.0, -2.0, 1.0])
+    with pytest.raises(ValueError, match=re.escape("gaussian_nll: var[1] is -2; allowed: [0, inf)")):
+        fl.gaussian_nll((mean, var), mean)
+    logged = fl.gaussian_nll.bind(log_var=True)
+    assert np.isfinite(logged((mean, var), mean))
+    with pytest.raises(ValueError, match=re.escape("var[1] is -2")):
+        logged((mean, var), mean, log_var=False)
+
+
+@jit
+def test_log_loss_names_the_loss_for_raw_scores():
+    with pytest.raises(ValueError, match="for raw scores use bce_with_logits"):
+        fl.log_loss(np.array([3.2]), np.array([1.0]))

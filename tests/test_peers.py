@@ -298,3 +298,12 @@ def test_crps_of_a_large_ensemble_nears_that_of_its_distribution(rng):
     ensemble = fl.crps_ensemble(np.broadcast_to(members, (3, 2000)), t, reduction="none")
     normal = fl.crps_gaussian((np.zeros(3), np.ones(3)), t, reduction="none")
     np.testing.assert_allclose(ensemble, normal, atol=2e-3)
+
+
+@pytest.mark.jit
+def test_margins_with_class_weights_divide_by_the_rows_as_torch():
+    torch = pytest.importorskip("torch", reason="needs the extra peers")
+    rng = np.random.default_rng(5)
+    z, y, c = rng.normal(size=(20, 4)), rng.integers(0, 4, 20), rng.uniform(0.1, 3.0, 4)
+    expected = torch.nn.functional.multi_margin_loss(torch.tensor(z), torch.tensor(y), weight=torch.tensor(c))
+    np.testing.assert_allclose(fl.multi_margin(z, y, class_weight=c), float(expected), rtol=1e-14)

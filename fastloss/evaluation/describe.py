@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..formulas.record import LOOPS
 from .columns import InputError
 
 __all__ = ["diagnose", "print_list", "print_loss", "warm"]
@@ -49,10 +50,7 @@ def _loss(name: str) -> Any:
 
 
 def _default(record: Any, name: str) -> str:
-    value, spec = record.defaults[name], record.parameters[name]
-    if spec.none is not None and value == spec.none:
-        return "none"
-    return str(bool(value)).lower() if spec.flag else f"{value:g}"
+    return str(record.parameters[name].show(record.defaults[name]).lower())
 
 
 def print_list() -> None:
@@ -95,13 +93,7 @@ def print_loss(name: str) -> None:
 def _target(record: Any) -> str:
     if record.target is None:
         return "none: a penalty on the prediction alone"
-    if record.family != "rows" or record.loop == "ensemble":
-        return f"in {record.target_domain}"
-    if record.loop == "divergence":
-        return "a row of probabilities"
-    return "the number of a class, from 0" + (
-        ", or a row of probabilities" if record.loop in ("softmax", "log_probs") else ""
-    )
+    return f"in {record.target_domain}" if record.family != "rows" else LOOPS[record.loop].target
 
 
 def _properties(record: Any) -> list[str]:

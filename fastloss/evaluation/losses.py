@@ -88,14 +88,14 @@ def _given(loss: Any) -> Evaluated:
     if record is None:
         raise TypeError(f"a loss is given as {type(loss).__name__}; expected a name such as 'huber:delta=2' or a Loss")
     changed = {k: v for k, v in loss.defaults.items() if v != record.defaults[k]}
-    label = record.name + (":" + ",".join(f"{k}={_shown(v)}" for k, v in changed.items()) if changed else "")
+    shown = ",".join(f"{k}={_shown(record.parameters[k], v)}" for k, v in changed.items())
+    label = f"{record.name}:{shown}" if changed else record.name
     return Evaluated(label, loss, IGNORED)
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "/".join(map(_shown, value))
-    return f"{value:.15g}"
+def _shown(parameter: Any, value: Any) -> str:
+    levels = value if isinstance(value, tuple) else (value,)
+    return "/".join(parameter.show(v, "{:.15g}".format).lower() for v in levels)
 
 
 def _parsed(text: str) -> Evaluated:

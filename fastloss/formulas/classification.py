@@ -12,6 +12,7 @@ MARGIN = Parameter("least product of prediction and target that costs nothing")
 @elementwise(
     math="-pos_weight t max(log p, -100) - (1 - t) max(log(1 - p), -100), t smoothed as in bce_with_logits",
     prediction=UNIT,
+    from_logits="bce_with_logits",
     target=UNIT,
     parameters={"pos_weight": POS_WEIGHT, "label_smoothing": LABEL_SMOOTHING},
     convex=True,
@@ -172,6 +173,7 @@ def brier(p, t):
 @elementwise(
     math="-t log p - (1 - t) log(1 - p), with p clipped to [eps, 1 - eps], eps the machine epsilon of its type",
     prediction=UNIT,
+    from_logits="bce_with_logits",
     target=UNIT,
     convex=True,
     bounded=True,

@@ -8,6 +8,8 @@ FISHER = "Fisher information"
 
 
 @elementwise(
+    prediction=(REAL, NONNEGATIVE),
+    switched={"log_var": ((REAL, NONNEGATIVE), (REAL, REAL))},
     math="var^beta (log(var) + (mean - t)^2 / var) / 2, plus var^beta log(2 pi) / 2 if full, with var = max(var, eps)",
     parameters={
         "full": Parameter("add log(2 pi) / 2, which makes it the negative log-likelihood", UNIT, flag=True),
@@ -21,7 +23,7 @@ FISHER = "Fisher information"
 def gaussian_nll(mean, var, t, full=0.0, beta=0.0, eps=1e-6, log_var=0.0):
     """Gaussian negative log-likelihood of a mean and a variance or its logarithm.
 
-    As torch: a variance below eps counts as eps and still gets the gradient found there; a negative one gives NaN.
+    As torch: a variance below eps counts as eps and still gets the gradient found there; a negative one is refused.
     With beta, both the value and the gradient carry the factor var^beta as a constant, as in the authors' code.
     """
     logarithmic = log_var > 0.0

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 __all__ = [
+    "LOOPS",
     "NONNEGATIVE",
     "POSITIVE",
     "REAL",
@@ -13,6 +14,7 @@ __all__ = [
     "Domain",
     "Formula",
     "Interval",
+    "Loop",
     "OneOf",
     "Parameter",
     "Signs",
@@ -86,6 +88,39 @@ class Parameter(NamedTuple):
     vector: bool = False
     """True where a vector gives one level per column of the prediction."""
 
+    def show(self, value: Any, number: Callable[[Any], str] = "{:g}".format) -> str:
+        """Return a value as a caller would write it."""
+        if self.none is not None and value == self.none:
+            return "None"
+        return repr(bool(value)) if self.flag else number(value)
+
+
+class Loop(NamedTuple):
+    """What a loop over rows reads: its prediction, and the targets it takes."""
+
+    prediction: str
+    labels: bool
+    """Whether a target may be the index of a class."""
+    dense: str = ""
+    """What a target of floats is: "probabilities", one per class, or "number", one per row; empty if it is none."""
+
+    @property
+    def target(self) -> str:
+        """The targets, in words."""
+        dense = {"probabilities": "probabilities of the classes", "number": "one number a row", "": ""}[self.dense]
+        return ", or ".join(x for x in ("labels" if self.labels else "", dense) if x)
+
+
+LOOPS = {
+    "softmax": Loop("logits of a row", True, "probabilities"),
+    "log_probs": Loop("log-probabilities of a row", True, "probabilities"),
+    "divergence": Loop("log-probabilities of a row", False, "probabilities"),
+    "margin": Loop("scores of a row", True),
+    "top_margin": Loop("scores of a row", True),
+    "ensemble": Loop("members of a row", False, "number"),
+}
+"""The loops over rows that a formula can name."""
+
 
 class Formula(NamedTuple):
     """One loss, as written: everything else is derived from this record."""
@@ -111,6 +146,10 @@ class Formula(NamedTuple):
     reduction: str
     paper: str
     math: str
+    from_logits: str
+    """The sibling that takes raw scores, where this loss takes probabilities."""
+    switched: dict[str, tuple[tuple[Domain, ...], tuple[Domain, ...]]]
+    """By a switch's name, the domains of the predictions while it is off and while it is on."""
     loop: str
     """The loop that feeds the scalar formula."""
     loop_parameters: tuple[str, ...]
@@ -174,6 +213,8 @@ FIELDS: dict[str, Any] = {
     "reduction": "mean",
     "paper": "",
     "math": "",
+    "from_logits": "",
+    "switched": {},
 }
 """What a decorator may say of a loss, and what holds where it says nothing."""
 

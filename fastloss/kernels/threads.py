@@ -14,6 +14,8 @@ from typing import Any
 import numba
 from numba.np.ufunc import parallel as _layer
 
+from ..check import SettingError
+
 __all__ = ["get_num_threads", "parallel_allowed", "run_parallel", "set_num_threads"]
 
 _lock = threading.Lock()
@@ -39,7 +41,7 @@ def _from_environment() -> int:
     if not text:
         return limit
     if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"FASTLOSS_NUM_THREADS is {text!r}; expected a whole number of at least 1")
+        raise SettingError(f"FASTLOSS_NUM_THREADS is {text!r}; expected a whole number of at least 1")
     return min(int(text), limit)
 
 
