@@ -209,7 +209,8 @@ def hinge(z, t, margin=1.0):
     As sklearn and keras (which also accepts 0 and 1); the gradient at the kink is -t, as in sklearn.
     """
     m = margin - z * t
-    return maximum(m, 0.0), where(m >= 0.0, -t, where(m < 0.0, 0.0, m)), 0.0, 1.0
+    met = m < 0.0
+    return where(met, 0.0, m), where(met, 0.0, where(m >= 0.0, -t, m)), 0.0, 1.0
 
 
 @elementwise(

@@ -1,7 +1,7 @@
 """Regression losses: the prediction z against a real target t; and penalties on parameters, which have no target."""
 
 from .record import POSITIVE, UNIT, Interval, Parameter, elementwise
-from .vocabulary import exp, expm1, log, log1p, log1p_unit, maximum, minimum, sign, where
+from .vocabulary import exp, expm1, log, log1p, log1p_unit, maximum, sign, where
 
 ABOVE_MINUS_ONE = Interval(-1.0, low_open=True)
 
@@ -54,8 +54,9 @@ def huber(z, t, delta=1.0):
     """
     r = z - t
     a = abs(r)
-    m = minimum(a, delta)
-    return m * (a - 0.5 * m), maximum(minimum(r, delta), -delta), where(a <= delta, 1.0, 0.0), 1.0
+    beyond = a > delta
+    m = where(beyond, delta, a)
+    return m * (a - 0.5 * m), where(beyond, where(r > 0.0, delta, -delta), r), where(beyond, 0.0, 1.0), 1.0
 
 
 @elementwise(
