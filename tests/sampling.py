@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from fastloss.formulas.record import POSITIVE, SIGNS, Formula, Interval
+from fastloss.formulas.record import SIGNS, Formula
 
 SMALLEST, LARGEST = 1e-6, 1e3
 # exp() of a prediction beyond this overflows float32 once it is squared.
@@ -132,6 +132,13 @@ def kinks(formula: Formula, variant: dict) -> list[float]:
     return sorted(found | {-k for k in found})
 
 
+def domains(formula: Formula, variant):
+    """The domains of the predictions in a variant: a switch may change them."""
+    for switch, (off, on) in formula.switched.items():
+        return on if variant.get(switch, formula.defaults[switch]) else off
+    return formula.prediction_domains
+
+
 def sample(formula: Formula, n: int, rng: np.random.Generator, dtype=np.float64, **variant):
     """(predictions, target): n points that cover the domains, a third of them near the kinks of the variant.
 
@@ -140,14 +147,10 @@ def sample(formula: Formula, n: int, rng: np.random.Generator, dtype=np.float64,
     dtype = np.dtype(dtype)
     largest = largest_prediction(formula)
     predictions = []
-    for name, domain in zip(formula.predictions, formula.prediction_domains, strict=True):
-        if name == "var":
-            # A logarithm may have any sign, a variance not.
-            logarithm = variant.get("log_var", False)
-            domain, end = (Interval(), EXPONENT) if logarithm else (POSITIVE, LARGEST)
-            predictions.append(draw(domain, n, rng, dtype, end))
-        else:
-            predictions.append(draw(domain, n, rng, dtype, largest))
+    for domain in domains(formula, variant):
+        # The logarithm of a variance stays where its exponential is finite.
+        end = EXPONENT if variant.get("log_var") and predictions else largest
+        predictions.append(draw(domain, n, rng, dtype, end))
     target = None if formula.target is None else draw(formula.target_domain, n, rng, dtype)
     k = n // 3
     shift = rng.choice(kinks(formula, variant), k) + rng.choice([-1.0, 0.0, 1.0], k) * magnitudes(k, rng, 1e-2)
