@@ -758,3 +758,13 @@ def test_divergences_vanish_where_they_should(name):
     value, grad = ROWS[name].value_and_grad(lp, q, reduction="none")
     np.testing.assert_allclose(value, 0.0, atol=1e-15)
     assert np.isfinite(grad).all()
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_of_a_label_that_is_masked_out(dtype, gamma):
+    z = np.array([[-np.inf, 0.0, 0.0]], dtype)
+    value, grad = fl.softmax_focal.value_and_grad(z, np.array([0]), gamma=gamma)
+    assert value == np.inf
+    np.testing.assert_array_equal(grad, [[-1.0, 0.5, 0.5]])

@@ -40,11 +40,12 @@ def softmax_focal(lp, t, gamma=2.0):
     p = exp(lp)
     m = -expm1(lp)
     power = pow(m, gamma)
-    ratio = where(m > 0.0, lp / m, -1.0)
     lower = where(m > 0.0, pow(m, gamma - 1.0), where(gamma == 1.0, 1.0, 0.0))
+    # Where p is 0, lp is minus infinity, and their product vanishes.
+    pull = where(p > 0.0, p * where(m > 0.0, lp / m, -1.0), 0.0)
+    bend = where(p > 0.0, p * (2.0 + lp), 0.0)
     value = where(t == 0.0, 0.0, -t * (power * lp))
-    first = -t * (power * (1.0 - gamma * (p * ratio)))
-    return value, first, t * (gamma * lower * (p * (2.0 + lp - (gamma - 1.0) * (p * ratio))))
+    return value, -t * (power * (1.0 - gamma * pull)), t * (gamma * lower * (bend - (gamma - 1.0) * (p * pull)))
 
 
 @rows(
