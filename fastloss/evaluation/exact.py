@@ -11,7 +11,7 @@ from numba import config, njit, types
 from numba.extending import intrinsic
 
 from ..kernels.cpu import widest_vectors
-from ..kernels.specialize import cached_jit
+from ..kernels.specialize import INNER, cached_jit
 from .accumulate import BIAS, DIGITS
 
 BLOCK = 1024
@@ -33,7 +33,7 @@ PLAIN = {"error_model": "numpy", "nogil": True}
 # their own they would inherit their caller's. With "nsz" beside "reassoc" on a sum, LLVM 22 cancels inside its
 # unflagged operands too: s += v - v becomes s += 0 even for NaN.
 SUMS = {**PLAIN, "fastmath": {"reassoc"}}
-INLINE = {"error_model": "numpy", "forceinline": True, "fastmath": False}
+INLINE = {**INNER, "forceinline": True, "fastmath": False}
 
 
 @intrinsic
@@ -76,7 +76,7 @@ def _minus(a, b):
     return a - b
 
 
-@njit(**PLAIN)
+@njit(**INNER)
 def _range(bits):
     """Smallest and largest of the bit patterns: of the values, where none is negative."""
     widest_vectors()
@@ -89,7 +89,7 @@ def _range(bits):
     return bottom, top
 
 
-@njit(**PLAIN)
+@njit(**INNER)
 def _scan(bits):
     """Largest and smallest nonzero magnitude, smallest and largest value, all as ordered integers."""
     bottom, top = _range(bits)
@@ -110,7 +110,7 @@ def _scan(bits):
     return largest, least, bottom, top
 
 
-@njit(**PLAIN)
+@njit(**INNER)
 def _deposit(digits, total, grid, shift):
     """Add total, a multiple of 2**grid below 2**53 of them, times 2**-shift to the digits."""
     v = np.int64(total * POWER[-grid - LEAST])
@@ -124,7 +124,7 @@ def _deposit(digits, total, grid, shift):
     digits[j + 2] += high >> 32
 
 
-@njit(**PLAIN)
+@njit(**INNER)
 def _carry(digits):
     """Bring every digit but the last into 0 .. 2**32 - 1."""
     for k in range(digits.shape[0]):
@@ -136,7 +136,7 @@ def _carry(digits):
         digits[k, DIGITS - 1] += carry
 
 
-@njit(**SUMS)
+@njit(**INNER, fastmath={"reassoc"})
 def _cut(x, m1, m2, m3):
     """Take three slices off x in place: their sums, and a sum that is zero only if nothing is left."""
     widest_vectors()
@@ -157,7 +157,7 @@ def _cut(x, m1, m2, m3):
     return a1, a2, a3, rest
 
 
-@njit(**PLAIN)
+@njit(**INNER)
 def _drain(x, digits, shift):
     """Add every value of x (overwritten) times 2**-shift to the digits."""
     bits = x.view(np.int64)
@@ -176,7 +176,7 @@ def _drain(x, digits, shift):
         _deposit(digits, a3, grid - 2 * WIDTH, shift)
 
 
-@njit(**SUMS)
+@njit(**INNER, fastmath={"reassoc"})
 def _cut_usual(x, m1, s1, s2, t1, t2):
     """A slice of x, two of its rounded square, two of the square's rounding error, and what each leaves: the sums."""
     widest_vectors()
@@ -203,7 +203,7 @@ def _cut_usual(x, m1, s1, s2, t1, t2):
     return a1, a2, b1, b2, b3, c1, c2, c3
 
 
-@njit(**PLAIN)
+@njit(**INNER)
 def _add_usual(x, largest, digits):
     """Add a block of values within the window and SPAN binary orders, and their squares."""
     g = (largest >> 52) - 1022 - WIDTH
@@ -229,7 +229,7 @@ def _add_usual(x, largest, digits):
     _deposit(second, c3, t - 2 * WIDTH, 0)
 
 
-@njit(**PLAIN)
+@njit(**INNER)
 def _inside(x, k, out):
     """Copy the values that 2**(k * STEP) scales into the window, scaled; zero for the others; whether there are any."""
     bits = x.view(np.int64)
@@ -245,7 +245,7 @@ def _inside(x, k, out):
     return found > 0
 
 
-@njit(**PLAIN)
+@njit(**INNER)
 def _add_any(x, digits, scratch):
     """Add a block of any finite values and their squares."""
     part, work = scratch[0][: x.size], scratch[1][: x.size]
@@ -259,7 +259,7 @@ def _add_any(x, digits, scratch):
             _drain(work, digits[min(term, 1)], k * STEP if term == 0 else 2 * k * STEP)
 
 
-@njit(**PLAIN)
+@njit(**INNER)
 def _add_products(w, x, digits, work, shift, square_shift):
     """Add the products w * x to the second and w * x * x to the third sum, without rounding."""
     for term in range(6):
@@ -274,7 +274,7 @@ def _add_products(w, x, digits, work, shift, square_shift):
         _drain(work, digits[1 if term < 2 else 2], shift if term < 2 else square_shift)
 
 
-@njit(**PLAIN)
+@njit(**INNER)
 def _add_weighted(x, w, digits, scratch):
     """Add a block of any finite weights w, w * x and w * x * x."""
     n = x.size
@@ -289,7 +289,7 @@ def _add_weighted(x, w, digits, scratch):
                 _add_products(ws, xs, digits, work, (kw + k) * STEP, (kw + 2 * k) * STEP)
 
 
-@njit(**PLAIN)
+@njit(**INNER)
 def _finite(x, w, counts, values, weights):
     """Count NaN and the infinities of a block and copy the finite values (and their weights) together; how many."""
     n = 0
