@@ -71,6 +71,7 @@ def rows(
     return found
 
 
+@cache
 def room(k: int, mode: str, kind: str, tiled: bool) -> int:
     """How many numbers of scratch a chunk of rows needs."""
     from .kernels.rows import room

@@ -308,8 +308,6 @@ class RowLoss(Loss):  # noqa: D101
         shape = p.shape[:-1]
         k, n = p.shape[-1], math.prod(shape)
         z = contiguous(p, dtype).reshape(n, k)
-        if target is None:
-            raise TypeError(f"{self.name} needs a target")
         t = incoming(target, "target")
         e, no_labels, none2 = EMPTY[dtype], EMPTY[I64], np.empty((0, 0), dtype)
         w = e
