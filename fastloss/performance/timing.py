@@ -8,7 +8,7 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 
-__all__ = ["interleave", "repeats_for"]
+__all__ = ["burst", "interleave", "repeats_for"]
 
 SAMPLE = 1e-3
 """Seconds that one sample takes at least: a clock read costs 50 ns, and a short burst meets one interrupt or none."""
@@ -19,13 +19,14 @@ def repeats_for(function: Callable[[], object], least: float = SAMPLE) -> int:
     function()
     repeats = 1
     while True:
-        seconds = _burst(function, repeats)
+        seconds = burst(function, repeats)
         if seconds >= least:
             return repeats
         repeats = max(2 * repeats, int(1.2 * least / max(seconds, 1e-9) * repeats)) if seconds > 0 else 10 * repeats
 
 
-def _burst(function: Callable[[], object], repeats: int) -> float:
+def burst(function: Callable[[], object], repeats: int) -> float:
+    """Seconds of so many calls in a row."""
     start = time.perf_counter()
     for _ in range(repeats):
         function()
@@ -55,7 +56,7 @@ def interleave(
         for k in range(rounds):
             turn = k % len(names)
             for name in names[turn:] + names[:turn]:
-                times[name].append(_burst(contestants[name], repeats[name]) / repeats[name])
+                times[name].append(burst(contestants[name], repeats[name]) / repeats[name])
             after_round()
             if budget is not None and k >= 2 and time.perf_counter() - start > budget:
                 break
