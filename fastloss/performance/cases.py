@@ -1,0 +1,181 @@
+"""What is measured: the table of cases, and data to measure them on."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..catalogue import LOSSES
+from ..formulas.record import LOOPS, POSITIVE, SIGNS, UNIT, Domain
+from ..loss import Loss
+
+__all__ = ["DTYPES", "MODES", "SIZES", "Case", "Data", "cases", "draw"]
+
+SIZES = (100, 10_000, 1_000_000, 10_000_000)
+DTYPES = ("float32", "float64")
+MODES = ("value", "value_and_grad", "grad_and_hess")
+CLASSES = 10
+"""Columns of a row, where a case names none."""
+
+TILE = 1 << 17
+"""Elements after which data repeat: beyond, only the memory is new, and the exact mean is known from one tile."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of one loss: how large, in which precision, and what is asked of it."""
+
+    loss: str
+    size: int
+    dtype: str = "float32"
+    mode: str = "value_and_grad"
+    parameters: tuple[tuple[str, Any], ...] = ()
+    classes: int = 0
+    """Columns of a row of scores; 0 for a loss of single elements."""
+    target: str = ""
+    """What the target of a row is: "labels", "probabilities" or "number"."""
+
+    @property
+    def bound(self) -> Loss:
+        """The loss with the case's parameters."""
+        loss = LOSSES[self.loss]
+        return loss.bind(**dict(self.parameters)) if self.parameters else loss
+
+    @property
+    def rows(self) -> int:
+        """Losses that the call computes: one per element or row."""
+        return max(1, self.size // self.classes) if self.classes else self.size
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a prediction."""
+        return (self.rows, self.classes) if self.classes else (self.size,)
+
+    @property
+    def label(self) -> str:
+        """The loss as one names it on the command line: `huber:delta=2`, `cross_entropy[K=1000]`."""
+        parameters = ",".join(f"{k}={v}".lower() for k, v in self.parameters)
+        columns = f"[K={self.classes}]" if self.classes else ""
+        return self.loss + (f":{parameters}" if parameters else "") + columns
+
+    @property
+    def id(self) -> str:
+        """A name that tells this case from all others."""
+        target = "/probabilities" if self.target == "probabilities" and LOOPS[self._loop].labels else ""
+        return f"{self.label}/n={power(self.size)}/{self.dtype}/{self.mode}{target}"
+
+    @property
+    def _loop(self) -> str:
+        return LOSSES[self.loss].record.loop
+
+    @property
+    def traffic(self) -> int:
+        """Bytes that the call must move at least: read the inputs, write the results."""
+        record, item = self.bound.record, np.dtype(self.dtype).itemsize
+        scores = math.prod(self.shape) * item
+        target = {"labels": self.rows * 8, "number": self.rows * item, "probabilities": scores}.get(self.target)
+        if target is None:
+            target = 0 if record.target is None else scores
+        written = MODES.index(self.mode)
+        return len(record.predictions) * scores * (1 + written) + target
+
+
+def power(n: int) -> str:
+    """A size in a short form: 1e4, 16e6, 4096."""
+    text = str(n)
+    zeros = len(text) - len(text.rstrip("0"))
+    return f"{text[: len(text) - zeros]}e{zeros}" if zeros >= 2 else text
+
+
+def cases(
+    losses: Iterable[str] | None = None,
+    sizes: Iterable[int] = SIZES,
+    dtypes: Iterable[str] = DTYPES,
+    modes: Iterable[str] = MODES,
+    classes: int = CLASSES,
+) -> Iterator[Case]:
+    """The table: every loss at every size, precision and mode; for a loss of rows, size counts all scores."""
+    sizes, dtypes, modes = tuple(sizes), tuple(dtypes), tuple(modes)
+    for name in LOSSES if losses is None else losses:
+        record = LOSSES[name].record
+        columns = classes if record.family == "rows" else 0
+        for size in sizes:
+            for dtype in dtypes:
+                for mode in modes:
+                    yield Case(name, size, dtype, mode, (), columns, target_of(name))
+
+
+def target_of(name: str) -> str:
+    """What the target of a loss of rows is in the table; empty for other losses."""
+    record = LOSSES[name].record
+    if record.family != "rows":
+        return ""
+    return "labels" if LOOPS[record.loop].labels else LOOPS[record.loop].dense
+
+
+class Data(NamedTuple):
+    """Inputs of a case."""
+
+    predictions: tuple[Any, ...]
+    target: Any
+    tile: int
+    """Rows, or elements, after which they repeat."""
+
+
+def draw(case: Case, seed: int = 0) -> Data:
+    """Valid data for a case, the same at every call."""
+    record = case.bound.record
+    rng = np.random.default_rng(seed)
+    tile = min(case.rows, max(16, TILE // case.classes) if case.classes else TILE)
+    if case.classes:
+        scores, target = _row_tile(case, tile, rng)
+        predictions: tuple[Any, ...] = (scores,)
+    else:
+        predictions = tuple(_elements(d, record.link, tile, rng) for d in record.prediction_domains)
+        target = None if record.target is None else _target(record.target_domain, record.link, tile, rng)
+    kind = target.dtype if target is not None and target.dtype.kind == "i" else case.dtype
+    return Data(
+        tuple(_repeated(p.astype(case.dtype), case.rows) for p in predictions),
+        None if target is None else _repeated(target.astype(kind), case.rows),
+        tile,
+    )
+
+
+def _repeated(tile: Any, rows: int) -> Any:
+    return np.resize(tile, (rows, *tile.shape[1:]))
+
+
+def _elements(domain: Domain, link: str, n: int, rng: np.random.Generator) -> Any:
+    """Predictions as they occur: of moderate size on a line, spread over an interval."""
+    if domain == SIGNS:
+        return rng.choice([-1.0, 1.0], n)
+    low, high = domain.low, domain.high  # type: ignore[union-attr]
+    if math.isinf(low):
+        return rng.standard_normal(n) * (2.0 if link in ("logit", "margin", "identity") else 1.0)
+    if math.isinf(high):
+        return low + np.exp(rng.standard_normal(n))
+    return low + (high - low) * (0.01 + 0.98 * rng.random(n))
+
+
+def _target(domain: Domain, link: str, n: int, rng: np.random.Generator) -> Any:
+    """Targets as they occur: labels where there are two classes, counts, amounts, real numbers."""
+    if domain == UNIT:
+        return (rng.random(n) < 0.5).astype(float)
+    if domain != SIGNS and domain.low == 0.0:  # type: ignore[union-attr]
+        return np.exp(rng.standard_normal(n)) if domain == POSITIVE else rng.poisson(3.0, n).astype(float)
+    return _elements(domain, "", n, rng)
+
+
+def _row_tile(case: Case, n: int, rng: np.random.Generator) -> tuple[Any, Any]:
+    k, loop = case.classes, LOSSES[case.loss].record.loop
+    if loop == "ensemble":
+        # Members that differ: columns of different remainders. A tie's derivative is a matter of convention.
+        return (rng.integers(-(1 << 20) // k, (1 << 20) // k, (n, k)) * k + np.arange(k)) * 2.0**-19, rng.normal(size=n)
+    z = 3.0 * rng.standard_normal((n, k))
+    if loop in ("log_probs", "divergence"):
+        z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
+    if case.target == "labels":
+        return z, rng.integers(0, k, n)
+    return z, rng.dirichlet(np.ones(k), n)

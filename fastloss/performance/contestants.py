@@ -1,0 +1,98 @@
+"""Who takes part in a case: fastloss, the NumPy reference, and the libraries that are installed."""
+
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .cases import Case, Data
+from .numpy_world import reference
+
+__all__ = ["BUILDERS", "Contestant", "Outcome", "contestants", "installed"]
+
+
+class Outcome(NamedTuple):
+    """What a contestant computed: the loss, and the derivatives one after another."""
+
+    value: float | None
+    derivatives: tuple[Any, ...]
+
+
+class Contestant(NamedTuple):
+    """A call to be timed, and how to read what it returns."""
+
+    call: Callable[[], Any]
+    read: Callable[[Any], Outcome]
+
+
+def _flat(case: Case, result: Any) -> Outcome:
+    """What fastloss and the reference return, as an outcome."""
+    if case.mode == "value":
+        return Outcome(float(result), ())
+    value, *rest = result if case.mode == "value_and_grad" else (None, *result)
+    arrays = [a for x in rest for a in (x if isinstance(x, tuple) else (x,))]
+    return Outcome(None if value is None else float(value), tuple(arrays))
+
+
+def _inputs(case: Case, data: Data) -> tuple[Any, Any]:
+    return (data.predictions if len(data.predictions) > 1 else data.predictions[0]), data.target
+
+
+def fastloss(case: Case, data: Data) -> Contestant:
+    """The call with its results written where the caller says."""
+    if case.mode == "value":
+        return fastloss_allocating(case, data)
+    prediction, target = _inputs(case, data)
+    function = getattr(case.bound, case.mode)
+    groups = [tuple(np.empty_like(p) for p in data.predictions) for _ in range(1 + (case.mode == "grad_and_hess"))]
+    outs = [g if len(g) > 1 else g[0] for g in groups]
+    out = outs[0] if len(outs) == 1 else tuple(outs)
+    return Contestant(lambda: function(prediction, target, out=out), lambda result: _flat(case, result))
+
+
+def fastloss_allocating(case: Case, data: Data) -> Contestant:
+    """The call that allocates its results."""
+    prediction, target = _inputs(case, data)
+    function = case.bound if case.mode == "value" else getattr(case.bound, case.mode)
+    return Contestant(lambda: function(prediction, target), lambda result: _flat(case, result))
+
+
+def numpy(case: Case, data: Data) -> Contestant:
+    """The NumPy reference."""
+    function = reference(case)
+    inputs = (*data.predictions, *([] if data.target is None else [data.target]))
+    read = (lambda result: _flat(case, result[0])) if case.mode == "value" else (lambda result: _flat(case, result))
+    return Contestant(lambda: function(*inputs), read)
+
+
+Builder = Callable[[Case, Data], Contestant | None]
+
+
+class Entry(NamedTuple):
+    """How a contestant is made, and what it needs."""
+
+    build: Builder
+    needs: str
+    """The module that must be installed."""
+
+
+BUILDERS: Mapping[str, Entry] = {
+    "fastloss": Entry(fastloss, "numba"),
+    "fastloss, no out": Entry(fastloss_allocating, "numba"),
+    "numpy": Entry(numpy, "numpy"),
+}
+
+
+def installed(name: str) -> bool:
+    """Whether a contestant's library is there."""
+    return importlib.util.find_spec(BUILDERS[name].needs) is not None
+
+
+def contestants(case: Case, data: Data, names: Iterable[str]) -> dict[str, Contestant]:
+    """Those of the named contestants that are installed and that can take part in this case."""
+    found = {}
+    for name in names:
+        if installed(name) and (made := BUILDERS[name].build(case, data)) is not None:
+            found[name] = made
+    return found

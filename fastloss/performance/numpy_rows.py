@@ -1,0 +1,204 @@
+"""The NumPy reference of losses of rows: one function for each loop, around the traced formula."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .cases import Case
+from .numpy_world import dialect, traced
+from .render import Source, function
+from .symbols import Graph, Operand
+
+__all__ = ["reference", "terms"]
+
+OPERANDS = {
+    ("softmax", "labels"): ("lp",),
+    ("log_probs", "labels"): ("lp",),
+    ("softmax", "probabilities"): ("lp", "t"),
+    ("log_probs", "probabilities"): ("lp", "t"),
+    ("divergence", "probabilities"): ("lp", "t"),
+    ("margin", "labels"): ("u",),
+    ("top_margin", "labels"): ("u",),
+    ("ensemble", "number"): ("x", "t", "rank", "m"),
+}
+"""What the formula in each loop is given."""
+
+
+def operands(case: Case, graph: Graph) -> dict[str, Operand]:
+    """The operands of a row formula, by name: a label's target is 1, and the number of members is known."""
+    loop = case.bound.record.loop
+    given: dict[str, Operand] = {
+        n: float(case.classes) if n == "m" else graph.named("input", n) for n in OPERANDS[loop, case.target]
+    }
+    return {**given, "t": 1.0} if loop in ("softmax", "log_probs") and case.target == "labels" else given
+
+
+def terms(case: Case) -> Source:
+    """The formula alone: a function of its arrays that returns value, first and second, as far as the case asks."""
+    graph = Graph()
+    given = operands(case, graph)
+    names = [n for n, x in given.items() if not isinstance(x, float)]
+    results = traced(case, **given)
+    return function(dialect(case.dtype), names, {k: (x, "{}") for k, x in results.items()})
+
+
+def reference(case: Case) -> Callable[..., tuple[Any, ...]]:
+    """(scores, target) -> (value,), (value, gradient) or (gradient, second)."""
+    loop = LOOPS[case.bound.record.loop, case.target]
+    return partial(loop, terms(case).compile(), case.mode)
+
+
+def _label_terms(f: Any, mode: str, lp: Any) -> tuple[Any, Any, Any]:
+    """Value, first and second of a formula, None where the mode does not ask for it."""
+    found = f(lp)
+    value, derivatives = (None, found) if mode == "grad_and_hess" else (found[0], found[1:])
+    return value, *(*derivatives, None, None)[:2]
+
+
+def softmax_labels(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
+    """A formula of the label's log-probability; its gradient spreads over the row by the softmax."""
+    rows, n = np.arange(len(z)), len(z)
+    e = z - z.max(axis=1, keepdims=True)
+    x = e[rows, y]
+    np.exp(e, out=e)
+    total = e.sum(axis=1)
+    value, first, second = _label_terms(f, mode, x - np.log(total))
+    if mode == "value":
+        return (value.sum() / n,)
+    if mode == "value_and_grad":
+        s = 1.0 / n
+        e *= (-s * first / total)[:, None]
+        e[rows, y] += s * first
+        return value.sum() * s, e
+    e /= total[:, None]
+    first, second = _column(first), _column(second)
+    g = -first * e
+    h = g * (1.0 - e) + second * (e * e)
+    p = e[rows, y]
+    g[rows, y] += first[:, 0] if np.ndim(first) else first
+    h[rows, y] += (second[:, 0] if np.ndim(second) else second) * (1.0 - 2.0 * p)
+    return g, h
+
+
+def _column(x: Any) -> Any:
+    return x[:, None] if np.ndim(x) else x
+
+
+def softmax_probabilities(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]:
+    """A formula of each class's log-probability and target."""
+    n = len(z)
+    lp = z - z.max(axis=1, keepdims=True)
+    e = np.exp(lp)
+    total = e.sum(axis=1, keepdims=True)
+    lp -= np.log(total)
+    found = f(lp, t)
+    if mode == "value":
+        return (found[0].sum() / n,)
+    e /= total
+    if mode == "value_and_grad":
+        e *= -found[1].sum(axis=1, keepdims=True)
+        e += found[1]
+        e *= 1.0 / n
+        return found[0].sum() / n, e
+    first, second = found[0], np.broadcast_to(found[1], z.shape)
+    slope, bends = first.sum(axis=1, keepdims=True), second.sum(axis=1, keepdims=True)
+    q = 1.0 - e
+    return first - e * slope, second * q * q + e * e * (bends - second) - slope * e * q
+
+
+def log_probs_labels(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
+    """A formula of the label's log-probability, which is given."""
+    rows, n = np.arange(len(z)), len(z)
+    value, first, second = _label_terms(f, mode, z[rows, y])
+    if mode == "value":
+        return (value.sum() / n,)
+    g = np.zeros_like(z)
+    g[rows, y] = first if mode == "grad_and_hess" else first * (1.0 / n)
+    if mode == "value_and_grad":
+        return value.sum() / n, g
+    h = np.zeros_like(z)
+    h[rows, y] = second
+    return g, h
+
+
+def log_probs_probabilities(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]:
+    """A formula of each class's log-probability, which is given, and target."""
+    found, n = f(z, t), len(z)
+    if mode == "value":
+        return (found[0].sum() / n,)
+    if mode == "value_and_grad":
+        return found[0].sum() / n, found[1] * (1.0 / n)
+    return found[0], _whole(found[1], z)
+
+
+def _whole(x: Any, z: Any) -> Any:
+    return x if np.ndim(x) else np.full(z.shape, x, z.dtype)
+
+
+def margin(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
+    """A formula of the margins to the label, divided by K."""
+    rows, (n, k) = np.arange(len(z)), z.shape
+    found = f(z - z[rows, y][:, None])
+    if mode != "grad_and_hess":
+        value = found[0]
+        value[rows, y] = 0.0
+        total = value.sum() / (n * k)
+        if mode == "value":
+            return (total,)
+        g = found[1] * (1.0 / (n * k))
+        g[rows, y] = 0.0
+        g[rows, y] = -g.sum(axis=1)
+        return total, g
+    both = []
+    for x, sign in zip(found, (-1.0, 1.0), strict=True):
+        d = _whole(x, z) * (1.0 / k)
+        d[rows, y] = 0.0
+        d[rows, y] = sign * d.sum(axis=1)
+        both.append(d)
+    return tuple(both)
+
+
+def top_margin(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
+    """A formula of the largest margin to the label."""
+    rows, n = np.arange(len(z)), len(z)
+    others = z.copy()
+    others[rows, y] = -np.inf
+    best = others.argmax(axis=1)
+    value, first, second = _label_terms(f, mode, z[rows, best] - z[rows, y])
+    if mode == "value":
+        return (value.sum() / n,)
+    results = []
+    for x, sign in ((first, -1.0), (second, 1.0)):
+        if x is not None:
+            x = x if mode == "grad_and_hess" else x * (1.0 / n)
+            d = np.zeros_like(z)
+            d[rows, best], d[rows, y] = x, sign * x
+            results.append(d)
+    return (value.sum() / n, *results) if mode == "value_and_grad" else tuple(results)
+
+
+def ensemble(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]:
+    """A formula of each member and its rank."""
+    n, m = z.shape
+    rank = np.empty_like(z)
+    np.put_along_axis(rank, z.argsort(axis=1), np.arange(1, m + 1, dtype=z.dtype)[None, :], axis=1)
+    found = f(z, t[:, None], rank)
+    if mode == "value":
+        return (found[0].sum() / n,)
+    if mode == "value_and_grad":
+        return found[0].sum() / n, found[1] * (1.0 / n)
+    return found[0], _whole(found[1], z)
+
+
+LOOPS: dict[tuple[str, str], Callable[..., tuple[Any, ...]]] = {
+    ("softmax", "labels"): softmax_labels,
+    ("softmax", "probabilities"): softmax_probabilities,
+    ("log_probs", "labels"): log_probs_labels,
+    ("log_probs", "probabilities"): log_probs_probabilities,
+    ("divergence", "probabilities"): log_probs_probabilities,
+    ("margin", "labels"): margin,
+    ("top_margin", "labels"): top_margin,
+    ("ensemble", "number"): ensemble,
+}

@@ -1,0 +1,109 @@
+"""Writes traced nodes as the source of a Python function in another library's words."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from .symbols import Node, Operand
+
+__all__ = ["Dialect", "Source", "expression", "function", "tuples"]
+
+INFIX = frozenset(["+", "-", "*", "/", "<", "<=", ">", ">=", "==", "!="])
+
+
+class Dialect(NamedTuple):
+    """How a library writes what a formula says."""
+
+    words: Mapping[str, Any]
+    """Its function for each word."""
+    typed: Callable[[float], Any]
+    """A number in the precision of the arrays, for functions that would otherwise choose their own."""
+
+
+class Source(NamedTuple):
+    """A function's text, and the names that it finds bound."""
+
+    text: str
+    names: dict[str, Any]
+
+    def compile(self) -> Callable[..., Any]:
+        """The function."""
+        bound = dict(self.names)
+        exec(compile(self.text, "<formula>", "exec"), bound)
+        return bound["f"]  # type: ignore[no-any-return]
+
+
+def tuples(x: Any) -> tuple[Operand, ...]:
+    """The derivatives of a formula, which is a tuple only where there are several predictions."""
+    return x if isinstance(x, tuple) else (x,)
+
+
+class _Writer:
+    """Writes nodes; one that is used once goes where it is used, so that its memory can be used again."""
+
+    def __init__(self, dialect: Dialect, results: Iterable[Operand], inline: bool = False) -> None:
+        self.dialect, self.inline = dialect, inline
+        self.names: dict[str, Any] = {}
+        self.lines: list[str] = []
+        self._written: dict[int, str] = {}
+        self._uses: dict[int, int] = {}
+        for x in results:
+            self._count(x)
+
+    def _count(self, x: Operand) -> None:
+        if isinstance(x, Node):
+            self._uses[x.number] = self._uses.get(x.number, 0) + 1
+            if self._uses[x.number] == 1 and x.op not in ("input", "scalar"):
+                for a in x.args:
+                    self._count(a)
+
+    def write(self, x: Operand) -> str:
+        if not isinstance(x, Node):
+            return repr(float(x)) if x == x and abs(x) != float("inf") else f"float('{x}')"
+        if x.op in ("input", "scalar"):
+            return str(x.args[0])
+        if x.number not in self._written:
+            text = self._operation(x)
+            if self._uses[x.number] > 1 and not self.inline:
+                name = f"v{len(self.lines)}"
+                self.lines.append(f"{name} = {text[1:-1] if text[0] == '(' and x.op in INFIX else text}")
+                text = name
+            self._written[x.number] = text
+        return self._written[x.number]
+
+    def _operation(self, x: Node) -> str:
+        if x.op in INFIX:
+            return f"({self.write(x.args[0])} {x.op} {self.write(x.args[1])})"
+        if x.op == "neg":
+            return f"(-{self.write(x.args[0])})"
+        self.names[x.op] = self.dialect.words[x.op]
+        several = sum(isinstance(a, Node) for a in x.args) < len(x.args)
+        return f"{x.op}({', '.join(self._typed(a) if several else self.write(a) for a in x.args)})"
+
+    def _typed(self, x: Operand) -> str:
+        if isinstance(x, Node):
+            return self.write(x)
+        name = "k_" + repr(float(x)).replace("-", "m").replace(".", "_").replace("+", "p")
+        self.names[name] = self.dialect.typed(float(x))
+        return name
+
+
+def function(
+    dialect: Dialect,
+    arguments: Iterable[str],
+    results: Mapping[str, tuple[Operand, str]],
+    before: Iterable[str] = (),
+) -> Source:
+    """`def f(arguments)` that returns a tuple of the results, each an operand and the text around it."""
+    writer = _Writer(dialect, [x for x, _ in results.values()])
+    returned = [around.format(writer.write(x)) for x, around in results.values()]
+    for word in ("full",):
+        if any(around.startswith(word) for _, around in results.values()):
+            writer.names[word] = dialect.words[word]
+    body = [*before, *writer.lines, f"return ({', '.join(returned)},)"]
+    return Source(f"def f({', '.join(arguments)}):\n" + "".join(f"    {line}\n" for line in body), writer.names)
+
+
+def expression(dialect: Dialect, result: Operand) -> Source:
+    """One expression without local names."""
+    writer = _Writer(dialect, [result], inline=True)
+    return Source(writer.write(result), writer.names)
