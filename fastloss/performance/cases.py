@@ -56,7 +56,8 @@ class Case:
     @property
     def label(self) -> str:
         """The loss as one names it on the command line: `huber:delta=2`, `cross_entropy[K=1000]`."""
-        parameters = ",".join(f"{k}={v}".lower() for k, v in self.parameters)
+        shown = LOSSES[self.loss].record.parameters
+        parameters = ",".join(f"{k}={shown[k].show(v)}".lower() for k, v in self.parameters)
         columns = f"[K={self.classes}]" if self.classes else ""
         return self.loss + (f":{parameters}" if parameters else "") + columns
 
@@ -112,7 +113,9 @@ def target_of(name: str) -> str:
     record = LOSSES[name].record
     if record.family != "rows":
         return ""
-    return "labels" if LOOPS[record.loop].labels else LOOPS[record.loop].dense
+    loop = LOOPS[record.loop]
+    # With labels kl_div is nll.
+    return "labels" if loop.labels and name != "kl_div" else loop.dense
 
 
 class Data(NamedTuple):

@@ -1,5 +1,6 @@
 """Who takes part in a case: fastloss, the NumPy reference, and the libraries that are installed."""
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ import numpy as np
 
 from .cases import Case, Data
 from .numpy_world import reference
+from .render import MissingWordError
 
 __all__ = ["BUILDERS", "Contestant", "Outcome", "contestants", "installed"]
 
@@ -58,9 +60,12 @@ def fastloss_allocating(case: Case, data: Data) -> Contestant:
     return Contestant(lambda: function(prediction, target), lambda result: _flat(case, result))
 
 
-def numpy(case: Case, data: Data) -> Contestant:
-    """The NumPy reference."""
-    function = reference(case)
+def numpy(case: Case, data: Data) -> Contestant | None:
+    """The NumPy reference; None where it needs SciPy, which is not installed."""
+    try:
+        function = reference(case)
+    except MissingWordError:
+        return None
     inputs = (*data.predictions, *([] if data.target is None else [data.target]))
     read = (lambda result: _flat(case, result[0])) if case.mode == "value" else (lambda result: _flat(case, result))
     return Contestant(lambda: function(*inputs), read)
@@ -77,10 +82,25 @@ class Entry(NamedTuple):
     """The module that must be installed."""
 
 
+def _late(module: str, name: str) -> Builder:
+    """A builder of a module that is imported when it is used."""
+
+    def build(case: Case, data: Data) -> Contestant | None:
+        made: Contestant | None = getattr(importlib.import_module(f"{__package__}.{module}"), name)(case, data)
+        return made
+
+    return build
+
+
 BUILDERS: Mapping[str, Entry] = {
     "fastloss": Entry(fastloss, "numba"),
-    "fastloss, no out": Entry(fastloss_allocating, "numba"),
+    "no-out": Entry(fastloss_allocating, "numba"),
     "numpy": Entry(numpy, "numpy"),
+    "numexpr": Entry(_late("peers_numpy", "numexpr"), "numexpr"),
+    "scikit-learn": Entry(_late("peers_numpy", "sklearn"), "sklearn"),
+    "torch": Entry(_late("peers", "torch"), "torch"),
+    "torch.compile": Entry(_late("peers", "torch_compiled"), "torch"),
+    "jax": Entry(_late("peers", "jax"), "jax"),
 }
 
 

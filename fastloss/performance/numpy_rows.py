@@ -11,7 +11,7 @@ from .numpy_world import dialect, traced
 from .render import Source, function
 from .symbols import Graph, Operand
 
-__all__ = ["reference", "terms"]
+__all__ = ["operands_and_results", "reference", "terms"]
 
 OPERANDS = {
     ("softmax", "labels"): ("lp",),
@@ -26,21 +26,22 @@ OPERANDS = {
 """What the formula in each loop is given."""
 
 
-def operands(case: Case, graph: Graph) -> dict[str, Operand]:
-    """The operands of a row formula, by name: a label's target is 1, and the number of members is known."""
-    loop = case.bound.record.loop
-    given: dict[str, Operand] = {
-        n: float(case.classes) if n == "m" else graph.named("input", n) for n in OPERANDS[loop, case.target]
-    }
-    return {**given, "t": 1.0} if loop in ("softmax", "log_probs") and case.target == "labels" else given
+def operands_and_results(case: Case) -> tuple[list[str], dict[str, Operand]]:
+    """The arrays that a row formula takes, and what it returns of them.
+
+    A label's target is 1, and the number of members is known.
+    """
+    graph, loop = Graph(), case.bound.record.loop
+    names = OPERANDS[loop, case.target]
+    given: dict[str, Operand] = {n: float(case.classes) if n == "m" else graph.named("input", n) for n in names}
+    if loop in ("softmax", "log_probs") and case.target == "labels":
+        given["t"] = 1.0
+    return [n for n in names if n != "m"], traced(case, **given)
 
 
 def terms(case: Case) -> Source:
     """The formula alone: a function of its arrays that returns value, first and second, as far as the case asks."""
-    graph = Graph()
-    given = operands(case, graph)
-    names = [n for n, x in given.items() if not isinstance(x, float)]
-    results = traced(case, **given)
+    names, results = operands_and_results(case)
     return function(dialect(case.dtype), names, {k: (x, "{}") for k, x in results.items()})
 
 

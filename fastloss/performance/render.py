@@ -5,9 +5,13 @@ from typing import Any, NamedTuple
 
 from .symbols import Node, Operand
 
-__all__ = ["Dialect", "Source", "expression", "function", "tuples"]
+__all__ = ["Dialect", "MissingWordError", "Source", "expression", "function", "tuples"]
 
 INFIX = frozenset(["+", "-", "*", "/", "<", "<=", ">", ">=", "==", "!="])
+
+
+class MissingWordError(LookupError):
+    """A library has no function for a word of the formula."""
 
 
 class Dialect(NamedTuple):
@@ -58,6 +62,8 @@ class _Writer:
 
     def write(self, x: Operand) -> str:
         if not isinstance(x, Node):
+            if self.inline:
+                return self._typed(x)
             return repr(float(x)) if x == x and abs(x) != float("inf") else f"float('{x}')"
         if x.op in ("input", "scalar"):
             return str(x.args[0])
@@ -75,6 +81,8 @@ class _Writer:
             return f"({self.write(x.args[0])} {x.op} {self.write(x.args[1])})"
         if x.op == "neg":
             return f"(-{self.write(x.args[0])})"
+        if x.op not in self.dialect.words:
+            raise MissingWordError(x.op)
         self.names[x.op] = self.dialect.words[x.op]
         several = sum(isinstance(a, Node) for a in x.args) < len(x.args)
         return f"{x.op}({', '.join(self._typed(a) if several else self.write(a) for a in x.args)})"
@@ -96,14 +104,13 @@ def function(
     """`def f(arguments)` that returns a tuple of the results, each an operand and the text around it."""
     writer = _Writer(dialect, [x for x, _ in results.values()])
     returned = [around.format(writer.write(x)) for x, around in results.values()]
-    for word in ("full",):
-        if any(around.startswith(word) for _, around in results.values()):
-            writer.names[word] = dialect.words[word]
+    if any(around.startswith("full") for _, around in results.values()):
+        writer.names["full"] = dialect.words["full"]
     body = [*before, *writer.lines, f"return ({', '.join(returned)},)"]
     return Source(f"def f({', '.join(arguments)}):\n" + "".join(f"    {line}\n" for line in body), writer.names)
 
 
 def expression(dialect: Dialect, result: Operand) -> Source:
-    """One expression without local names."""
+    """One expression without local names, in which each number is a name too."""
     writer = _Writer(dialect, [result], inline=True)
     return Source(writer.write(result), writer.names)

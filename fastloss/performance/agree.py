@@ -1,0 +1,87 @@
+"""Whether contestants compute the same: none is timed that does not."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import reference
+from .cases import Case, Data
+from .contestants import Contestant, Outcome
+
+__all__ = ["Expected", "disagreement", "expected", "outcomes"]
+
+TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
+"""Of a typical size: float32 sums of ten million elements and derivatives by other routes differ by some 1e-5."""
+
+BLOCK = 1 << 20
+
+
+class Expected(NamedTuple):
+    """The loss that is right, and the size of a typical element's loss, to which an error is compared."""
+
+    value: float
+    typical: float
+
+
+def expected(case: Case, data: Data) -> Expected:
+    """The loss of a case by the plainest formula in double precision."""
+    predictions = [np.asarray(p[: data.tile], np.float64) for p in data.predictions]
+    target = data.target if data.target is None else data.target[: data.tile]
+    if target is not None:
+        target = _plain(case, target) if target.dtype.kind == "i" else target.astype(np.float64)
+    function = getattr(reference, case.loss)
+    with np.errstate(all="ignore"):
+        given = predictions if target is None else [*predictions, target]
+        tile = np.asarray(function(*given, **dict(case.parameters)))
+    losses = np.resize(tile, case.rows)
+    total = losses.mean() if case.bound.record.reduction == "mean" else losses.sum()
+    return Expected(float(total), float(np.abs(tile).mean() / np.abs(losses.mean()) * abs(total)) or 1.0)
+
+
+def _plain(case: Case, labels: Any) -> Any:
+    """Labels, as probabilities where the plain formula would make a matrix of K x K of them."""
+    if case.loss != "cross_entropy" or case.classes < 1000:
+        return labels
+    rows = np.zeros((labels.size, case.classes))
+    rows[np.arange(labels.size), labels] = 1.0
+    return rows
+
+
+def outcomes(entrants: Mapping[str, Contestant]) -> tuple[dict[str, Outcome], dict[str, str]]:
+    """What each contestant computes, and what went wrong where it could not."""
+    found, errors = {}, {}
+    for name, contestant in entrants.items():
+        try:
+            found[name] = contestant.read(contestant.call())
+        except Exception as error:
+            errors[name] = f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return found, errors
+
+
+def disagreement(case: Case, right: Expected, ours: Outcome, theirs: Outcome) -> str | None:
+    """In what a contestant differs from the reference's value and from fastloss's derivatives; None if in nothing."""
+    tolerance = TOLERANCES[case.dtype]
+    if theirs.value is not None and not abs(theirs.value - right.value) <= tolerance * right.typical:
+        return f"value {theirs.value:.9g}, expected {right.value:.9g}"
+    if len(theirs.derivatives) != len(ours.derivatives):
+        return f"{len(theirs.derivatives)} derivatives, expected {len(ours.derivatives)}"
+    for i, (a, b) in enumerate(zip(ours.derivatives, theirs.derivatives, strict=True)):
+        if np.shape(a) != np.shape(b):
+            return f"derivative {i} has shape {np.shape(b)}, expected {np.shape(a)}"
+        error = _distance(np.ravel(a), np.ravel(b))
+        if not error <= tolerance:
+            return f"derivative {i} is off by {error:.1e} of its size"
+    return None
+
+
+def _distance(a: Any, b: Any) -> float:
+    """The largest difference, relative to the element and the mean size."""
+    typical = float(np.abs(a[:BLOCK]).mean()) or 1.0
+    worst = 0.0
+    for start in range(0, a.size, BLOCK):
+        x, y = (v[start : start + BLOCK].astype(np.float64) for v in (a, b))
+        worst = max(worst, float((np.abs(x - y) / (np.abs(x) + typical)).max(initial=0.0)))
+        if worst != worst:
+            return worst
+    return worst

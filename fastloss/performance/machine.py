@@ -1,0 +1,74 @@
+"""What figures were measured on: part of every output, since a figure without its machine says little."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["about", "sentence"]
+
+PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "torch", "jax", "scikit-learn", "numexpr")
+
+
+def about() -> dict[str, Any]:
+    """Processor, cores, caches, load, threads, versions, date."""
+    from .._version import __version__
+    from ..kernels.threads import get_num_threads
+
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": get_num_threads(),
+        "caches": _caches(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {"fastloss": __version__, **_versions(PACKAGES)},
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+    }
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    import llvmlite.binding as llvm
+
+    architecture = llvm.get_host_cpu_name()
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()} ({architecture})"
+
+
+def _caches() -> dict[str, str]:
+    """Sizes of the data caches that the first core sees, by level."""
+    found = {}
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            level, kind, size = ((folder / f).read_text().strip() for f in ("level", "type", "size"))
+        except OSError:
+            continue
+        if kind != "Instruction":
+            found[f"L{level}"] = size
+    return found
+
+
+def sentence(machine: Mapping[str, Any]) -> str:
+    """The machine in one line of text."""
+    caches = ", ".join(f"{k} {v}" for k, v in machine["caches"].items())
+    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+    cores = f"{machine['cores']} cores, {machine['threads']} threads"
+    load = "" if machine["load"] is None else f", load {machine['load']}"
+    where = f"{machine['processor']}, {cores}{f', {caches}' if caches else ''}; {machine['system']}{load}"
+    return f"{where}; Python {machine['python']}, {versions}; {machine['date']}"

@@ -1,0 +1,140 @@
+"""Measures a case: all contestants in one process, one after another, round after round."""
+
+import dataclasses
+import tracemalloc
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import roof
+from .agree import disagreement, expected, outcomes
+from .cases import Case, draw
+from .contestants import Contestant, contestants
+from .timing import interleave
+
+__all__ = ["OURS", "Measured", "Timing", "measure"]
+
+OURS = "fastloss"
+COUNTED = ("fastloss", "no-out", "numpy", "numexpr", "scikit-learn")
+"""Contestants whose memory is NumPy's, which reports what it takes."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a contestant's call, and how many times as long as fastloss's it takes."""
+
+    median: float
+    p20: float
+    p80: float
+    ratio: float
+    """The median over the rounds of the ratio to fastloss within a round; above 1 fastloss is faster."""
+    memory: int | None = None
+    """Bytes that a call takes at its peak, beyond what it was given."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that was measured of a case."""
+
+    case: Case
+    timings: dict[str, Timing]
+    errors: dict[str, str]
+    """By contestant, why it was not timed."""
+    roofs: dict[str, float]
+    """Seconds that the case would take at the speed of the copy, of the triad, and of its arithmetic in cache."""
+    compile: dict[str, float] = field(default_factory=dict)
+    """Seconds of a first call: `cold`, and `cached` where the kernel comes from disk."""
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per second that the call moves."""
+        return self.case.traffic / self.timings[OURS].median
+
+    def fraction(self, limit: str) -> float:
+        """The share of a roof's speed that the call reaches."""
+        return self.roofs[limit] / self.timings[OURS].median
+
+    @property
+    def bound(self) -> str:
+        """What holds the case back: "memory" or "arithmetic"."""
+        return "arithmetic" if self.roofs["arithmetic"] > min(self.roofs["copy"], self.roofs["triad"]) else "memory"
+
+    @property
+    def of_roof(self) -> float:
+        """The share of the roof that bounds the case."""
+        limit = max(min(self.roofs["copy"], self.roofs["triad"]), self.roofs["arithmetic"])
+        return limit / self.timings[OURS].median
+
+    @property
+    def lost(self) -> list[str]:
+        """The contestants that are faster than fastloss."""
+        return [n for n, t in self.timings.items() if n not in (OURS, "no-out") and t.ratio < 1.0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; `read` is the way back."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def read(given: dict[str, Any]) -> "Measured":
+        """The inverse of `to_dict`, also through JSON."""
+        case = {**given["case"], "parameters": tuple((k, v) for k, v in given["case"]["parameters"])}
+        timings = {k: Timing(**v) for k, v in given["timings"].items()}
+        return Measured(**{**given, "case": Case(**case), "timings": timings})
+
+
+def measure(
+    case: Case,
+    names: Iterable[str],
+    rounds: int = 15,
+    budget: float | None = None,
+    progress: Callable[[str], object] = lambda what: None,
+) -> Measured:
+    """Check that the contestants agree, then time them in turn, within a budget of seconds.
+
+    fastloss itself takes part in any case; the kernels that only move memory take part in its rounds.
+    """
+    progress("drawing data")
+    data = draw(case)
+    with np.errstate(all="ignore"):
+        progress("starting contestants")
+        entrants = contestants(case, data, dict.fromkeys([OURS, *names]))
+        entrants, errors = _agreeing(case, data, entrants, progress)
+        if OURS not in entrants:
+            raise ArithmeticError(f"{case.id}: {errors[OURS]}")
+        moves = roof.memory(case)
+        calls = {n: c.call for n, c in entrants.items()} | {n: move for n, (move, _) in moves.items()}
+        progress("timing")
+        times = {n: np.array(t) for n, t in interleave(calls, rounds, budget=budget).items()}
+        memory = {n: _peak(c) for n, c in entrants.items() if n in COUNTED}
+    timings = {
+        n: Timing(
+            *np.percentile(times[n], (50, 20, 80)).tolist(), float(np.median(times[n] / times[OURS])), memory.get(n)
+        )
+        for n in entrants
+    }
+    roofs = {n: float(np.median(times[n])) / size * case.traffic for n, (_, size) in moves.items()}
+    return Measured(case, timings, errors, {**roofs, "arithmetic": roof.arithmetic(case)})
+
+
+def _agreeing(
+    case: Case, data: Any, entrants: dict[str, Contestant], progress: Callable[[str], object]
+) -> tuple[dict[str, Contestant], dict[str, str]]:
+    """The contestants that compute what the reference computes, and what is wrong with the others."""
+    progress("checking results")
+    found, errors = outcomes(entrants)
+    right = expected(case, data)
+    for name, outcome in found.items():
+        if OURS in found and (wrong := disagreement(case, right, found[OURS], outcome)):
+            errors[name] = f"{name} disagrees: {wrong}"
+    return {n: c for n, c in entrants.items() if n not in errors}, errors
+
+
+def _peak(contestant: Contestant) -> int:
+    tracemalloc.start()
+    try:
+        contestant.call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
