@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from .tracking.command import track
+
 __all__ = ["app"]
 
 # What typer raises about usage: click's class, or that of the copy of click that newer versions of typer carry.
@@ -73,6 +75,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Loss functions on your own files. Start with: [bold]fastloss eval --sample[/bold]",
 )
+app.add_typer(track, name="track")
 
 
 def _version(shown: bool) -> None:

@@ -1,0 +1,171 @@
+"""The history of a project's ratios: a line of JSON for each commit, and a picture of them."""
+
+import json
+import math
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..evaluation.columns import InputError
+from ..evaluation.files import beside, settle
+from .intervals import Interval, of_median
+from .records import Record, write_whole
+
+__all__ = ["Entry", "add", "draw", "read"]
+
+COLOURS = ("#3b6fb6", "#d9772b", "#3f9b58", "#c2474c", "#7d62b0", "#8c6248", "#c965a5", "#5f6b76", "#a39a24", "#2c9fae")
+
+
+class Entry(NamedTuple):
+    """One commit."""
+
+    commit: str
+    date: str
+    machine: str
+    cases: dict[str, Interval]
+
+
+def read(path: str) -> list[Entry]:
+    """All entries of a file, the oldest first; none where there is no file."""
+    if not Path(path).exists():
+        return []
+    entries = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            found = json.loads(line)
+            cases = {n: Interval(*map(float, c)) for n, c in found["cases"].items()}
+            entries.append(Entry(found["commit"], found["date"], found["machine"], cases))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise InputError(f"{path}, line {number} is no entry of a history: {line[:60]}") from None
+    return entries
+
+
+def add(path: str, record: Record, commit: str | None) -> None:
+    """Append a record's ratios as one line; the file is replaced whole."""
+    entries = [*read(path), _entry(record, commit or _commit())]
+    lines = [json.dumps(e._asdict(), separators=(",", ":"), allow_nan=False) for e in entries]
+    write_whole(path, "\n".join(lines) + "\n")
+
+
+def _entry(record: Record, commit: str) -> Entry:
+    machine = record.machine
+    cases = {n: Interval(*(float(f"{x:.4g}") for x in of_median(s.ratios))) for n, s in record.cases.items()}
+    if any(not math.isfinite(i.high) for i in cases.values()):
+        raise InputError("the record has too few rounds for an interval; record it again with more --rounds")
+    return Entry(commit, str(machine.get("date", "")), str(machine.get("processor", "")), cases)
+
+
+def _commit() -> str:
+    """The commit that a workflow runs on, or that of the folder."""
+    if os.environ.get("GITHUB_SHA"):
+        return os.environ["GITHUB_SHA"]
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
+
+
+def draw(entries: list[Entry], path: str) -> None:
+    """Draw every case over the commits, with its interval as a shade."""
+    if Path(path).suffix not in (".svg", ".png"):
+        raise InputError(f"plot is {path}; expected FILE.svg or FILE.png")
+    if not entries:
+        raise InputError("there is nothing to draw: the history is empty; append to it with --add RECORD.json")
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError('drawing needs matplotlib: pip install "fastloss[track]"') from None
+    names = sorted({n for e in entries for n in e.cases}, key=lambda n: _last(entries, n))
+    figure = Figure(figsize=(11, max(4.2, 0.24 * len(names) + 2.0)), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for colour, name in zip(_cycle(len(names)), names, strict=True):
+        _line(axes, entries, name, colour)
+    _frame(axes, entries)
+    _labels(axes, [(n, _last(entries, n), c) for n, c in zip(names, _cycle(len(names)), strict=True)])
+    temporary = beside(Path(path))
+    try:
+        figure.savefig(temporary, format=Path(path).suffix[1:], metadata={"Date": None} if path.endswith("svg") else {})
+        settle(temporary, Path(path))
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def _last(entries: list[Entry], name: str) -> float:
+    return next(e.cases[name].ratio for e in reversed(entries) if name in e.cases)
+
+
+def _line(axes: Any, entries: list[Entry], name: str, colour: str) -> None:
+    missing = Interval(math.nan, math.nan, math.nan)
+    ratio, low, high = zip(*(e.cases.get(name, missing) for e in entries), strict=True)
+    x = range(len(entries))
+    axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+    axes.plot(x, ratio, color=colour, linewidth=1.6, marker="o", markersize=3.5 if len(entries) < 60 else 0)
+
+
+def _frame(axes: Any, entries: list[Entry]) -> None:
+    """Axes, commits, the reference, and where the machine changed."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    count = len(entries)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}x"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.axhline(1.0, color="#3c4650", linewidth=1.0, linestyle=(0, (4, 3)))
+    step = max(1, math.ceil(count / 12))
+    ticks = list(range(count - 1, -1, -step))[::-1]
+    axes.set_xticks(ticks, [f"{entries[i].commit[:7]}\n{entries[i].date}" for i in ticks], fontsize=8)
+    for i in range(1, count):
+        if entries[i].machine != entries[i - 1].machine:
+            axes.axvline(i - 0.5, color="#9aa5b1", linewidth=0.9, linestyle=":")
+            axes.annotate(
+                "other machine",
+                (i - 0.5, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, -9),
+                textcoords="offset points",
+                fontsize=7,
+                color="#6b7683",
+            )
+    axes.set_xlim(-0.3, max(count - 1, 0.3) + 0.02 * count)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(length=0, colors="#3c4650")
+    axes.set_title("Time over that of the reference (1x), with 95% intervals: lower is faster", loc="left", fontsize=11)
+
+
+def _labels(axes: Any, ends: list[tuple[str, float, str]]) -> None:
+    """Names beside the ends of their lines, in order, moved apart until none covers another."""
+    axes.figure.canvas.draw()
+    low, high = (math.log(y) for y in axes.get_ylim())
+    places = [(math.log(y) - low) / (high - low) for _, y, _ in ends]
+    gap = 9.5 * axes.figure.dpi / 72 / axes.get_window_extent().height
+    for _ in range(200):
+        for i in range(1, len(places)):
+            short = gap - (places[i] - places[i - 1])
+            if short > 1e-6:
+                places[i - 1] -= short / 2
+                places[i] += short / 2
+    for (name, y, colour), place in zip(ends, places, strict=True):
+        axes.annotate(
+            f"{name}  {y:.3g}x",
+            (1.0, (math.log(y) - low) / (high - low)),
+            xycoords="axes fraction",
+            xytext=(1.03, place),
+            textcoords="axes fraction",
+            fontsize=8,
+            color=colour,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 1},
+        )
