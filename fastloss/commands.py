@@ -154,6 +154,48 @@ def evaluate(
     evaluate_command(request)
 
 
+@app.command()
+def bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME...]",
+            help="Losses, such as mse, huber:delta=2 or 'cross_entropy[K=1000]'; a short list if none is named.",
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every loss.")] = False,
+    size: Annotated[
+        list[str] | None, typer.Option("--size", "-n", metavar="N", help="Numbers predicted: 1e2,1e4,1e6 by default.")
+    ] = None,
+    dtype: Annotated[list[str] | None, typer.Option(metavar="float32|float64", help="Precision.")] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(metavar="value|value_and_grad|grad_and_hess", help="What is computed; value_and_grad by default."),
+    ] = None,
+    contestant: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--contestant", "-c", metavar="NAME", help="Whom to compare with; all adds those that are slow to start."
+        ),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=3, help="Rounds; else up to 15 in 1.5 seconds a case.")] = None,
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write all figures as JSON; - for stdout.")] = None,
+    markdown: Annotated[str | None, typer.Option(metavar="FILE", help="Write Markdown; - for stdout.")] = None,
+    plot: Annotated[str | None, typer.Option(metavar="FILE.png|svg", help="Draw ratios, throughput, roofline.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of every contestant.")] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Also time first calls, in processes of their own.")
+    ] = False,
+) -> None:
+    """Measure losses beside NumPy, PyTorch, JAX and scikit-learn, in one process, round after round."""
+    from .performance.command import Request
+    from .performance.command import bench as run
+
+    sizes, modes = size or ["1e2,1e4,1e6"], mode or ["value_and_grad"]
+    chosen = names or [], everything, sizes, dtype or ["float32"], modes, contestant or []
+    run(Request(*chosen, rounds, json, markdown, plot, threads, compile))
+
+
 @app.command("list")
 def list_losses() -> None:
     """List all losses."""

@@ -108,14 +108,14 @@ def measure(
         progress("timing")
         times = {n: np.array(t) for n, t in interleave(calls, rounds, budget=budget).items()}
         memory = {n: _peak(c) for n, c in entrants.items() if n in COUNTED}
-    timings = {
-        n: Timing(
-            *np.percentile(times[n], (50, 20, 80)).tolist(), float(np.median(times[n] / times[OURS])), memory.get(n)
-        )
-        for n in entrants
-    }
+    timings = {n: _timing(times[n], times[OURS], memory.get(n)) for n in entrants}
     roofs = {n: float(np.median(times[n])) / size * case.traffic for n, (_, size) in moves.items()}
     return Measured(case, timings, errors, {**roofs, "arithmetic": roof.arithmetic(case)})
+
+
+def _timing(seconds: Any, ours: Any, memory: int | None) -> Timing:
+    median, p20, p80 = (float(x) for x in np.percentile(seconds, (50, 20, 80)))
+    return Timing(median, p20, p80, float(np.median(seconds / ours)), memory)
 
 
 def _agreeing(

@@ -1,0 +1,106 @@
+"""What the command line asks for, as cases: names, sizes, contestants."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from ..catalogue import LOSSES
+from ..check import nearest
+from ..evaluation.columns import InputError
+from ..evaluation.losses import named
+from ..formulas.record import LOOPS
+from .cases import CLASSES, DTYPES, MODES, Case, target_of
+from .contestants import BUILDERS, installed
+
+__all__ = ["SHORT", "chosen_contestants", "parse_loss", "parse_sizes", "table"]
+
+SHORT = ("mse", "huber", "bce_with_logits", "focal", "cross_entropy")
+"""What is measured where no loss is named."""
+
+SLOW = ("torch.compile",)
+"""Contestants that compile for seconds a case: they take part when they are named."""
+
+
+def parse_loss(text: str) -> Case:
+    """`NAME[:param=value,...]`, for a loss of rows with `[K=1000]` or `[K=1000,probabilities]` behind it."""
+    match = re.fullmatch(r"(.*?)(?:\[(.*)\])?", text.strip())
+    assert match
+    try:
+        (asked,) = named([match[1]])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(str(error)) from None
+    record = asked.loss.record
+    changed = {k: v for k, v in asked.loss.defaults.items() if v != record.defaults[k]}
+    parameters = tuple((k, None if v == record.parameters[k].none else v) for k, v in changed.items())
+    classes, target = _brackets(record.name, match[2], text)
+    return Case(record.name, 0, parameters=parameters, classes=classes, target=target)
+
+
+def _brackets(name: str, inside: str | None, text: str) -> tuple[int, str]:
+    """The columns and the kind of target of a loss of rows."""
+    record = LOSSES[name].record
+    if record.family != "rows":
+        if inside is not None:
+            raise InputError(f"{text!r}: {name} is a loss of single elements and has no columns")
+        return 0, ""
+    classes, target = CLASSES, target_of(name)
+    for part in filter(None, (p.strip() for p in (inside or "").split(","))):
+        if (count := re.fullmatch(r"K=(\d+)", part)) and int(count[1]) > 1:
+            classes = int(count[1])
+        elif part == "probabilities" and LOOPS[record.loop].dense == part:
+            target = part
+        else:
+            raise InputError(f"{text!r}: expected [K=NUMBER] with at least 2 columns, got {part!r}")
+    return classes, target
+
+
+def parse_sizes(texts: Iterable[str]) -> list[int]:
+    """Sizes such as 100, 1e6 or 1e4,1e7."""
+    sizes = []
+    for text in (part.strip() for t in texts for part in t.split(",")):
+        try:
+            size = float(text)
+            whole = int(size)
+        except (OverflowError, ValueError):
+            size, whole = 0.5, 0
+        if whole != size or not 1 <= whole <= 1 << 34:
+            raise InputError(f"--size is {text!r}; expected a whole number from 1 to {1 << 34}, such as 1000 or 1e6")
+        sizes.append(whole)
+    return list(dict.fromkeys(sizes))
+
+
+def _words(option: str, given: Iterable[str], allowed: Sequence[str]) -> list[str]:
+    words = list(dict.fromkeys(w.strip() for text in given for w in text.split(",")))
+    for word in words:
+        if word not in allowed:
+            raise InputError(f"{option} is {word!r}; allowed: {', '.join(allowed)}")
+    return words
+
+
+def chosen_contestants(given: Sequence[str]) -> list[str]:
+    """The contestants asked for; by default all that are installed and start at once."""
+    if not given:
+        return [n for n in BUILDERS if installed(n) and n not in SLOW]
+    names = list(dict.fromkeys(w.strip() for text in given for w in text.split(",")))
+    if names == ["all"]:
+        return [n for n in BUILDERS if installed(n)]
+    for name in names:
+        if name not in BUILDERS:
+            raise InputError(f"no contestant named {name!r}; {nearest(name, [*BUILDERS, 'all'])}")
+        if not installed(name):
+            raise InputError(f"{name} is not installed: pip install {BUILDERS[name].needs.replace('sklearn', name)}")
+    return names
+
+
+def table(
+    names: Sequence[str], everything: bool, sizes: Iterable[int], dtypes: Iterable[str], modes: Iterable[str]
+) -> list[Case]:
+    """The cases asked for."""
+    sizes, dtypes, modes = list(sizes), _words("--dtype", dtypes, DTYPES), _words("--mode", modes, MODES)
+    losses = [parse_loss(n) for n in (names or (LOSSES if everything else SHORT))]
+    return [
+        Case(x.loss, size, dtype, mode, x.parameters, x.classes, x.target)
+        for mode in modes
+        for dtype in dtypes
+        for x in losses
+        for size in sizes
+    ]
