@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .cases import power
@@ -71,6 +72,10 @@ def memory(m: Measured, name: str) -> str:
     return next(f"{timing.memory / s:.3g} {u}" for u, s in (("MB", 1e6), ("kB", 1e3), ("B", 1)) if timing.memory >= s)
 
 
+def _start(m: Measured, kind: str) -> str:
+    return duration(m.compile[kind]) if kind in m.compile else "-"
+
+
 Column = tuple[str, Callable[[Measured], str]]
 
 COLUMNS: list[Column] = [
@@ -99,16 +104,16 @@ def contestants(results: Iterable[Measured]) -> list[str]:
 
 def cells(results: Sequence[Measured]) -> list[list[str]]:
     """Heading and rows of a table of times."""
-    columns = [*COLUMNS, *((n, lambda m, n=n: ratio(m, n)) for n in contestants(results))]
+    columns = [*COLUMNS, *((n, partial(ratio, name=n)) for n in contestants(results))]
     return [[name for name, _ in columns], *([cell(m) for _, cell in columns] for m in results)]
 
 
 def more(results: Sequence[Measured]) -> list[list[str]]:
     """Heading and rows of a table of memory and, where it was measured, of compilation."""
     counted = [n for n in (OURS, *contestants(results)) if any(memory(m, n) != "-" for m in results)]
-    columns: list[Column] = [*COLUMNS[:2], *((n, lambda m, n=n: memory(m, n)) for n in counted)]
+    columns: list[Column] = [*COLUMNS[:2], *((n, partial(memory, name=n)) for n in counted)]
     if any(m.compile for m in results):
-        columns += [(f"{k} start", lambda m, k=k: duration(m.compile[k])) for k in ("cold", "cached")]
+        columns += [(f"{k} start", partial(_start, kind=k)) for k in ("cold", "cached")]
     return [[name for name, _ in columns], *([cell(m) for _, cell in columns] for m in results)]
 
 
