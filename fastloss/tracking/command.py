@@ -31,15 +31,15 @@ track = typer.Typer(
 def record(
     out: Annotated[str, typer.Argument(metavar="OUT.json", help="The file to write.")],
     cases: Cases = CASES,
-    rounds: Annotated[int, typer.Option(min=3, help="Rounds of each case.")] = 31,
+    rounds: Annotated[int, typer.Option(min=3, help="Rounds of each case.")] = 101,
     budget: Annotated[float, typer.Option(min=0.0, help="Seconds after which a case has no further round.")] = 10.0,
 ) -> None:
     """Measure each case as a ratio to its reference, timed in the same run."""
-    from .records import measure, write_whole
+    from .records import measure, whole
 
-    with _progress() as report:
+    with whole(out) as file, _progress() as report:
         found = measure(cases, rounds, budget, report)
-    write_whole(out, found.to_json())
+        file.write_text(found.to_json(), encoding="utf-8")
     print(f"{_count(len(found.cases))} recorded in {out}")
 
 
@@ -54,8 +54,8 @@ def compare(
     from .changes import compared, publish
     from .records import read
 
-    before, after = read(old), read(new)
-    changes = compared((before.cases, after.cases), _fraction(threshold))
+    limit, before, after = _fraction(threshold), read(old), read(new)
+    changes = compared((before.cases, after.cases), limit)
     if before.machine.get("processor") != after.machine.get("processor"):
         names = [r.machine.get("processor", "unknown") for r in (before, after)]
         changes.notes.append(f"measured on different machines: {names[0]}; {names[1]}")

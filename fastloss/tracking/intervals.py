@@ -42,8 +42,8 @@ class Interval(NamedTuple):
 
 
 def fewest(cases: int) -> int:
-    """How many rounds the intervals of so many cases need; with fewer they are infinite."""
-    return math.ceil(math.log2(2 * max(cases, 1) / ALPHA))
+    """How many rounds on either side the intervals of so many cases need; with fewer they are infinite."""
+    return 1 + math.ceil(math.log2(2 * max(cases, 1) / ALPHA))
 
 
 def of_median(ratios: Sequence[float], cases: int = 1) -> Interval:

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from . import cases
 from .changes import Samples
 from .intervals import ALPHA, fewest, of_median
 
-__all__ = ["Record", "measure", "read", "write_whole"]
+__all__ = ["Record", "measure", "read", "whole"]
 
 FORMAT = "fastloss track record, version 1"
 
@@ -33,8 +34,8 @@ class Record:
         for name, samples in self.cases.items():
             ratio, low, high = of_median(samples.ratios)
             found[name] = {"ratio": ratio, "low": low, "high": high, **samples.__dict__}
-        whole = {"format": FORMAT, "level": 1 - ALPHA, "machine": self.machine, "cases": found}
-        return json.dumps(whole, indent=1, allow_nan=False) + "\n"
+        document = {"format": FORMAT, "level": 1 - ALPHA, "machine": self.machine, "cases": found}
+        return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
 def measure(
@@ -60,11 +61,12 @@ def load(source: str) -> dict[str, cases.Case]:
         raise InputError(str(error)) from None
 
 
-def write_whole(path: str, text: str) -> None:
-    """Write a file that appears whole or not at all."""
+@contextmanager
+def whole(path: str) -> Iterator[Path]:
+    """A file beside `path` to write to; in the end it takes that place, unless there was an error."""
     temporary = beside(Path(path))
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         settle(temporary, Path(path))
     finally:
         temporary.unlink(missing_ok=True)
@@ -73,16 +75,16 @@ def write_whole(path: str, text: str) -> None:
 def read(path: str) -> Record:
     """A record from a file."""
     try:
-        whole = json.loads(Path(path).read_text(encoding="utf-8"))
-        if whole["format"] != FORMAT:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
             raise InputError(f"{path} has the format {whole['format']!r}; expected {FORMAT!r}")
-        found = {n: Samples(c["candidate"], c["reference"]) for n, c in whole["cases"].items()}
-        sound = all(_sound(s) for s in found.values()) and isinstance(whole["machine"], dict)
+        found = {n: Samples(c["candidate"], c["reference"]) for n, c in document["cases"].items()}
+        sound = all(_sound(s) for s in found.values()) and isinstance(document["machine"], dict)
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError):
         sound = False
     if not sound:
         raise InputError(f"{path} is no record; expected a file that fastloss track record wrote")
-    return Record(whole["machine"], found)
+    return Record(document["machine"], found)
 
 
 def _sound(samples: Samples) -> bool:
