@@ -77,7 +77,7 @@ def read(path: str) -> Record:
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
-            raise InputError(f"{path} has the format {whole['format']!r}; expected {FORMAT!r}")
+            raise InputError(f"{path} has the format {document['format']!r}; expected {FORMAT!r}")
         found = {n: Samples(c["candidate"], c["reference"]) for n, c in document["cases"].items()}
         sound = all(_sound(s) for s in found.values()) and isinstance(document["machine"], dict)
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError):
