@@ -7,9 +7,9 @@ import numpy as np
 
 from .. import reference
 from .cases import Case, Data
-from .contestants import Contestant, Outcome
+from .contestants import OURS, Contestant, Outcome
 
-__all__ = ["Expected", "disagreement", "expected", "outcomes"]
+__all__ = ["agreeing", "disagreement", "expected"]
 
 TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
 """Of a typical size: float32 sums of ten million elements and derivatives by other routes differ by some 1e-5."""
@@ -48,15 +48,27 @@ def _plain(case: Case, labels: Any) -> Any:
     return rows
 
 
-def outcomes(entrants: Mapping[str, Contestant]) -> tuple[dict[str, Outcome], dict[str, str]]:
-    """What each contestant computes, and what went wrong where it could not."""
-    found, errors = {}, {}
+def agreeing(
+    case: Case, data: Data, entrants: Mapping[str, Contestant]
+) -> tuple[dict[str, Contestant], dict[str, str]]:
+    """The contestants that compute what the reference computes, and by name what is wrong with the others."""
+    found: dict[str, Outcome] = {}
+    errors = {}
     for name, contestant in entrants.items():
         try:
             found[name] = contestant.read(contestant.call())
         except Exception as error:
             errors[name] = f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    return found, errors
+    right = expected(case, data)
+    ours = found.get(OURS)
+    if ours is None:
+        raise ArithmeticError(f"{case.id}: {errors[OURS]}")
+    for name, outcome in found.items():
+        if wrong := disagreement(case, right, ours, outcome):
+            errors[name] = f"{name} disagrees: {wrong}"
+    if OURS in errors:
+        raise ArithmeticError(f"{case.id}: {errors[OURS]}")
+    return {n: c for n, c in entrants.items() if n not in errors}, errors
 
 
 def disagreement(case: Case, right: Expected, ours: Outcome, theirs: Outcome) -> str | None:

@@ -11,7 +11,11 @@ from .cases import Case, Data
 from .numpy_world import reference
 from .render import MissingWordError
 
-__all__ = ["BUILDERS", "Contestant", "Outcome", "contestants", "installed"]
+__all__ = ["BUILDERS", "OURS", "Contestant", "Outcome", "contestants", "installed"]
+
+
+OURS = "fastloss"
+"""The contestant to which all others are compared."""
 
 
 class Outcome(NamedTuple):

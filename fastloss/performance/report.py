@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from .cases import power
+from .contestants import OURS
 from .machine import sentence
-from .run import OURS, Measured
+from .run import Measured
 
 __all__ = ["NOTES", "Document", "cells", "duration", "groups", "losing", "markdown"]
 
@@ -61,7 +62,8 @@ def ratio(m: Measured, name: str) -> str:
     timing = m.timings.get(name)
     if timing is None:
         return "failed" if name in m.errors else "-"
-    return f"{timing.ratio:.3g}{LOST if name in m.lost else ''}" if timing.ratio < 100 else f"{timing.ratio:.0f}"
+    lost = LOST if name in m.lost else ""
+    return f"{timing.ratio:.0f}" if timing.ratio >= 100 else f"{timing.ratio:.{2 if timing.ratio < 10 else 1}f}{lost}"
 
 
 def memory(m: Measured, name: str) -> str:
@@ -104,7 +106,7 @@ def contestants(results: Iterable[Measured]) -> list[str]:
 
 def cells(results: Sequence[Measured]) -> list[list[str]]:
     """Heading and rows of a table of times."""
-    columns = [*COLUMNS, *((n, partial(ratio, name=n)) for n in contestants(results))]
+    columns: list[Column] = [*COLUMNS, *((n, partial(ratio, name=n)) for n in contestants(results))]
     return [[name for name, _ in columns], *([cell(m) for _, cell in columns] for m in results)]
 
 

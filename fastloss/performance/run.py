@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 
 from . import roof
-from .agree import disagreement, expected, outcomes
+from .agree import agreeing
 from .cases import Case, draw
-from .contestants import Contestant, contestants
+from .contestants import OURS, Contestant, contestants
 from .machine import reuse_memory
 from .timing import interleave
 
-__all__ = ["OURS", "Measured", "Timing", "measure"]
+__all__ = ["Measured", "Timing", "measure"]
 
-OURS = "fastloss"
 COUNTED = ("fastloss", "no-out", "numpy", "numexpr", "scikit-learn")
 """Contestants whose memory is NumPy's, which reports what it takes."""
 
@@ -102,35 +101,24 @@ def measure(
     with np.errstate(all="ignore"):
         progress("starting contestants")
         entrants = contestants(case, data, dict.fromkeys([OURS, *names]))
-        entrants, errors = _agreeing(case, data, entrants, progress)
-        if OURS not in entrants:
-            raise ArithmeticError(f"{case.id}: {errors[OURS]}")
+        progress("checking results")
+        entrants, errors = agreeing(case, data, entrants)
         moves = roof.memory(case)
-        calls = {n: c.call for n, c in entrants.items()} | {n: move for n, (move, _) in moves.items()}
+        calls = {n: c.call for n, c in entrants.items()} | {n: move.call for n, move in moves.items()}
         progress("timing")
         times = {n: np.array(t) for n, t in interleave(calls, rounds, budget=budget).items()}
         memory = {n: _peak(c) for n, c in entrants.items() if n in COUNTED}
     timings = {n: _timing(times[n], times[OURS], memory.get(n)) for n in entrants}
-    roofs = {n: float(np.median(times[n])) / size * case.traffic for n, (_, size) in moves.items()}
+    roofs: dict[str, float] = {}
+    for n, move in moves.items():
+        seconds = float(np.median(times[n])) / move.size * case.traffic
+        roofs[move.roof] = min(seconds, roofs.get(move.roof, seconds))
     return Measured(case, timings, errors, {**roofs, "arithmetic": roof.arithmetic(case)})
 
 
 def _timing(seconds: Any, ours: Any, memory: int | None) -> Timing:
     median, p20, p80 = (float(x) for x in np.percentile(seconds, (50, 20, 80)))
     return Timing(median, p20, p80, float(np.median(seconds / ours)), memory)
-
-
-def _agreeing(
-    case: Case, data: Any, entrants: dict[str, Contestant], progress: Callable[[str], object]
-) -> tuple[dict[str, Contestant], dict[str, str]]:
-    """The contestants that compute what the reference computes, and what is wrong with the others."""
-    progress("checking results")
-    found, errors = outcomes(entrants)
-    right = expected(case, data)
-    for name, outcome in found.items():
-        if OURS in found and (wrong := disagreement(case, right, found[OURS], outcome)):
-            errors[name] = f"{name} disagrees: {wrong}"
-    return {n: c for n, c in entrants.items() if n not in errors}, errors
 
 
 def _peak(contestant: Contestant) -> int:
