@@ -72,12 +72,12 @@ class Changes:
 
     def _headline(self) -> str:
         count, total = len(self.regressions), len(self.rows)
-        of = f"of {total} {'case' if total == 1 else 'cases'}"
+        noun = "case" if total == 1 else "cases"
         if count:
-            return f"**{count} {of} slower by more than {self.threshold:.0%}.**"
+            return f"**{count} of {total} {noun} slower by more than {self.threshold:.0%}.**"
         if self.code == 2:
             return f"**Nothing could be judged: the noise hides a change of {self.threshold:.0%} in all cases.**"
-        return f"No regression: none {of} is slower by more than {self.threshold:.0%}."
+        return f"No regression: of {total} {noun}, none became slower by more than {self.threshold:.0%}."
 
 
 def _names(names: Sequence[str]) -> str:
