@@ -2,7 +2,7 @@
 
 python -m bench.table                       rewrite the README's section, the plot and the full table
 python -m bench.table --check               exit 1 where the README or the full table is out of date
-python -m bench.table --measure [LOSS...]   measure first, all rows or those of these losses: minutes, on an idle machine
+python -m bench.table --measure [LOSS...]   measure first, all rows or those of these losses: minutes, when idle
 """
 
 import argparse
@@ -72,14 +72,14 @@ def section(document: Document) -> str:
     losing = f"In {lost} of {len(rows) - 1} rows one is faster (**bold**)." if lost else "None is faster in any row."
     threads = document.machine["threads"]
     paragraphs = (
-        "Time of the value and the gradient together, in float32: fastloss with `out=`, and how many times as long others\n"
-        f"take in the same run. {losing}\n"
-        "At a roof of 1 a call is as fast as memory delivers the data, or as its own arithmetic where that takes longer.\n"
-        "`fastloss bench` measures all this on your machine.",
+        "Time of the value and the gradient together, in float32: fastloss with `out=`, and how many times as long\n"
+        f"others take in the same run. {losing}\n"
+        "At a roof of 1 a call is as fast as memory delivers the data, or as its own arithmetic where that takes\n"
+        "longer. `fastloss bench` measures all this on your machine.",
         "![Time relative to fastloss, throughput against size, and the roofline](bench/results/performance.svg)",
         table(rows),
-        f'Each contestant computes the same, or it would not be timed; "compiled" is `torch.compile`. All use {threads}\n'
-        f"threads, NumPy one. Measured on {sentence(document.machine)}.",
+        'Each contestant computes the same, or it would not be timed; "compiled" is `torch.compile`. All use\n'
+        f"{threads} threads, NumPy one. Measured on {sentence(document.machine)}.",
     )
     return "\n\n".join(paragraphs) + "\n"
 
