@@ -241,6 +241,7 @@ def test_cases_may_be_a_dictionary_in_a_module_by_name(folder, monkeypatch):
     assert cases.load("tracked_by_name") == {"a": (int, str)}
 
 
+@pytest.mark.jit
 def test_the_cases_of_this_package_run():
     found = cases.load("fastloss.performance.tracked")
     assert len(found) >= 5

@@ -148,7 +148,7 @@ def paired(sides: Sides, threshold: float) -> Changes:
     """Two sides whose candidates were timed next to each other, round by round.
 
     Time over time within a round is what machine and moment cancel from. To divide either by a reference first adds
-    its noise: on a busy machine, that of the result grew three to eight times.
+    its noise: on a busy machine, that of the result grew two to eight times.
     """
 
     def change(old: Samples, new: Samples, cases: int) -> tuple[float, float, Interval]:
