@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,18 @@ import numpy as np
 from .arrays import F64, NAMES
 from .formulas.record import NONNEGATIVE, Formula, registered
 
-__all__ = ["CHUNK", "EMPTY", "PARALLEL_FROM", "elementwise", "launch", "room", "rows", "survey", "weight_sum"]
+__all__ = [
+    "CHUNK",
+    "EMPTY",
+    "PARALLEL_FROM",
+    "elementwise",
+    "launch",
+    "room",
+    "rows",
+    "streams",
+    "survey",
+    "weight_sum",
+]
 
 EMPTY = {k: np.empty(0, k) for k in map(np.dtype, ("float32", "float64", "int64"))}
 """What stands for an array that a call has not got."""
@@ -21,6 +33,9 @@ CHUNK = 1 << 15
 
 PARALLEL_FROM = 1 << 16
 """Elements from which a second thread pays: an OpenMP region costs about 2 us, a light kernel 0.1 ns an element."""
+
+LAST_LEVEL = 32 << 20
+"""Bytes of the last-level cache where the system does not say."""
 
 _compiling = threading.RLock()
 _compiled: dict[tuple[Any, ...], tuple[int, Callable[..., Any], Any]] = {}
@@ -102,6 +117,20 @@ def launch(driver: Callable[..., Any], size: int, *arguments: Any) -> Any:
     return _threads.run_parallel(driver, *arguments, True)
 
 
+@cache
+def _last_level() -> int:
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text().strip()
+        return int(text.removesuffix("K")) << 10
+    except (OSError, ValueError):
+        return LAST_LEVEL
+
+
+def streams(record: Formula, *groups: tuple[Any, ...]) -> bool:
+    """Whether results should be written past the caches: where the memory, not the formula, sets the pace."""
+    return sum(a.nbytes for group in groups for a in group) > _last_level() and not record.transcendental
+
+
 def _identity(z):  # type: ignore[no-untyped-def]
     """The sum of an array, as a loss."""
     return z, 1.0, 0.0
@@ -127,6 +156,6 @@ def weight_sum(weight: Any) -> tuple[float, float]:
     address, driver, _ = elementwise(_sum_record(), dtype, "value", False)
     e, nothing = EMPTY[weight.dtype], EMPTY[F64]
     total: tuple[float, float] = launch(
-        driver, weight.size, address, (weight,), e, e, e, (e,), (e,), 1.0, nothing, CHUNK
+        driver, weight.size, address, (weight,), e, e, e, (e,), (e,), 1.0, nothing, False, CHUNK
     )
     return total

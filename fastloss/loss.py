@@ -23,7 +23,7 @@ from .arrays import (
     plain,
     weights,
 )
-from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, elementwise, launch, weight_sum
+from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, elementwise, launch, streams, weight_sum
 from .formulas.record import NONNEGATIVE, Formula
 from .formulas.record import registered as _registered
 
@@ -264,7 +264,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
             if len(shape) != 1:
                 p, t, v, g, h = p.reshape(-1), t.reshape(-1), v.reshape(-1), g.reshape(-1), h.reshape(-1)
             divided = n if mean else 1
-            total, bad = driver(address, (p,), t, e, v, (g,), (h,), 1.0 / divided, self._packed, CHUNK, False)
+            total, bad = driver(address, (p,), t, e, v, (g,), (h,), 1.0 / divided, self._packed, False, CHUNK, False)
             if bad == 0.0 and (rows or sets == 2 or -math.inf < total < math.inf):
                 v, g, h = results
                 return (g, h) if sets == 2 else (v if rows else total / divided, g if sets else None)
@@ -306,7 +306,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
             if reduction == record.reduction:
                 self._small[mode, dtype, None] = small
         wts = e if w is None else w
-        arguments = (address, preds, t, wts, values, grads, hesses, scale, self._packed, CHUNK)
+        streamed = streams(record, preds, (t, wts, values), *arrays) if size >= PARALLEL_FROM else False
+        arguments = (address, preds, t, wts, values, grads, hesses, scale, self._packed, streamed, CHUNK)
         total, bad = launch(driver, size, *arguments)
         if bad:
             self._explain(raw, target, weight, dtype)
@@ -378,7 +379,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
         for lo in range(0, size, step):
             part = tuple(p[lo : lo + step] for p in preds)
             values = np.empty(part[0].size, np.float32)
-            rest = (t[lo : lo + step], w[lo : lo + step], values, nothing, nothing, 1.0, self._packed, CHUNK)
+            rest = (t[lo : lo + step], w[lo : lo + step], values, nothing, nothing, 1.0, self._packed, False, CHUNK)
             launch(driver, values.size, address, part, *rest)
             total += float(values.sum(dtype=np.float64))
         return total

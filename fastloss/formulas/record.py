@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
+from types import FunctionType
 from typing import Any, NamedTuple
 
 __all__ = [
@@ -156,9 +158,29 @@ class Formula(NamedTuple):
     """Parameters that the loop uses itself; the others go to the formula."""
 
     @property
+    def transcendental(self) -> bool:
+        """Whether the formula takes an exponential, a logarithm or the like of each element."""
+        return bool(_words(self.function) & TRANSCENDENTAL)
+
+    @property
     def summary(self) -> str:
         """The first line of the formula's docstring."""
         return (self.function.__doc__ or "").strip().split("\n", 1)[0]
+
+
+TRANSCENDENTAL = {
+    *("exp", "expm1", "log", "log1p", "log1p_unit", "pow", "sigmoid", "softplus", "tanh"),
+    *("digamma", "lgamma", "ndtr", "trigamma"),
+}
+
+
+@cache
+def _words(function: Callable[..., Any]) -> frozenset[str]:
+    """The global names in a formula and in the functions that it calls."""
+    names = function.__code__.co_names
+    called = [function.__globals__.get(n) for n in names]
+    helpers = [f for f in called if isinstance(f, FunctionType) and not f.__module__.endswith(".vocabulary")]
+    return frozenset(names).union(*map(_words, helpers))
 
 
 registered: dict[str, Formula] = {}

@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from .specialize import SCALAR, bind
 
-__all__ = ["at", "check", "get", "put", "storing", "times", "unpack", "window"]
+__all__ = ["at", "check", "get", "put", "put_lane", "storing", "times", "unpack", "window"]
 
 _inline = njit(**SCALAR)
 
@@ -40,7 +40,7 @@ def _pointer(context, builder, kind, array, i):
     return builder.gep(context.make_array(kind)(context, builder, array).data, [i], inbounds=True)
 
 
-OUTPUTS = ("values", *(f"{which}{k}" for which in ("grad", "hess") for k in range(4)))
+OUTPUTS = ("values", "lanes", *(f"{which}{k}" for which in ("grad", "hess") for k in range(4)))
 
 
 @intrinsic
@@ -68,6 +68,25 @@ def _putter(name):
     return put
 
 
+@intrinsic
+def _put_lane(typingctx, a, i, x):
+    def codegen(context, builder, signature, args):
+        place = _pointer(context, builder, signature.args[0], *args[:2])
+        before = builder.load(place)
+        after = builder.store(builder.fadd(before, args[2]), place)
+        others = [name for name in OUTPUTS if name != "lanes"]
+        for access in (before, after):
+            access.set_metadata("alias.scope", _scopes(builder.module, ["lanes"]))
+            access.set_metadata("noalias", _scopes(builder.module, ["input", *others]))
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, a.dtype), codegen
+
+
+def _put_lane_python(a, i, x):
+    a[i] += x
+
+
 def _get_python(a, i):
     return a[i]
 
@@ -81,6 +100,9 @@ get = _get_python if config.DISABLE_JIT else _get
 
 put = {name: _put_python if config.DISABLE_JIT else _putter(name) for name in OUTPUTS}
 """Write an element of an output, by the name of the output."""
+
+put_lane = _put_lane_python if config.DISABLE_JIT else _put_lane
+"""Add to a lane of a sum."""
 
 at = {
     1: _inline(lambda a, i: (get(a[0], i),)),

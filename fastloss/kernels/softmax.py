@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .cpu import AHEAD, BLOCK, prefetch, widest_vectors
+from .cpu import prefetch, widest_vectors
 from .specialize import LOOP, SCALAR, bind
 from .worlds import cpu
 
 __all__ = ["label_terms", "parts", "room", "softmax_dense", "softmax_labels"]
+
+BLOCK = 512
+"""Elements summed in the lanes of a row loop before they become one number."""
+
+AHEAD = 2048
+"""How many elements ahead of its use memory is asked for: two pages, since the hardware's own fetching ends with one."""
 
 # Names that the templates below find bound when they are specialized.
 T: Any = None
