@@ -93,7 +93,9 @@ def _distance(a: Any, b: Any) -> float:
     worst = 0.0
     for start in range(0, a.size, BLOCK):
         x, y = (v[start : start + BLOCK].astype(np.float64) for v in (a, b))
-        worst = max(worst, float((np.abs(x - y) / (np.abs(x) + typical)).max(initial=0.0)))
+        error = float((np.abs(x - y) / (np.abs(x) + typical)).max(initial=0.0))
+        # Not max(), which forgets a NaN that comes second.
+        worst = error if error > worst or error != error else worst
         if worst != worst:
-            return worst
+            break
     return worst

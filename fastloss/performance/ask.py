@@ -30,6 +30,9 @@ def parse_loss(text: str) -> Case:
         raise InputError(str(error)) from None
     record = asked.loss.record
     changed = {k: v for k, v in asked.loss.defaults.items() if v != record.defaults[k]}
+    for k, v in changed.items():
+        if isinstance(v, tuple):
+            raise InputError(f"{text!r}: {k} has several levels; expected one")
     parameters = tuple((k, None if v == record.parameters[k].none else v) for k, v in changed.items())
     classes, target = _brackets(record.name, match[2], text)
     return Case(record.name, 0, parameters=parameters, classes=classes, target=target)

@@ -56,8 +56,9 @@ class Case:
     @property
     def label(self) -> str:
         """The loss as one names it on the command line: `huber:delta=2`, `cross_entropy[K=1000]`."""
-        shown = LOSSES[self.loss].record.parameters
-        parameters = ",".join(f"{k}={shown[k].show(v)}".lower() for k, v in self.parameters)
+        loss = self.bound
+        shown = {k: loss.record.parameters[k].show(loss.defaults[k]).lower() for k, _ in self.parameters}
+        parameters = ",".join(f"{k}={v}" for k, v in shown.items())
         columns = f"[K={self.classes}]" if self.classes else ""
         return self.loss + (f":{parameters}" if parameters else "") + columns
 

@@ -1,6 +1,7 @@
 """What `fastloss bench` does: measure the cases asked for, show progress on a terminal, print and write figures."""
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from .machine import about, sentence
 from .report import Document
 from .roof import threads
 from .run import Measured, measure
-from .startup import compilation
+from .startup import compilation, imports
 
 __all__ = ["Request", "bench"]
 
@@ -57,7 +58,8 @@ def bench(request: Request) -> None:
 
         check(request.plot)
     with threads(_checked(request.threads)):
-        document = Document(about(), request.rounds or 0, _measured(request, cases, names))
+        results = _measured(request, cases, names)
+        document = Document(about(), request.rounds or 0, results, imports() if request.compile else {})
     for path, text in ((request.json, document.to_json), (request.markdown, lambda: report.markdown(document))):
         if path == "-":
             sys.stdout.write(text().rstrip("\n") + "\n")
@@ -130,6 +132,8 @@ def show(document: Document) -> None:
         console.print("memory of a call" + (", and a first call's time" if results[0].compile else ""), style="bold")
         _print(console, report.more(results))
     console.print()
+    if document.beginnings:
+        console.print(document.beginnings, markup=False)
     for note in report.NOTES:
         console.print(note, style="dim", markup=False)
     for line in report.problems(document.results):
@@ -140,7 +144,9 @@ def _print(console: Console, rows: Sequence[Sequence[str]]) -> None:
     heading, *body = rows
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for i, name in enumerate(heading):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
+        # A heading may take two lines, as its column is narrow: scikit-learn, torch.compile.
+        title = re.sub(r"(?<=\w)[-.]", r"\g<0>\n", name) if console.is_terminal else name
+        table.add_column(title, justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
     previous = ""
     for row in body:
         # A loss is named once, at the first of its sizes.

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,9 @@ LOST = "!"
 """Marks a contestant that is faster than fastloss."""
 
 NOTES = (
-    "Names of contestants: times as long as fastloss takes, the median over rounds; ! marks one that is faster.",
+    "Contestants: times as long as fastloss takes, the median over rounds; ! marks one that is faster.",
     "GB/s: what must be read and written. triad: speed relative to g = p - t on arrays of this size.",
-    "roof: speed relative to the limit that binds, of (m)emory or of the loss's own (a)rithmetic on data in cache.",
+    "roof: share of the limit's speed, that of (m)emory or of the loss's (a)rithmetic on data in cache.",
 )
 
 
@@ -30,17 +30,24 @@ class Document:
     machine: dict[str, Any]
     rounds: int
     results: list[Measured]
+    startup: dict[str, float] = field(default_factory=dict)
+    """Seconds until a process can begin: `import`, and `first result`."""
 
     def to_json(self) -> str:
         """The document as JSON text."""
         results = [r.to_dict() for r in self.results]
-        return json.dumps({"machine": self.machine, "rounds": self.rounds, "results": results}, indent=1)
+        return json.dumps({**vars(self), "results": results}, indent=1)
 
     @staticmethod
     def read(text: str) -> "Document":
         """The inverse of `to_json`."""
         given = json.loads(text)
-        return Document(given["machine"], given["rounds"], [Measured.read(r) for r in given["results"]])
+        return Document(**{**given, "results": [Measured.read(r) for r in given["results"]]})
+
+    @property
+    def beginnings(self) -> str:
+        """How long a process takes to begin, in a line; empty where that was not measured."""
+        return ", ".join(f"{k}: {duration(v)}" for k, v in self.startup.items())
 
 
 def duration(seconds: float) -> str:
@@ -138,7 +145,7 @@ def markdown(document: Document) -> str:
     parts = [f"Measured on {sentence(document.machine)}."]
     for title, results in groups(document.results).items():
         parts += [f"**{title}**", _markdown_table(cells(results)), "Memory of a call:", _markdown_table(more(results))]
-    parts += ["\n".join(f"- {n}" for n in [*NOTES, *problems(document.results)])]
+    parts += ["\n".join(f"- {n}" for n in [*filter(None, [document.beginnings]), *NOTES, *problems(document.results)])]
     return "\n\n".join(parts) + "\n"
 
 

@@ -63,7 +63,7 @@ def imports(repeats: int = 5) -> dict[str, float]:
     """Seconds to import fastloss after NumPy, and from nothing to a first result with compiled kernels on disk."""
     with tempfile.TemporaryDirectory() as folder:
         _child(FIRST_RESULT, FASTLOSS_CACHE_DIR=folder)
-        codes = {"import": IMPORT, "first result": FIRST_RESULT}
+        codes = {"import after numpy": IMPORT, "first result of a process": FIRST_RESULT}
         return {
             k: statistics.median(_child(code, FASTLOSS_CACHE_DIR=folder) for _ in range(repeats))
             for k, code in codes.items()

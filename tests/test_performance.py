@@ -1,0 +1,310 @@
+"""What is measured and against whom: cases, data, the NumPy reference, peers, agreement, roofs, figures."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from fastloss.performance import agree, roof, run
+from fastloss.performance.cases import DTYPES, MODES, SIZES, Case, cases, draw, power
+from fastloss.performance.contestants import BUILDERS, OURS, Contestant, Outcome, contestants, installed
+from fastloss.performance.numpy_rows import terms
+from fastloss.performance.numpy_world import source
+from fastloss.performance.render import MissingWordError
+from fastloss.performance.tracked import TRACKED, tracked_cases
+
+ROWS = [n for n, loss in fl.LOSSES.items() if loss.record.family == "rows"]
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with np.errstate(all="ignore"):
+        yield
+
+
+def small(name, **changes):
+    """A case of the table with few elements."""
+    return dataclasses.replace(next(cases([name], [120], ["float32"], ["value_and_grad"])), **changes)
+
+
+# cases and data ------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_holds_every_loss_at_every_size_precision_and_mode():
+    table = list(cases())
+    assert len(table) == len(fl.LOSSES) * len(SIZES) * len(DTYPES) * len(MODES)
+    assert len({c.id for c in table}) == len(table)
+
+
+@pytest.mark.parametrize("name", fl.LOSSES)
+def test_data_are_in_the_domain_and_the_same_each_time(name):
+    case = small(name, size=1000)
+    data, again = draw(case), draw(case)
+    record = case.bound.record
+    assert all(np.array_equal(a, b) for a, b in zip(data.predictions, again.predictions, strict=True))
+    for p, domain in zip(data.predictions, record.prediction_domains, strict=True):
+        assert p.shape == case.shape
+        assert p.dtype == case.dtype
+        assert not domain.outside(p).any()
+        assert np.unique(p).size > 100
+    if case.target == "labels":
+        assert set(np.unique(data.target)) == set(range(case.classes))
+    elif data.target is not None:
+        assert np.unique(data.target).size > 1
+        assert not record.target_domain.outside(data.target).any() or case.target == "number"
+
+
+def test_large_data_repeat_a_tile_and_its_mean_is_exact():
+    case = Case("huber", 300_000)
+    data = draw(case)
+    assert data.tile < case.size
+    assert np.array_equal(data.target[: case.size - data.tile], data.target[data.tile :])
+    z, t = data.predictions[0].astype(float), data.target.astype(float)
+    assert agree.expected(case, data).value == pytest.approx(fl.reference.huber(z, t).mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("case", "label", "traffic"),
+    [
+        (Case("mse", 1000, "float64"), "mse", 24_000),
+        (Case("mse", 1000, mode="value"), "mse", 8_000),
+        (Case("l2", 1000), "l2", 8_000),
+        (Case("gaussian_nll", 100, mode="grad_and_hess"), "gaussian_nll", 2800),
+        (Case("huber", 100, parameters=(("delta", 2.0),)), "huber:delta=2", 1200),
+        (Case("focal", 100, parameters=(("alpha", None),)), "focal:alpha=none", 1200),
+        (Case("cross_entropy", 1000, classes=100, target="labels"), "cross_entropy[K=100]", 8080),
+        (Case("cross_entropy", 1000, classes=100, target="probabilities"), "cross_entropy[K=100]", 12_000),
+    ],
+)
+def test_a_case_has_a_label_and_knows_what_it_must_move(case, label, traffic):
+    assert case.label == label
+    assert case.traffic == traffic
+
+
+def test_sizes_are_short():
+    assert [power(n) for n in (64, 100, 10_000_000, 16_000_000, 12_345)] == ["64", "1e2", "1e7", "16e6", "12345"]
+
+
+# the NumPy reference -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", fl.LOSSES)
+@pytest.mark.parametrize(("mode", "dtype"), [("value_and_grad", "float32"), ("grad_and_hess", "float64")])
+def test_numpy_computes_what_fastloss_computes(name, mode, dtype):
+    case = small(name, mode=mode, dtype=dtype)
+    data = draw(case)
+    entrants = contestants(case, data, [OURS, "no-out", "numpy"])
+    if "numpy" not in entrants:
+        pytest.skip("this formula needs SciPy")
+    found, errors = agree.agreeing(case, data, entrants)
+    assert not errors
+    assert list(found) == [OURS, "no-out", "numpy"]
+    for array in found["numpy"].read(found["numpy"].call()).derivatives:
+        assert array.dtype == dtype
+
+
+@pytest.mark.parametrize("name", fl.LOSSES)
+def test_numpy_gives_the_value_alone(name):
+    case = small(name, mode="value")
+    data = draw(case)
+    entrants = contestants(case, data, [OURS, "numpy"])
+    if "numpy" not in entrants:
+        pytest.skip("this formula needs SciPy")
+    assert not agree.agreeing(case, data, entrants)[1]
+
+
+@pytest.mark.parametrize("name", [n for n in ROWS if fl.LOSSES[n].record.loop == "softmax"] + ["nll"])
+@pytest.mark.parametrize("mode", MODES)
+def test_numpy_takes_probabilities_too(name, mode):
+    case = small(name, mode=mode, target="probabilities", dtype="float64")
+    data = draw(case)
+    ours, theirs = (c.read(c.call()) for c in contestants(case, data, [OURS, "numpy"]).values())
+    assert data.target.shape == case.shape
+    assert ours.value == theirs.value or ours.value == pytest.approx(theirs.value, rel=1e-12)
+    for a, b in zip(ours.derivatives, theirs.derivatives, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["huber", "bce_with_logits", "tweedie", "quantile"])
+def test_parameters_reach_every_contestant(name):
+    given = {
+        "huber": {"delta": 0.3},
+        "bce_with_logits": {"pos_weight": 3.0, "label_smoothing": 0.1},
+        "tweedie": {"power": 1.2},
+        "quantile": {"q": 0.9},
+    }[name]
+    case = small(name, parameters=tuple(given.items()), dtype="float64")
+    data = draw(case)
+    names = [n for n in BUILDERS if installed(n) and n != "torch.compile"]
+    assert not agree.agreeing(case, data, contestants(case, data, names))[1]
+
+
+def test_the_reference_reads_as_one_writes_it():
+    assert source(Case("mse", 100)).text == (
+        "def f(z, t):\n    s = 1.0 / z.size\n    v0 = z - t\n    return ((v0 * v0).sum() * s, ((s * 2.0) * v0),)\n"
+    )
+    assert "exp" not in source(Case("bce_with_logits", 100, mode="value")).text.replace("exp((-abs(z)))", "")
+    assert terms(small("cross_entropy")).text == "def f(lp):\n    return ((-lp), -1.0,)\n"
+
+
+def test_a_library_without_a_word_of_the_formula_takes_no_part(monkeypatch):
+    from fastloss.performance import numpy_world
+
+    monkeypatch.setattr(numpy_world, "_special", dict)
+    case = small("crps_gaussian")
+    with pytest.raises(MissingWordError, match="ndtr"):
+        source(case)
+    assert "numpy" not in contestants(case, draw(case), ["numpy"])
+
+
+# peers ---------------------------------------------------------------------------------------------------------------
+
+PEERS = ("numexpr", "scikit-learn", "torch", "jax")
+
+
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("mode", MODES)
+def test_peers_compute_the_same(peer, mode):
+    if not installed(peer):
+        pytest.skip(f"needs {peer}")
+    taken = 0
+    for name in ("mse", "huber", "bce_with_logits", "gaussian_nll", "cross_entropy", "multi_margin", "crps_ensemble"):
+        case = small(name, mode=mode, dtype="float64")
+        data = draw(case)
+        entrants = contestants(case, data, [OURS, peer])
+        assert agree.agreeing(case, data, entrants)[1] == {}
+        taken += peer in entrants
+    assert taken >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.jit
+@pytest.mark.parametrize("peer", PEERS)
+def test_peers_compute_the_same_for_every_loss(peer):
+    if not installed(peer):
+        pytest.skip(f"needs {peer}")
+    for case in cases(None, [60], ["float32"], ["value_and_grad"]):
+        data = draw(case)
+        assert agree.agreeing(case, data, contestants(case, data, [OURS, peer]))[1] == {}
+
+
+# agreement -----------------------------------------------------------------------------------------------------------
+
+
+def altered(contestant, change):
+    """A contestant whose outcome is changed."""
+    return Contestant(contestant.call, lambda result: change(contestant.read(result)))
+
+
+def nudged(arrays):
+    changed = arrays[0].copy()
+    changed[-1] *= 1.01
+    return (changed, *arrays[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda o: Outcome(o.value * 1.001, o.derivatives), "value"),
+        (lambda o: Outcome(float("nan"), o.derivatives), "value nan"),
+        (lambda o: Outcome(o.value, nudged(o.derivatives)), "derivative 0 is off by"),
+        (lambda o: Outcome(o.value, (o.derivatives[0] * np.nan,)), "derivative 0 is off by nan"),
+        (lambda o: Outcome(o.value, ()), "0 derivatives, expected 1"),
+        (lambda o: Outcome(o.value, (o.derivatives[0][:-1],)), "shape"),
+    ],
+)
+def test_who_computes_something_else_is_named_and_not_timed(change, message):
+    case = small("mse", size=1000)
+    data = draw(case)
+    ours = contestants(case, data, [OURS])[OURS]
+    found, errors = agree.agreeing(case, data, {OURS: ours, "wrong": altered(ours, change)})
+    assert list(found) == [OURS]
+    assert list(errors) == ["wrong"]
+    assert errors["wrong"].startswith("wrong disagrees: ")
+    assert message in errors["wrong"]
+
+
+def test_who_fails_is_named_and_not_timed():
+    case = small("mse")
+    data = draw(case)
+
+    def fail():
+        raise RuntimeError("out of\nluck")
+
+    entrants = {**contestants(case, data, [OURS]), "broken": Contestant(fail, lambda r: r)}
+    found, errors = agree.agreeing(case, data, entrants)
+    assert list(found) == [OURS]
+    assert errors == {"broken": "broken failed: RuntimeError: out of luck"}
+
+
+def test_fastloss_itself_must_agree(monkeypatch):
+    case = small("mse")
+    data = draw(case)
+    ours = contestants(case, data, [OURS])[OURS]
+    wrong = {OURS: altered(ours, lambda o: Outcome(o.value + 1.0, o.derivatives))}
+    with pytest.raises(ArithmeticError, match="fastloss disagrees: value"):
+        agree.agreeing(case, data, wrong)
+
+
+# measuring -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.jit
+def test_a_measurement_has_times_ratios_memory_and_roofs():
+    case = small("mse", size=5000)
+    m = run.measure(case, ["no-out", "numpy"], rounds=3)
+    assert list(m.timings) == [OURS, "no-out", "numpy"]
+    assert m.errors == {}
+    assert m.timings[OURS].ratio == 1.0
+    for t in m.timings.values():
+        assert 0 < t.p20 <= t.median <= t.p80
+    # The gradient is 20 kB, which NumPy and a call without out= must take, and the squares too.
+    assert m.timings[OURS].memory < 10_000 < 20_000 <= m.timings["no-out"].memory
+    assert m.timings["numpy"].memory >= 40_000
+    assert set(m.roofs) == {"copy", "triad", "arithmetic"}
+    assert m.bandwidth == pytest.approx(60_000 / m.timings[OURS].median)
+    assert run.Measured.read(json.loads(json.dumps(m.to_dict()))) == m
+
+
+@pytest.mark.jit
+def test_roofs_copy_and_subtract():
+    for name, move in roof.memory(Case("mse", 2_000_000)).items():
+        move.call()
+        assert move.size == {"copy": 2, "triad": 3}[move.roof] * 8_000_000, name
+        moved = move.call.__closure__
+        arrays = [x for c in moved for x in _arrays(c.cell_contents)]
+        expected = 1.0 if move.roof == "copy" else 0.0
+        assert any(np.all(a == expected) for a in arrays), name
+
+
+def _arrays(x):
+    return [x] if isinstance(x, np.ndarray) else []
+
+
+def test_a_slower_fastloss_is_shown_as_losing():
+    fast, slow = run.Timing(1.0, 1.0, 1.0, 0.5), run.Timing(2.0, 2.0, 2.0, 1.0)
+    roofs = {"copy": 1.0, "triad": 1.0, "arithmetic": 0.5}
+    m = run.Measured(Case("mse", 100), {OURS: slow, "no-out": fast, "numpy": fast}, {}, roofs)
+    assert m.lost == ["numpy"]
+    assert (m.bound, m.of_roof) == ("memory", 0.5)
+    assert dataclasses.replace(m, roofs={**roofs, "arithmetic": 1.5}).bound == "arithmetic"
+
+
+@pytest.mark.jit
+def test_tracked_cases_pair_calls_that_agree():
+    pairs = tracked_cases()
+    assert list(pairs) == [c.id for c in TRACKED]
+    for name, (ours, numpy) in pairs.items():
+        mine, theirs = ours(), numpy()
+        value = mine[0] if isinstance(mine, tuple) else mine
+        assert value == pytest.approx(float(theirs[0]), rel=1e-4), name
+
+
+def test_importing_fastloss_imports_none_of_this():
+    code = "import sys, fastloss; print([m for m in sys.modules if m.startswith(('fastloss.performance', 'numba'))])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

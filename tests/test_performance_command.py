@@ -1,0 +1,262 @@
+"""`fastloss bench`: what may be asked for, what is printed and written; and the README's section, made of figures."""
+
+import io
+import json
+import xml.dom.minidom
+from pathlib import Path
+
+import pytest
+
+import fastloss as fl
+
+testing = pytest.importorskip("typer.testing")
+rich = pytest.importorskip("rich.console")
+
+from bench import table  # noqa: E402
+from fastloss.commands import app  # noqa: E402
+from fastloss.evaluation import InputError  # noqa: E402
+from fastloss.performance import ask, command, report  # noqa: E402
+from fastloss.performance.cases import Case  # noqa: E402
+from fastloss.performance.contestants import BUILDERS, OURS  # noqa: E402
+from fastloss.performance.machine import about, sentence  # noqa: E402
+from fastloss.performance.run import Measured, Timing  # noqa: E402
+
+
+def bench(*arguments):
+    result = testing.CliRunner().invoke(app, ["bench", *map(str, arguments)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+QUICK = ("-n", "1e2", "-c", "numpy", "--rounds", 3)
+
+
+# what is asked for ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "case"),
+    [
+        ("mse", Case("mse", 0)),
+        ("huber:delta=2", Case("huber", 0, parameters=(("delta", 2.0),))),
+        ("huber:delta=1", Case("huber", 0)),
+        ("focal:alpha=none,gamma=1", Case("focal", 0, parameters=(("alpha", None), ("gamma", 1.0)))),
+        ("cross_entropy", Case("cross_entropy", 0, classes=10, target="labels")),
+        ("cross_entropy[K=1000]", Case("cross_entropy", 0, classes=1000, target="labels")),
+        ("cross_entropy[K=5,probabilities]", Case("cross_entropy", 0, classes=5, target="probabilities")),
+        ("js_div", Case("js_div", 0, classes=10, target="probabilities")),
+        ("crps_ensemble[K=50]", Case("crps_ensemble", 0, classes=50, target="number")),
+    ],
+)
+def test_names_become_cases(text, case):
+    assert ask.parse_loss(text) == case
+    assert case.target == "probabilities" or ask.parse_loss(case.label) == case
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mes", "no loss named 'mes'; did you mean mse"),
+        ("huber:dleta=2", "huber has no parameter 'dleta'; did you mean delta"),
+        ("huber:delta=-1", "huber: delta is -1; allowed: (0, inf)"),
+        ("quantile:q=0.1/0.9", "q has several levels; expected one"),
+        ("mse[K=3]", "mse is a loss of single elements and has no columns"),
+        ("cross_entropy[K=1]", "expected [K=NUMBER] with at least 2 columns, got 'K=1'"),
+        ("cross_entropy[10]", "got '10'"),
+        ("multi_margin[probabilities]", "got 'probabilities'"),
+    ],
+)
+def test_names_that_are_wrong(text, message):
+    with pytest.raises(InputError) as caught:
+        ask.parse_loss(text)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mes"], "no loss named 'mes'; did you mean mse"),
+        (["mse", "--size", "0"], "--size is '0'; expected a whole number from 1"),
+        (["mse", "--size", "1.5"], "--size is '1.5'"),
+        (["mse", "--size", "many"], "--size is 'many'"),
+        (["mse", "--size", "1e400"], "--size is '1e400'"),
+        (["mse", "--dtype", "float8"], "--dtype is 'float8'; allowed: float32, float64"),
+        (["mse", "--mode", "grad"], "--mode is 'grad'; allowed: value, value_and_grad, grad_and_hess"),
+        (["mse", "-c", "nunpy"], "no contestant named 'nunpy'; did you mean numpy"),
+        (["mse", "--plot", "x.pdf"], "--plot is 'x.pdf'; expected a file that ends in .png or .svg"),
+        (["mse", "--json", "-", "--markdown", "-"], "--json and --markdown cannot both go to the standard output"),
+        (["mse", "--threads", "100000"], "--threads is 100000; expected at most"),
+    ],
+)
+def test_options_that_are_wrong_exit_with_2(arguments, message):
+    code, out, err = bench(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("fastloss: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_contestant_that_is_not_installed_is_refused_by_name(monkeypatch):
+    entry = BUILDERS["jax"]._replace(needs="no_such_module")
+    monkeypatch.setitem(BUILDERS, "jax", entry)
+    code, _, err = bench("mse", "-c", "jax")
+    assert code == 2
+    assert "jax is not installed" in err
+    assert "jax" not in ask.chosen_contestants([])
+
+
+def test_sizes_and_the_table_of_cases():
+    assert ask.parse_sizes(["1e2,1e4", "64", "100"]) == [100, 10_000, 64]
+    assert len(ask.table([], False, [100], ["float32"], ["value"])) == len(ask.SHORT)
+    assert len(ask.table([], True, [100, 200], ["float32,float64"], ["value"])) == 4 * len(fl.LOSSES)
+
+
+# what comes out ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.jit
+def test_a_run_prints_its_machine_and_a_table():
+    code, out, err = bench("mse", "huber:delta=2", *QUICK)
+    assert (code, err) == (0, "")
+    assert "cores" in out
+    assert "value_and_grad, float32" in out
+    (heading,) = [line for line in out.splitlines() if line.startswith("loss") and "median" in line]
+    assert heading.split()[:3] == ["loss", "n", "median"]
+    assert heading.endswith("numpy")
+    assert any(line.startswith("huber:delta=2") for line in out.splitlines())
+    assert "memory of a call" in out
+
+
+@pytest.mark.jit
+def test_json_and_markdown_go_to_files_or_alone_to_stdout(tmp_path):
+    code, out, _ = bench("mse", *QUICK, "--json", "-", "--markdown", tmp_path / "table.md")
+    assert code == 0
+    given = json.loads(out)
+    assert given["machine"]["versions"]["numpy"]
+    assert given["results"][0]["case"]["loss"] == "mse"
+    assert set(given["results"][0]["timings"]) == {"fastloss", "numpy"}
+    document = report.Document.read(out)
+    assert report.Document.read(document.to_json()) == document
+    written = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert written == report.markdown(document)
+    assert "| mse | 1e2 |" in written
+
+
+@pytest.mark.jit
+def test_threads_are_set_and_put_back():
+    before = fl.get_num_threads()
+    code, out, _ = bench("mse", *QUICK, "--threads", 1, "--json", "-")
+    assert code == 0
+    assert json.loads(out)["machine"]["threads"] == 1
+    assert fl.get_num_threads() == before
+
+
+@pytest.mark.jit
+@pytest.mark.slow
+def test_first_calls_are_timed_in_processes_of_their_own():
+    code, out, _ = bench("mse", *QUICK, "--compile", "--json", "-")
+    assert code == 0
+    given = json.loads(out)
+    times = given["results"][0]["compile"]
+    assert 0 < times["cached"] < times["cold"]
+    assert set(given["startup"]) == {"import after numpy", "first result of a process"}
+
+
+def made(label="mse", size=100, numpy=2.0, **changes):
+    """Figures that were never measured."""
+    case = {**ask.parse_loss(label).__dict__, "size": size, **changes}
+    timings = {OURS: Timing(2e-6, 1.9e-6, 2.2e-6, 1.0, 464), "no-out": Timing(3e-6, 3e-6, 3e-6, 1.5, 1000)}
+    timings |= {n: Timing(2e-6 * numpy, 1e-6, 5e-6, numpy, None) for n in BUILDERS if n not in timings}
+    return Measured(Case(**case), timings, {}, {"copy": 1e-6, "triad": 1.5e-6, "arithmetic": 0.5e-6})
+
+
+def wide():
+    """A document with the longest name, all contestants, and figures of every length."""
+    names = ("mse", "evidential_regression", "generalized_cross_entropy", "cross_entropy[K=32000]")
+    results = [made(n, size, ratio) for n in names for size, ratio in ((100, 0.5), (10_000_000, 123.4))]
+    return report.Document(about(), 15, results)
+
+
+def test_the_table_reads_well_at_100_columns(monkeypatch):
+    text = io.StringIO()
+    terminal = rich.Console(file=text, width=100, force_terminal=True, color_system=None, highlight=False)
+    monkeypatch.setattr(command, "Console", lambda **options: terminal)
+    command.show(wide())
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= 100
+    # No cell is cut, and a name that does not fit is folded, never lost.
+    assert "…" not in text.getvalue()
+    assert "0.50!" in text.getvalue()
+
+
+def test_losing_rows_are_marked_and_ours_are_not():
+    heading, row = report.cells([made(numpy=0.5)])
+    found = dict(zip(heading, row, strict=True))
+    assert (found["numpy"], found["no-out"], found["median"]) == ("0.50!", "1.50", "2 us")
+    assert report.cells([made(numpy=2.0)])[1][heading.index("numpy")] == "2.00"
+
+
+def test_a_contestant_that_failed_or_has_none_is_told_apart():
+    m = made()
+    timings = {k: v for k, v in m.timings.items() if k not in ("numpy", "jax")}
+    m = Measured(m.case, timings, {"numpy": "numpy disagrees: value 1, expected 2"}, m.roofs)
+    found = dict(zip(*report.cells([made("huber"), m])[::2], strict=True))
+    assert (found["numpy"], found["jax"]) == ("failed", "-")
+    assert report.problems([m]) == ["mse/n=1e2/float32/value_and_grad: numpy disagrees: value 1, expected 2"]
+
+
+def test_the_machine_in_one_line():
+    text = sentence(about())
+    assert "\n" not in text
+    assert "numpy" in text
+
+
+# plots ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_plots_are_drawn_and_small(kind, tmp_path):
+    plot = pytest.importorskip("fastloss.performance.plot")
+    pytest.importorskip("matplotlib")
+    path = tmp_path / f"figure.{kind}"
+    plot.draw(wide(), str(path))
+    assert path.stat().st_size > 5000
+    if kind == "svg":
+        text = path.read_text(encoding="utf-8")
+        xml.dom.minidom.parseString(text)
+        for shown in ("cross_entropy[K=32000]", "Roofline", "Throughput", "torch.compile"):
+            assert shown in text
+        plot.draw(wide(), str(path))
+        assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_plot_of_one_size_has_no_throughput(tmp_path):
+    plot = pytest.importorskip("fastloss.performance.plot")
+    pytest.importorskip("matplotlib")
+    document = report.Document(about(), 3, [made()])
+    plot.draw(document, str(tmp_path / "one.svg"))
+    assert "Throughput" not in (tmp_path / "one.svg").read_text(encoding="utf-8")
+
+
+# the README ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_readme_shows_the_committed_figures():
+    assert table.stale() == [], "run python -m bench.table"
+    assert table.PLOT.stat().st_size < 100_000
+
+
+def test_a_changed_figure_makes_the_readme_stale(monkeypatch, tmp_path):
+    changed = json.loads(table.FIGURES.read_text(encoding="utf-8"))
+    changed["results"][0]["timings"]["numpy"]["ratio"] = 987.0
+    figures = tmp_path / "performance.json"
+    figures.write_text(json.dumps(changed), encoding="utf-8")
+    monkeypatch.setattr(table, "FIGURES", figures)
+    assert table.stale() == ["README.md", str(Path("bench", "results", "performance.md"))]
+
+
+def test_losing_rows_are_in_the_readme():
+    text = table.section(report.Document(about(), 15, [made(numpy=0.5), made("huber")]))
+    assert "In 1 of 2 rows one is faster" in text
+    assert "**0.50**" in text
+    assert "| `huber` | 1e2 | 2 us |" in text
+    assert "None is faster" in table.section(report.Document(about(), 15, [made()]))
