@@ -4,7 +4,7 @@ Same arguments and results as the formulas of the package, which guard more: inf
 values. What is compared with fastloss is derived from these, so that it is as fast as its users get it.
 """
 
-from ..formulas.vocabulary import exp, lgamma, log, log1p, maximum, minimum, pow, sqrt, tanh, where
+from ..formulas.vocabulary import digamma, exp, lgamma, log, log1p, maximum, minimum, pow, sqrt, tanh, trigamma, where
 
 __all__ = ["FORMULAS"]
 
@@ -93,6 +93,132 @@ def focal(z, t, alpha, gamma):
     return power * entropy, -s * power * (m + pull), power * curve
 
 
+def poly1_bce(z, t, epsilon):
+    """Binary cross-entropy from logits plus epsilon (1 - p_t)."""
+    e, i, p = _sigmoid(z)
+    turn = epsilon * (1.0 - 2.0 * t)
+    c = e * i * i
+    return (
+        log1p(e) + maximum(z, 0.0) - t * z + (epsilon * t + turn * p),
+        p - t + turn * c,
+        c * (1.0 + turn - 2.0 * turn * p),
+    )
+
+
+def hinge(z, t, margin):
+    """Hinge loss; its kink is met by no data."""
+    m = maximum(margin - z * t, 0.0)
+    return m, where(m > 0.0, -t, 0.0), 0.0
+
+
+def perceptron(z, t):
+    """Perceptron loss."""
+    m = -z * t
+    return maximum(m, 0.0), where(m > 0.0, -t, 0.0), 0.0
+
+
+def multi_margin(u, p, margin):
+    """One term of the multiclass hinge loss."""
+    a = maximum(u + margin, 0.0)
+    if p == 2.0:
+        return a * a, 2.0 * a, where(a > 0.0, 2.0, 0.0)
+    return a, where(a > 0.0, 1.0, 0.0), 0.0
+
+
+def crammer_singer(u, margin):
+    """The term of the strongest wrong class."""
+    return multi_margin(u, 1.0, margin)
+
+
+def softmax_focal(lp, t, gamma):
+    """Focal loss over a softmax, from the probability."""
+    p = exp(lp)
+    m = 1.0 - p
+    lower = pow(m, gamma - 1.0)
+    pull = p * lp
+    bend = gamma * (lower * p * (2.0 + lp) - (gamma - 1.0) * pow(m, gamma - 2.0) * p * pull)
+    return -t * m * lower * lp, -t * lower * (m - gamma * pull), t * bend
+
+
+def js_div(lp, t, beta):
+    """Jensen-Shannon divergence of targets above 0."""
+    p = exp(lp)
+    rest = 1.0 - beta
+    m = beta * t + rest * p
+    log_m = log(m)
+    part = rest * p * (lp - log_m)
+    return beta * t * (log(t) - log_m) + part, part, part + rest * p * (1.0 - rest * p / m)
+
+
+def smooth_l1(z, t, beta):
+    """Smooth L1 by clipping, for a width above 0."""
+    r = z - t
+    m = maximum(minimum(r * (1.0 / beta), 1.0), -1.0)
+    return m * (r - 0.5 * beta * m), m, where(abs(r) < beta, 1.0 / beta, 0.0)
+
+
+def msle(z, t):
+    """Squared error of log(1 + x), by two logarithms."""
+    d = log1p(z) - log1p(t)
+    i = 1.0 / (1.0 + z)
+    return d * d, 2.0 * d * i, 2.0 * (1.0 - d) * i * i
+
+
+def charbonnier(z, t, c):
+    """Charbonnier loss."""
+    u = (z - t) / c
+    s = sqrt(1.0 + u * u)
+    i = 1.0 / s
+    return s - 1.0, u * i / c, i * i * i / (c * c)
+
+
+def cauchy(z, t, c):
+    """Cauchy loss."""
+    u = (z - t) / c
+    x = 0.5 * u * u
+    w = 1.0 / (1.0 + x)
+    return log1p(x), u * w / c, (1.0 - x) * w * w / (c * c)
+
+
+def welsch(z, t, c):
+    """Welsch loss."""
+    u = (z - t) / c
+    x = u * u
+    e = exp(-0.5 * x)
+    return 1.0 - e, u * e / c, (1.0 - x) * e / (c * c)
+
+
+def geman_mcclure(z, t, c):
+    """Geman-McClure loss."""
+    u = (z - t) / c
+    x = u * u
+    i = 1.0 / (4.0 + x)
+    w = 16.0 * i * i
+    return 2.0 * x * i, u * w / c, w * (16.0 * i - 3.0) / (c * c)
+
+
+def fair(z, t, c):
+    """Fair's loss."""
+    r = z - t
+    a = abs(r) / c
+    w = 1.0 / (1.0 + a)
+    return c * c * (a - log1p(a)), r * w, w * w
+
+
+def negative_binomial_nll(mean, r, t):
+    """Negative binomial negative log-likelihood by log-gammas."""
+    s = r + mean
+    u = r + t
+    j = 1.0 / s
+    k = 1.0 / mean
+    logarithm = log(s / r)
+    value = lgamma(r) + lgamma(t + 1.0) - lgamma(u) + r * logarithm + t * log(s * k)
+    x = (t - mean) * j
+    first = (-x * s * k * (r * j), digamma(r) - digamma(u) + logarithm + x)
+    second_mean = r * j * j * (t * k * k * (s + mean) - 1.0)
+    return value, first, (second_mean, trigamma(r) - trigamma(u) + j - 1.0 / r - x * j)
+
+
 def logistic(z, t):
     """Logistic loss of a margin."""
     y = t * z
@@ -111,15 +237,9 @@ def pseudo_huber(z, t, delta):
 FORMULAS = {
     f.__name__: f
     for f in (
-        huber,
-        log_cosh,
-        quantile,
-        tweedie,
-        gaussian_nll,
-        student_t_nll,
-        bce_with_logits,
-        focal,
-        logistic,
-        pseudo_huber,
+        *(huber, smooth_l1, log_cosh, quantile, msle, pseudo_huber, charbonnier, cauchy, welsch, geman_mcclure, fair),
+        *(tweedie, negative_binomial_nll, gaussian_nll, student_t_nll),
+        *(bce_with_logits, focal, poly1_bce, logistic, hinge, perceptron),
+        *(softmax_focal, js_div, multi_margin, crammer_singer),
     )
 }

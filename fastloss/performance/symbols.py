@@ -231,22 +231,31 @@ RULES: dict[str, Callable[..., Operand]] = {
     "log1p_unit": lambda g, x: g.make("log1p", x),
 }
 
-PLAIN: dict[str, Callable[..., Operand]] = {
-    "share": lambda part, x: part * x,
-    "log1p_square": lambda u: _log1p(u * u),
-    "log1p_minus": lambda x: _log1p(x) - x,
-    "log_ratio": lambda excess, ratio: _word(ratio, "log"),
-}
-"""Helpers of formulas that guard digits and infinities, as one writes them who does not: other libraries are not held
-to more than their users ask, so that none is slowed by a care that it would not take."""
-
-
-def _log1p(x: Operand) -> Operand:
-    return _word(x, "log1p")
-
 
 def _word(x: Operand, name: str) -> Operand:
     return x.graph.make(name, x) if isinstance(x, Node) else getattr(vocabulary, name)(x)
+
+
+def _square_parts(u: Operand) -> tuple[Operand, Operand]:
+    w = 1.0 / (1.0 + u * u)
+    return w, u * u * w
+
+
+def _gamma_ratio(n: Operand) -> tuple[Operand, ...]:
+    value, *derivatives = (_word(n + 0.5, w) - _word(n, w) for w in ("lgamma", "digamma", "trigamma"))
+    return value - 0.5 * _word(n, "log"), *derivatives
+
+
+PLAIN: dict[str, Callable[..., Any]] = {
+    "share": lambda part, x: part * x,
+    "log1p_square": lambda u: _word(u * u, "log1p"),
+    "log1p_minus": lambda x: _word(x, "log1p") - x,
+    "square_parts": _square_parts,
+    "normal_within": lambda u: 2.0 * _word(u, "ndtr") - 1.0,
+    "gamma_ratio": _gamma_ratio,
+}
+"""Helpers of formulas that guard digits and infinities, as one writes them who does not: other libraries are not held
+to more than their users ask, so that none is slowed by a care that it would not take."""
 
 
 def _words(graph: Graph, dtype: str) -> dict[str, Callable[..., Operand]]:
