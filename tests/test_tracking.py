@@ -225,12 +225,15 @@ def test_record_then_compare_with_itself(folder):
 
 def test_compare_exits_with_1_after_a_regression(folder):
     for name, factor in (("old", 1.0), ("new", 1.3)):
-        record = records.Record({"processor": name}, {"a": samples(factor, seed=1), "b": samples(1.0, seed=2)})
+        machine = {"processor": name, "cores": 2, "load": 0.4 if name == "old" else 1.9}
+        record = records.Record(machine, {"a": samples(factor, seed=1), "b": samples(1.0, seed=2)})
         (folder / f"{name}.json").write_text(record.to_json())
     code, out, err = run("compare", "old.json", "new.json")
     assert (code, err) == (1, "")
     assert "+30.0%" in out
     assert "measured on different machines: old; new" in out
+    assert "the machine was busy when new.json was recorded: load 1.9" in out
+    assert "old.json was recorded" not in out
     assert run("compare", "old.json", "new.json", "--threshold", "0.4")[0] == 0
     assert run("compare", "new.json", "old.json")[0] == 0
 

@@ -32,7 +32,7 @@ def record(
     out: Annotated[str, typer.Argument(metavar="OUT.json", help="The file to write.")],
     cases: Cases = CASES,
     rounds: Annotated[int, typer.Option(min=3, help="Rounds of each case.")] = 101,
-    budget: Annotated[float, typer.Option(min=0.0, help="Seconds after which a case has no further round.")] = 10.0,
+    budget: Annotated[float, typer.Option(min=1.0, help="Seconds after which there is no further round.")] = 120.0,
 ) -> None:
     """Measure each case as a ratio to its reference, timed in the same run."""
     from .records import measure, whole
@@ -59,6 +59,9 @@ def compare(
     if before.machine.get("processor") != after.machine.get("processor"):
         names = [r.machine.get("processor", "unknown") for r in (before, after)]
         changes.notes.append(f"measured on different machines: {names[0]}; {names[1]}")
+    for path, found in ((old, before), (new, after)):
+        if found.busy:
+            changes.notes.append(f"the machine was busy when {path} was recorded: load {found.machine['load']:g}")
     publish(changes.markdown(f"{new} against {old}"), markdown)
     raise typer.Exit(changes.code)
 
@@ -71,7 +74,7 @@ def gate(
     ] = None,
     cases: Cases = CASES,
     rounds: Annotated[int, typer.Option(min=15, help="Rounds of each case, at the most.")] = 101,
-    budget: Annotated[float, typer.Option(min=0.0, help="Seconds after which there is no further round.")] = 120.0,
+    budget: Annotated[float, typer.Option(min=1.0, help="Seconds after which there is no further round.")] = 120.0,
     threshold: Threshold = "10%",
     markdown: Markdown = None,
 ) -> None:

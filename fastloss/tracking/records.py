@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from .intervals import ALPHA, fewest, of_median
 
 __all__ = ["Record", "measure", "read", "whole"]
 
+SIDES = ("candidate", "reference")
+AT_A_TIME = 10
+"""Rounds of a case before the next one has its turn."""
 FORMAT = "fastloss track record, version 1"
 
 
@@ -27,6 +31,12 @@ class Record:
 
     machine: dict[str, Any]
     cases: dict[str, Samples]
+
+    @property
+    def busy(self) -> bool:
+        """Whether others kept the machine busy: then a loss on several threads waits for the one that has no core."""
+        load, cores = self.machine.get("load"), self.machine.get("cores")
+        return isinstance(load, (int, float)) and isinstance(cores, int) and load > cores / 2
 
     def to_json(self) -> str:
         """All samples, and the interval of each case by itself for those who only want to look."""
@@ -41,16 +51,26 @@ class Record:
 def measure(
     source: str, rounds: int, budget: float, report: Callable[[str, float], object] = lambda text, done: None
 ) -> Record:
-    """Time every candidate beside its reference, for so many rounds or seconds a case."""
+    """Time every candidate beside its reference, for so many rounds, or fewer once the seconds are spent.
+
+    The cases come round and round again, a few rounds at a time. So a minute in which the machine is busy is a
+    part of every case and not all of one; and threads that still spin after a case rarely meet the next.
+    """
     found = load(source)
     if rounds < fewest(len(found)):
         raise InputError(f"rounds is {rounds}; to compare {len(found)} cases takes at least {fewest(len(found))}")
-    samples = {}
-    for i, (name, (candidate, reference)) in enumerate(found.items()):
-        report(name, i / len(found))
-        times = interleave({"candidate": candidate, "reference": reference}, rounds, budget=budget)
-        samples[name] = Samples(**times)
-    return Record(about(), samples)
+    machine, samples = about(), {name: Samples() for name in found}
+    start = time.perf_counter()
+    for done in range(0, rounds, AT_A_TIME):
+        spent = (time.perf_counter() - start) / budget
+        if spent > 1 and done >= fewest(len(found)):
+            break
+        for i, (name, pair) in enumerate(found.items()):
+            report(f"{name}, from round {done + 1}", min(1.0, max(spent, (done + i / len(found)) / rounds)))
+            times = interleave(dict(zip(SIDES, pair, strict=True)), min(AT_A_TIME, rounds - done))
+            samples[name].candidate += times["candidate"]
+            samples[name].reference += times["reference"]
+    return Record(machine, samples)
 
 
 def load(source: str) -> dict[str, cases.Case]:
