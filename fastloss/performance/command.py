@@ -57,6 +57,10 @@ def bench(request: Request) -> None:
         from .plot import check
 
         check(request.plot)
+    for path in (request.json, request.markdown, request.plot):
+        # Before the minutes that the figures take.
+        if path not in (None, "-") and not Path(str(path)).parent.is_dir():
+            raise InputError(f"{path}: no folder {Path(str(path)).parent}")
     with threads(_checked(request.threads)):
         results = _measured(request, cases, names)
         document = Document(about(), request.rounds or 0, results, imports() if request.compile else {})

@@ -51,6 +51,25 @@ def reference(case: Case) -> Callable[..., tuple[Any, ...]]:
     return partial(loop, terms(case).compile(), case.mode)
 
 
+NARROW = 32
+"""Columns up to which NumPy finds maxima faster column by column than along rows: at 2, 50 times."""
+
+
+def _tops(z: Any) -> Any:
+    """The largest entry of each row."""
+    if z.shape[1] > NARROW:
+        return z.max(axis=1)
+    top = z[:, 0].copy()
+    for k in range(1, z.shape[1]):
+        np.maximum(top, z[:, k], out=top)
+    return top
+
+
+def _sums(x: Any) -> Any:
+    """The sum of each row, by BLAS: NumPy's own takes 3 to 40 times as long."""
+    return x @ np.ones(x.shape[1], x.dtype)
+
+
 def _label_terms(f: Any, mode: str, lp: Any) -> tuple[Any, Any, Any]:
     """Value, first and second of a formula, None where the mode does not ask for it."""
     found = f(lp)
@@ -61,10 +80,10 @@ def _label_terms(f: Any, mode: str, lp: Any) -> tuple[Any, Any, Any]:
 def softmax_labels(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
     """A formula of the label's log-probability; its gradient spreads over the row by the softmax."""
     rows, n = np.arange(len(z)), len(z)
-    e = z - z.max(axis=1, keepdims=True)
+    e = z - _tops(z)[:, None]
     x = e[rows, y]
     np.exp(e, out=e)
-    total = e.sum(axis=1)
+    total = _sums(e)
     value, first, second = _label_terms(f, mode, x - np.log(total))
     if mode == "value":
         return (value.sum() / n,)
@@ -90,21 +109,21 @@ def _column(x: Any) -> Any:
 def softmax_probabilities(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]:
     """A formula of each class's log-probability and target."""
     n = len(z)
-    lp = z - z.max(axis=1, keepdims=True)
+    lp = z - _tops(z)[:, None]
     e = np.exp(lp)
-    total = e.sum(axis=1, keepdims=True)
+    total = _sums(e)[:, None]
     lp -= np.log(total)
     found = f(lp, t)
     if mode == "value":
         return (found[0].sum() / n,)
     e /= total
     if mode == "value_and_grad":
-        e *= -found[1].sum(axis=1, keepdims=True)
+        e *= -_sums(found[1])[:, None]
         e += found[1]
         e *= 1.0 / n
         return found[0].sum() / n, e
     first, second = found[0], np.broadcast_to(found[1], z.shape)
-    slope, bends = first.sum(axis=1, keepdims=True), second.sum(axis=1, keepdims=True)
+    slope, bends = _sums(first)[:, None], _sums(second)[:, None]
     q = 1.0 - e
     return first - e * slope, second * q * q + e * e * (bends - second) - slope * e * q
 
@@ -150,13 +169,13 @@ def margin(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
             return (total,)
         g = found[1] * (1.0 / (n * k))
         g[rows, y] = 0.0
-        g[rows, y] = -g.sum(axis=1)
+        g[rows, y] = -_sums(g)
         return total, g
     both = []
     for x, sign in zip(found, (-1.0, 1.0), strict=True):
         d = _whole(x, z) * (1.0 / k)
         d[rows, y] = 0.0
-        d[rows, y] = sign * d.sum(axis=1)
+        d[rows, y] = sign * _sums(d)
         both.append(d)
     return tuple(both)
 
