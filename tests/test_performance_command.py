@@ -84,7 +84,7 @@ def test_names_that_are_wrong(text, message):
         (["mse", "-c", "nunpy"], "no contestant named 'nunpy'; did you mean numpy"),
         (["mse", "--plot", "x.pdf"], "--plot is 'x.pdf'; expected a file that ends in .png or .svg"),
         (["mse", "--json", "-", "--markdown", "-"], "--json and --markdown cannot both go to the standard output"),
-        (["mse", "--json", "no/such/folder.json"], "no/such/folder.json: no folder no/such"),
+        (["mse", "--json", "no/such/folder.json"], "no/such/folder.json: no folder "),
         (["mse", "--threads", "100000"], "--threads is 100000; expected at most"),
     ],
 )

@@ -31,6 +31,9 @@ LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000
 MOST = 8
 """Losses that a panel of lines can show."""
 
+NAMED = 20
+"""Points of the roofline that there is room to name."""
+
 
 def check(path: str) -> None:
     """Refuse at once what could not be drawn in the end."""
@@ -105,9 +108,9 @@ def _ratios(axes: Any, results: Sequence[Measured]) -> None:
             axes.annotate(f"{w:.3g}", (at, y), (2, 0), textcoords="offset points", va="center", ha=side, fontsize=6)
     axes.set_xscale("log")
     axes.axvline(1.0, color=COLOURS[OURS], linewidth=1.5)
-    axes.set_yticks(range(len(results)), [f"{m.case.label}\nn = {power(m.case.size)}" for m in results])
+    axes.set_yticks(range(len(results)), [f"{m.case.label}, {power(m.case.size)}" for m in results])
     axes.set_ylim(len(results) - 0.5, -0.5)
-    axes.set_title("Time relative to fastloss, 1", loc="left")
+    axes.set_title("Time relative to fastloss, 1, at the largest n", loc="left")
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1, fontsize=8, frameon=False, ncols=8)
     _plain_numbers(axes.xaxis)
 
@@ -158,7 +161,8 @@ def _roofline(axes: Any, results: Sequence[Measured]) -> None:
     axes.set_ylim(min(0.05, *speeds) / 2.0, 3.0)
     axes.set_xlim(x[0], x[-1])
     axes.plot(weights, speeds, "o", color=COLOURS[OURS], markersize=5)
-    _labels(axes, [m.case.label for m in results], weights, speeds)
+    if len(results) <= NAMED:
+        _labels(axes, [m.case.label for m in results], weights, speeds)
     axes.set_xlabel("time of the arithmetic / time of the memory")
     axes.set_title("Roofline: speed as a share of the memory's", loc="left")
     _plain_numbers(axes.xaxis)
