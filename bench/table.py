@@ -56,7 +56,7 @@ def remeasure(names: list[str], rounds: int) -> None:
     machine = about()
     for case in CASES:
         if not asked or case.loss in asked:
-            kept[case.id] = measure(case, contestants, rounds)
+            kept[case.id] = measure(case, contestants, rounds, budget=12.0)
             print(f"{case.id}: {report.duration(kept[case.id].timings[OURS].median)}", flush=True)
     results = [kept[c.id] for c in CASES if c.id in kept]
     FIGURES.write_text(Document(machine, rounds, results).to_json() + "\n", encoding="utf-8")

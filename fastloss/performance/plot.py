@@ -110,7 +110,7 @@ def _ratios(axes: Any, results: Sequence[Measured]) -> None:
     axes.axvline(1.0, color=COLOURS[OURS], linewidth=1.5)
     axes.set_yticks(range(len(results)), [f"{m.case.label}, {power(m.case.size)}" for m in results])
     axes.set_ylim(len(results) - 0.5, -0.5)
-    axes.set_title("Time relative to fastloss, 1, at the largest n", loc="left")
+    axes.set_xlabel("time as a multiple of fastloss's, at each loss's largest n")
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1, fontsize=8, frameon=False, ncols=8)
     _plain_numbers(axes.xaxis)
 
