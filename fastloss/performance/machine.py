@@ -36,8 +36,8 @@ def about() -> dict[str, Any]:
 def reuse_memory() -> None:
     """Bring the C library's allocator to where it ends in a process that runs for a while; glibc only.
 
-    It keeps freed blocks of up to 32 MB, but learns to as it goes: NumPy's mse of a million elements took 0.6 or 3.1 ms,
-    by what had been freed before, and any ratio to it was off by as much. Larger blocks go back to the system each time.
+    It keeps freed blocks of up to 32 MB, but learns to as it goes: NumPy's mse of a million elements took 0.6 or
+    3.1 ms, by what had been freed before, and any ratio to it was off by as much. Larger blocks go back to the system.
     """
     trim_threshold, mmap_threshold = -1, -3
     most = 32 << 20
