@@ -20,6 +20,7 @@ def dialect(dtype: str) -> Dialect:
     words: dict[str, Any] = {
         **{w: getattr(np, w) for w in ("exp", "expm1", "log", "log1p", "maximum", "minimum", "sign", "sqrt", "tanh")},
         **{"abs": np.abs, "where": np.where, "pow": np.power, "log1p_unit": np.log1p, "full": np.full},
+        **{"sum": np.add.reduce, "dot": np.dot},
     }
     return Dialect({**words, **_special()}, getattr(np, dtype))
 
@@ -73,9 +74,19 @@ def source(case: Case) -> Source:
         return function(dialect(case.dtype), names, {k: _whole(k, x, first) for k, x in results.items()})
     mean = case.bound.record.reduction == "mean"
     s = graph.named("scalar", "s") if mean else 1.0
-    shown: dict[str, Any] = {"value": (results.pop("value"), "{}.sum() * s" if mean else "{}.sum()")}
+    shown: dict[str, Any] = {"value": (s * _total(results.pop("value")), "{}")}
     shown |= {k: _whole(k, s * x, first) for k, x in results.items()}
     return function(dialect(case.dtype), names, shown, [f"s = 1.0 / {first}.size"] if mean else [])
+
+
+def _total(x: Operand) -> Operand:
+    """The sum of an array: factors outside, and a product by BLAS, which needs no array for it."""
+    if not isinstance(x, Node) or x.op != "*":
+        return x.graph.make("sum", x)
+    a, b = x.args
+    if not isinstance(a, Node) or a.scalar:
+        return a * _total(b)
+    return x.graph.make("dot", a, b)
 
 
 def _whole(name: str, x: Operand, first: str) -> tuple[Operand, str]:

@@ -31,8 +31,8 @@ class Node:
     @property
     def scalar(self) -> bool:
         """Whether this is one number at run time, not an array."""
-        return self.op == "scalar" or (
-            self.op not in ("input", "scalar") and all(not isinstance(a, Node) or a.scalar for a in self.args)
+        return self.op in ("scalar", "sum", "dot") or (
+            self.op != "input" and all(not isinstance(a, Node) or a.scalar for a in self.args)
         )
 
     __hash__ = object.__hash__
