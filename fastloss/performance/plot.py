@@ -153,7 +153,7 @@ def _roofline(axes: Any, results: Sequence[Measured]) -> None:
         memory = min(m.roofs["copy"], m.roofs["triad"])
         weights.append(m.roofs["arithmetic"] / memory)
         speeds.append(memory / m.timings[OURS].median)
-    x = np.geomspace(min(0.05, *weights) / 1.5, max(10.0, *weights) * 2.0, 100)
+    x = np.geomspace(min(0.3, *weights) / 15.0, max(10.0, *weights) * 2.0, 100)
     axes.plot(x, np.minimum(1.0, 1.0 / x), color="black", linewidth=1.2)
     axes.fill_between(x, np.minimum(1.0, 1.0 / x), 3.0, color="#eeeeee", linewidth=0)
     axes.set_xscale("log")
@@ -170,16 +170,22 @@ def _roofline(axes: Any, results: Sequence[Measured]) -> None:
 
 
 def _labels(axes: Any, names: Sequence[str], xs: Sequence[float], ys: Sequence[float]) -> None:
-    """Names of points to their left, each below the one before where they would lie on each other."""
+    """Names of points in a column to the left of all, in the order of their heights, so that lines hardly cross."""
     import numpy as np
 
     low, high = np.log10(axes.get_ylim())
-    line = 0.045 * (high - low)
-    below = np.inf
-    for i in np.argsort(ys)[::-1]:
+    line = 0.052 * (high - low)
+    at, below = min(xs) / 1.6, np.inf
+    for i in sorted(range(len(names)), key=lambda i: (-round(np.log10(ys[i]) / line), xs[i])):
         y = min(np.log10(ys[i]), below - line)
         below = y
-        arrow = {"arrowstyle": "-", "linewidth": 0.4, "color": "#666666", "shrinkA": 0, "shrinkB": 2}
-        axes.annotate(
-            names[i], (xs[i], ys[i]), (xs[i] / 1.5, 10.0**y), fontsize=7, va="center", ha="right", arrowprops=arrow
-        )
+        arrow = {
+            "arrowstyle": "-",
+            "linewidth": 0.4,
+            "color": "#666666",
+            "shrinkA": 0,
+            "shrinkB": 2,
+            "relpos": (1, 0.5),
+        }
+        point = (xs[i], ys[i])
+        axes.annotate(names[i], point, (at, 10.0**y), fontsize=7, va="center", ha="right", arrowprops=arrow)
