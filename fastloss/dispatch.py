@@ -17,13 +17,16 @@ __all__ = [
     "EMPTY",
     "PARALLEL_FROM",
     "elementwise",
+    "helpers",
     "launch",
+    "overflows",
     "room",
     "rows",
     "streams",
-    "survey",
     "weight_sum",
 ]
+
+I64 = np.dtype(np.int64)
 
 EMPTY = {k: np.empty(0, k) for k in map(np.dtype, ("float32", "float64", "int64"))}
 """What stands for an array that a call has not got."""
@@ -39,6 +42,7 @@ LAST_LEVEL = 32 << 20
 
 _compiling = threading.RLock()
 _compiled: dict[tuple[Any, ...], tuple[int, Callable[..., Any], Any]] = {}
+_helpers: dict[tuple[int, Any], tuple[Any, Any]] = {}
 _threads: Any = None
 
 if hasattr(os, "register_at_fork"):
@@ -94,13 +98,17 @@ def room(k: int, mode: str, kind: str, tiled: bool) -> int:
     return room(k, mode, kind, tiled)
 
 
-@cache
-def survey(dtype: str) -> Callable[..., Any]:
-    """The function that checks labels and adds up the weights of the rows that count."""
-    from .kernels.rows import row_survey
+def helpers(k: int, dtype: Any, tiled: bool) -> Any:
+    """The addresses of what a chunk of rows calls besides its formula."""
+    if not tiled:
+        return EMPTY[I64]
+    found = _helpers.get((k, dtype))
+    if found is None:
+        from .kernels.rows import tile_helpers
 
-    with _compiling:
-        return row_survey(dtype)  # type: ignore[no-any-return]
+        with _compiling:
+            found = _helpers[k, dtype] = tile_helpers(k, NAMES[dtype])
+    return found[0]
 
 
 def launch(driver: Callable[..., Any], size: int, *arguments: Any) -> Any:
@@ -126,9 +134,14 @@ def _last_level() -> int:
         return LAST_LEVEL
 
 
+def overflows(*groups: tuple[Any, ...]) -> bool:
+    """Whether some arrays together are larger than the last-level cache."""
+    return sum(a.nbytes for group in groups for a in group) > _last_level()
+
+
 def streams(record: Formula, *groups: tuple[Any, ...]) -> bool:
     """Whether results should be written past the caches: where the memory, not the formula, sets the pace."""
-    return sum(a.nbytes for group in groups for a in group) > _last_level() and not record.transcendental
+    return overflows(*groups) and not record.transcendental
 
 
 def _identity(z):  # type: ignore[no-untyped-def]

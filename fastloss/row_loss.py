@@ -22,7 +22,7 @@ from .arrays import (
     plain,
     weights,
 )
-from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, launch, room, rows, survey
+from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, helpers, launch, overflows, room, rows
 from .formulas.record import LOOPS, NONNEGATIVE
 from .loss import REDUCTIONS, ComposedDoc, Loss, denominator
 
@@ -65,6 +65,9 @@ class _Call(NamedTuple):
     target: Any
     weight: Any
     class_weight: Any
+    counted: Any
+    """The class weights that the mean divides by."""
+    ignored: int
     total: float
     shape: tuple[int, ...]
     dtype: Any
@@ -197,16 +200,14 @@ class RowLoss(Loss):  # noqa: D101
             or (out is not None and not plain(out, p, t))
         ):
             return None
-        address, driver, count, space, e, e2, x2 = found
+        address, driver, e, e2, x2 = found
         n, k = p.shape
-        total, wrong = count(t, e, e, k, ignored)
-        if wrong or not total:
-            return None
         grad = e2 if mode == "value" else np.empty((n, k), p.dtype) if out is None else out
-        scale, room = 1.0 / total, space(k, mode, "labels", tiled)
-        arrays = (p, t, e2, e, e, e, grad, e2, x2)
-        value, _ = driver(address, *arrays, scale, self._packed, room, rows_per_chunk(k), False)
-        return value / total, grad
+        fixed = (helpers(k, p.dtype, tiled), False, room(k, mode, "labels", tiled), rows_per_chunk(k), False)
+        total, _, mass, wrong = driver(address, p, t, e2, e, e, e, e, grad, e2, x2, -1.0, ignored, self._packed, *fixed)
+        if wrong or not mass:
+            return None
+        return total / mass, grad
 
     def _run(
         self,
@@ -240,8 +241,10 @@ class RowLoss(Loss):  # noqa: D101
         last = axis in (-1, p.ndim - 1)
         moved = p if last else np.moveaxis(p, axis, -1)
         call = self._prepare(moved, target, weight, class_weight, ignore_index, axis)
-        divided = denominator(reduction, divisor, call.total, None)
-        scale = 1.0 / divided if divided != 0.0 else 0.0
+        # The mean over labelled rows is known once the labels have been looked at, in the driver.
+        counts = call.kind == "labels" and reduction == "mean" and divisor is None
+        divided = 0.0 if counts else denominator(reduction, divisor, call.total, None)
+        scale = -1.0 if counts else 1.0 / divided if divided != 0.0 else 0.0
         n, k = call.z.shape
         sets = {"value": 0, "grad": 1}.get(mode, 2)
         groups = outputs(out, sets, (p,), (target, weight, class_weight))
@@ -254,9 +257,14 @@ class RowLoss(Loss):  # noqa: D101
 
         total = 0.0
         if n and k:
-            total, bad = self._compute(mode, call, details, scale, (values, grad, hess, extra))
+            total, bad, mass, wrong = self._compute(mode, call, details, scale, (values, grad, hess, extra))
+            if wrong:
+                self._wrong_label(incoming(target, "target"), call, ignore_index)
             if bad:
                 check.violation(self.name, "target", incoming(target, "target"), record.target_domain)
+            divided = mass if counts else divided
+        elif (call.labels != call.ignored).any():
+            self._wrong_label(incoming(target, "target"), call, ignore_index)
         for o, view in zip(outs, views, strict=True):
             if not (last and direct(o, call.dtype)):
                 o[...] = view.reshape(o.shape) if last else np.moveaxis(view.reshape(moved.shape), -1, axis)
@@ -277,8 +285,8 @@ class RowLoss(Loss):  # noqa: D101
 
     def _compute(
         self, mode: str, call: _Call, details: bool, scale: float, results: tuple[Any, ...]
-    ) -> tuple[float, float]:
-        """Choose the kernel and run it: the sum of the losses, and how many targets are out of their domain."""
+    ) -> tuple[float, float, float, float]:
+        """Choose the kernel and run it; the results are the driver's."""
         record, dtype, k = self.record, call.dtype, call.z.shape[1]
         labels = call.kind == "labels"
         smooth = labels and self.defaults.get("label_smoothing", 0.0) > 0.0
@@ -286,14 +294,16 @@ class RowLoss(Loss):  # noqa: D101
         address, driver, _ = rows(record, NAMES[dtype], mode, call.kind, smooth, tiled, details)
         if labels and mode in ("value", "grad") and not smooth and not details and record.reduction == "mean":
             empties = (EMPTY[dtype], np.empty((0, 0), dtype), np.empty((0, 0), F64))
-            self._small[mode, dtype, k <= TILED_TO] = (address, driver, survey(NAMES[dtype]), room, *empties)
+            self._small[mode, dtype, k <= TILED_TO] = (address, driver, *empties)
         class_weight = call.class_weight
         if not class_weight.size and (smooth or not labels):
             class_weight = np.ones(k, dtype)
-        arrays = (call.z, call.labels, call.target, call.weight, class_weight, *results)
+        arrays = (call.z, call.labels, call.target, call.weight, class_weight, call.counted, *results)
         space, chunk = room(k, mode, call.kind, tiled), rows_per_chunk(k)
-        total: tuple[float, float] = launch(driver, call.z.size, address, *arrays, scale, self._packed, space, chunk)
-        return total
+        streamed = mode != "value" and overflows((call.z,), results)
+        fixed = (scale, call.ignored, self._packed, helpers(k, dtype, tiled), streamed, space, chunk)
+        result: tuple[float, float, float, float] = launch(driver, call.z.size, address, *arrays, *fixed)
+        return result
 
     def _pack(self, values: Mapping[str, Any]) -> Any:
         own = [v for k, v in values.items() if k not in self.record.loop_parameters]
@@ -327,15 +337,15 @@ class RowLoss(Loss):  # noqa: D101
                 raise TypeError(f"{self.name} has no classes, so no class_weight; weight is the factor of each row")
             check.same_rows(self.name, "target", t.shape, shape)
             dense = contiguous(t, dtype).reshape(n, 1)
-            return _Call("dense", z, no_labels, dense, w, e, total, shape, dtype)
+            return _Call("dense", z, no_labels, dense, w, e, e, 0, total, shape, dtype)
         if t.dtype.kind in "iub":
             if not LOOPS[self.record.loop].labels:
                 raise TypeError(f"{self.name}: the target has dtype {t.dtype}; expected probabilities, as floats")
             check.same_rows(self.name, "target", t.shape, shape)
             # Torch divides by the weights of the classes for likelihoods, and by the rows for margins.
             counted = e if self.record.loop in ("margin", "top_margin") else cw
-            labels, total = self._labels(t, w, counted, k, ignore_index)
-            return _Call("labels", z, labels, none2, w, cw, total, shape, dtype)
+            labels, ignored = self._labels(t, k, ignore_index)
+            return _Call("labels", z, labels, none2, w, cw, counted, ignored, 0.0, shape, dtype)
         if not LOOPS[self.record.loop].dense:
             raise TypeError(f"{self.name}: the target has dtype {t.dtype}; expected integer labels")
         if t.shape == shape and t.shape != p.shape:
@@ -344,27 +354,26 @@ class RowLoss(Loss):  # noqa: D101
             )
         t = t if axis in (-1, p.ndim - 1) else np.moveaxis(t, axis, -1)
         check.same_shape("target", t.shape, p.shape)
-        return _Call("dense", z, no_labels, contiguous(t, dtype).reshape(n, k), w, cw, total, shape, dtype)
+        return _Call("dense", z, no_labels, contiguous(t, dtype).reshape(n, k), w, cw, e, 0, total, shape, dtype)
 
-    def _labels(self, t: Any, w: Any, cw: Any, k: int, ignore_index: int | None) -> tuple[Any, float]:
-        """Labels as int64, ignored ones negative, and the sum of the weights of the rows that count."""
+    def _labels(self, t: Any, k: int, ignore_index: int | None) -> tuple[Any, int]:
+        """Labels as int64, and the one that means a row to ignore."""
         # An unsigned label beyond int64 would wrap to a negative one, which may be ignore_index.
         labels = flat(np.minimum(t, np.uint64(k)) if t.dtype == np.uint64 else t, I64)
-        count = survey(NAMES[w.dtype])
         # None ignores nothing: as if it were class 0, which no label outside the classes equals.
         ignored = (0 if k else LEAST) if ignore_index is None else int(ignore_index)
-        total, wrong = count(labels, w, cw, k, ignored)
-        if wrong:
-            first = int(np.argmax(((labels < 0) | (labels >= k)) & (labels != ignored)))
-            where = check.position(first, t.shape)
-            allowed = f"0 to {k - 1}" if k else "none"
-            also = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"
-            raise ValueError(f"{self.name}: target[{where}] is {t.reshape(-1)[first]}; allowed: {allowed}{also}")
         if ignore_index is not None and 0 <= ignored < k:
-            # A class to ignore: the survey took its rows for rows that count.
-            labels = np.where(labels == ignored, LEAST, labels)
-            total, _ = count(labels, w, cw, k, LEAST)
-        return labels, total
+            return np.where(labels == ignored, LEAST, labels), LEAST
+        return labels, ignored
+
+    def _wrong_label(self, t: Any, call: _Call, ignore_index: int | None) -> None:
+        """Raise for the first label that is neither a class nor ignored."""
+        k = call.z.shape[1]
+        first = int(np.argmax(((call.labels < 0) | (call.labels >= k)) & (call.labels != call.ignored)))
+        where = check.position(first, t.shape)
+        allowed = f"0 to {k - 1}" if k else "none"
+        also = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"
+        raise ValueError(f"{self.name}: target[{where}] is {t.reshape(-1)[first]}; allowed: {allowed}{also}")
 
 
 LEAST = int(np.iinfo(np.int64).min)

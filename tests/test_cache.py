@@ -389,7 +389,7 @@ def test_the_second_process_compiles_nothing(warm, seed):
     assert compiled
     assert cached == [False, False]
     before = files(folder)
-    assert len(before) == 5  # two chunks, two drivers, one survey of labels
+    assert len(before) == 6  # two chunks, two drivers, two transposers
     again = json.loads(run(SCRIPT, FASTLOSS_CACHE_DIR=folder, PYTHONHASHSEED=seed))
     assert again == [True, bits, [], [True, True]]
     assert files(folder) == before
@@ -438,3 +438,24 @@ def test_warmup(tmp_path):
     """
     assert run(script, FASTLOSS_CACHE_DIR=folder) == "{True}"
     assert files(folder) == before
+
+
+ONE_LOSS = """
+import sys
+import numpy as np
+import fastloss as fl
+
+z = np.random.default_rng(0).normal(0, 3, (200, 7)).astype(np.float32)
+y = np.arange(200) % 7
+for name in sys.argv[1:]:
+    value, grad = fl.LOSSES[name].value_and_grad(z, y)
+    print(name, value, grad.astype(float).sum(axis=0).tolist())
+"""
+
+
+def test_kernels_compiled_in_different_processes_do_not_mix(tmp_path):
+    # Functions inside a kernel once had names that only a process told apart: loaded together, one took another's.
+    names, folder = ("cross_entropy", "softmax_focal", "poly1_cross_entropy"), tmp_path / "cache"
+    alone = [run(ONE_LOSS, name, FASTLOSS_CACHE_DIR=folder) for name in names]
+    assert run(ONE_LOSS, *names, FASTLOSS_CACHE_DIR=folder).splitlines() == alone
+    assert run(ONE_LOSS, *reversed(names), FASTLOSS_CACHE_DIR=folder).splitlines() == alone[::-1]

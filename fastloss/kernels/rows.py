@@ -4,15 +4,16 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit, prange, types
+from numba import config, prange, types
 
 from . import access
 from .cpu import array, call, combine, widest_vectors
 from .softmax import label_terms, parts, room, softmax_dense, softmax_labels
-from .specialize import LOOP, Chunk, bind, compile_chunk, compile_driver
+from .specialize import LOOP, Chunk, compile_chunk, compile_driver, inner
+from .tiles import transposers
 from .worlds import carry, cpu
 
-__all__ = ["room", "row_chunk", "row_driver", "row_survey"]
+__all__ = ["room", "row_chunk", "row_driver", "tile_helpers"]
 
 # Names that the templates below find bound when they are specialized; branches on flags are pruned.
 T: Any = None
@@ -25,7 +26,21 @@ top_only: Any = None
 
 
 def log_probs_labels(
-    z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, scratch, stats
+    z,
+    labels,
+    target,
+    weight,
+    class_weight,
+    values,
+    grad,
+    hess,
+    details,
+    scale,
+    params,
+    helpers,
+    streamed,
+    scratch,
+    stats,
 ):
     """A formula of the label's log-probability alone."""
     n, k = z.shape
@@ -56,7 +71,21 @@ def log_probs_labels(
 
 
 def log_probs_dense(
-    z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, scratch, stats
+    z,
+    labels,
+    target,
+    weight,
+    class_weight,
+    values,
+    grad,
+    hess,
+    details,
+    scale,
+    params,
+    helpers,
+    streamed,
+    scratch,
+    stats,
 ):
     """A formula summed over the row, each class by itself."""
     widest_vectors()
@@ -87,7 +116,23 @@ def log_probs_dense(
     return total
 
 
-def margin_labels(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, scratch, stats):
+def margin_labels(
+    z,
+    labels,
+    target,
+    weight,
+    class_weight,
+    values,
+    grad,
+    hess,
+    details,
+    scale,
+    params,
+    helpers,
+    streamed,
+    scratch,
+    stats,
+):
     """A formula of margins z_j - z_label: summed over the other classes and divided by K, or of the largest alone."""
     widest_vectors()
     n, k = z.shape
@@ -138,7 +183,23 @@ def margin_labels(z, labels, target, weight, class_weight, values, grad, hess, d
     return total
 
 
-def ensemble(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, scratch, stats):
+def ensemble(
+    z,
+    labels,
+    target,
+    weight,
+    class_weight,
+    values,
+    grad,
+    hess,
+    details,
+    scale,
+    params,
+    helpers,
+    streamed,
+    scratch,
+    stats,
+):
     """A formula of each member, its mid-rank among all members, and their number."""
     widest_vectors()
     n, k = z.shape
@@ -191,12 +252,51 @@ def survey(labels, weight, class_weight, k, ignored):
 
 
 def drive_rows(
-    address, z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, room, chunk, parallel
+    address,
+    z,
+    labels,
+    target,
+    weight,
+    class_weight,
+    counted,
+    values,
+    grad,
+    hess,
+    details,
+    scale,
+    ignored,
+    params,
+    helpers,
+    streamed,
+    room,
+    chunk,
+    parallel,
 ):
-    """All chunks of rows, in parallel or one after another; the bits are the same."""
-    n = z.shape[0]
+    """All chunks of rows, in parallel or one after another; the bits are the same.
+
+    Labels are looked at first: a negative scale stands for the mean over the rows that count. Returns the sum of the
+    losses, the violations, the weight of the rows that count, and how many labels are wrong.
+    """
+    n, k = z.shape
     chunks = (n + chunk - 1) // chunk
     stats = np.empty((chunks, 2), np.float64)
+    mass, wrong = 0.0, 0.0
+    if labels.size > 0:
+        if parallel:
+            for c in prange(chunks):
+                a = c * chunk
+                b = min(n, a + chunk)
+                stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, k, ignored)
+        else:
+            for c in range(chunks):
+                a = c * chunk
+                b = min(n, a + chunk)
+                stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, k, ignored)
+        mass, wrong = combine(stats)
+        if wrong > 0.0:
+            return 0.0, 0.0, mass, wrong
+    if scale < 0.0:
+        scale = 1.0 / mass if mass != 0.0 else 0.0
     if parallel:
         for c in prange(chunks):
             a = c * chunk
@@ -204,7 +304,7 @@ def drive_rows(
             inputs = (z[a:b], labels[a:b], target[a:b], weight[a:b], class_weight)
             outputs = (values[a:b], grad[a:b], hess[a:b], details[a:b])
             scratch = np.empty(room, z.dtype)
-            call(address, (*inputs, *outputs, scale, params, scratch, stats[c]))
+            call(address, (*inputs, *outputs, scale, params, helpers, streamed, scratch, stats[c]))
     else:
         for c in range(chunks):
             a = c * chunk
@@ -212,14 +312,16 @@ def drive_rows(
             inputs = (z[a:b], labels[a:b], target[a:b], weight[a:b], class_weight)
             outputs = (values[a:b], grad[a:b], hess[a:b], details[a:b])
             scratch = np.empty(room, z.dtype)
-            call(address, (*inputs, *outputs, scale, params, scratch, stats[c]))
-    return combine(stats)
+            call(address, (*inputs, *outputs, scale, params, helpers, streamed, scratch, stats[c]))
+    total, bad = combine(stats)
+    return total, bad, mass, wrong
 
 
 def _arguments(dtype: str) -> tuple[Any, ...]:
     one, two, doubles = array(dtype), array(dtype, 2), array("float64")
-    # z, labels, target, weight, class_weight; values, grad, hess, details; scale, params
-    return (two, array("int64"), two, one, one, one, two, two, array("float64", 2), types.float64, doubles)
+    # z, labels, target, weight, class_weight; values, grad, hess, details; scale, params, helpers, streamed
+    inputs = (two, array("int64"), two, one, one)
+    return (*inputs, one, two, two, array("float64", 2), types.float64, doubles, array("int64"), types.boolean)
 
 
 _LOOPS = {
@@ -247,23 +349,28 @@ def row_chunk(record: Any, dtype: str, mode: str, kind: str, smooth: bool, tiled
         "unpack": access.unpack(len(record.parameters) - len(record.loop_parameters), dtype),
     }
     if template is softmax_labels:
-        bound["row_terms"] = njit(**LOOP)(bind(label_terms, **bound))
+        bound["row_terms"] = inner(label_terms, LOOP, **bound)
     flags = "".join(f"_{k}" for k, v in {"smooth": smooth, "tiled": tiled, "described": described}.items() if v)
     signature = types.float64(*_arguments(dtype), array(dtype), array("float64"))
     return compile_chunk(template, f"{record.name}_{kind}_{mode}{flags}_{dtype}", signature, **bound)
 
 
 @cache
-def row_driver(dtype: str) -> Any:
-    """The driver of all row losses."""
-    returns = types.Tuple((types.float64, types.float64))
-    signature = returns(types.intp, *_arguments(dtype), types.intp, types.intp, types.boolean)
-    return compile_driver(drive_rows, f"rows_{dtype}", signature)
+def tile_helpers(k: int, dtype: str) -> tuple[Any, Any]:
+    """The addresses of the functions that transpose tiles of rows of K, and the objects that keep the code alive."""
+    chunks = transposers(k, dtype, array(dtype))
+    addresses = [c.address for c in chunks]
+    return (addresses if config.DISABLE_JIT else np.array(addresses, np.int64)), chunks
 
 
 @cache
-def row_survey(dtype: str) -> Any:
-    """The function that checks labels and adds up the weights of the rows that count."""
-    one = array(dtype)
-    signature = types.Tuple((types.float64, types.int64))(array("int64"), one, one, types.int64, types.int64)
-    return compile_driver(survey, f"survey_{dtype}", signature, parallel=False, T=getattr(np, dtype))
+def row_driver(dtype: str) -> Any:
+    """The driver of all row losses."""
+    returns = types.UniTuple(types.float64, 4)
+    *inputs, scale, params, helpers, streamed = _arguments(dtype)
+    inputs.insert(5, array(dtype))
+    signature = returns(
+        *(types.intp, *inputs, scale, types.int64, params, helpers, streamed, types.intp, types.intp, types.boolean)
+    )
+    counting = inner(survey, {**LOOP, "forceinline": True}, T=getattr(np, dtype))
+    return compile_driver(drive_rows, f"rows_{dtype}", signature, survey=counting)

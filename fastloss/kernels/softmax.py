@@ -9,10 +9,28 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from .cpu import prefetch, widest_vectors
-from .specialize import LOOP, SCALAR, bind
+from . import staging, tiles
+from .cpu import call, prefetch, widest_vectors
+from .specialize import LOOP, SCALAR, inner
+from .tiles import (
+    AT_E,
+    AT_LABEL,
+    AT_PP,
+    AT_PQ,
+    CLASS_WEIGHT,
+    COLUMNS,
+    FLAT,
+    GROUP,
+    HESS_LABEL,
+    LINEAR,
+    PICKED,
+    SHIFTED,
+    TAIL,
+    TOP,
+    VALUE,
+    WEIGHT,
+)
 from .worlds import cpu
 
 __all__ = ["label_terms", "parts", "room", "softmax_dense", "softmax_labels"]
@@ -21,12 +39,11 @@ BLOCK = 512
 """Elements summed in the lanes of a row loop before they become one number."""
 
 AHEAD = 2048
-"""How many elements ahead of its use memory is asked for: two pages, since the hardware's own fetching ends with one."""
+"""How many elements ahead of its use memory is asked for: two pages; the hardware's own fetching ends with one."""
 
 # Names that the templates below find bound when they are specialized.
 T: Any = None
 exp: Any = None
-expm1: Any = None
 log1p: Any = None
 formula: Any = None
 unpack: Any = None
@@ -35,7 +52,11 @@ scan: Any = None
 scan_one: Any = None
 row_terms: Any = None
 spread: Any = None
-gather: Any = None
+pick: Any = None
+drain: Any = None
+flat: Any = None
+streamable: Any = None
+shifted: Any = None
 describe: Any = None
 derivatives: Any = None
 curvature: Any = None
@@ -154,73 +175,28 @@ def settle(e, tops, m, beta):
             e[j] *= factor
 
 
-# Rows are taken in groups of at most GROUP, with one number a row in each of these columns of a scratch array.
-# Constant offsets into one array show LLVM that the columns do not overlap; thirteen arrays would need more
-# run-time checks than it makes, and the loop would stay scalar.
-GROUP = 64
-(TOP, TAIL, LINEAR, SHIFTED, WEIGHT, CLASS_WEIGHT, VALUE, AT_E, FLAT, AT_LABEL, AT_PQ, AT_PP, HESS_LABEL, COLUMNS) = (
-    GROUP * i for i in range(14)
-)
-
-
 def scan_rows(z, beta, class_weight, e, tops, s):
     """Scan row by row."""
     for i in range(z.shape[0]):
         s[TOP + i], s[TAIL + i], s[LINEAR + i] = scan_one(z[i], beta, class_weight, e[i if stored else 0], tops[i])
 
 
-def scan_tile(z, beta, class_weight, e, tops, s):
-    """Scan one class at a time across all rows of the group; e is transposed."""
-    n, k = z.shape
-    for j in range(k):
-        for i in range(n):
-            e[j, i] = z[i, j]
-    for i in range(n):
-        s[TOP + i] = e[0, i]
-        s[TAIL + i] = T(0.0)
-        s[VALUE + i] = T(0.0)
-        s[LINEAR + i] = T(0.0)
-    for j in range(1, k):
-        for i in range(n):
-            s[TOP + i] = e[j, i] if e[j, i] > s[TOP + i] else s[TOP + i]
-    for j in range(k):
-        c = class_weight[j] if smooth else T(0.0)
-        for i in range(n):
-            x = e[j, i]
-            d = (x - s[TOP + i]) * beta
-            p = exp(d)
-            s[TAIL + i] += p
-            s[VALUE + i] += T(0.0) if x == s[TOP + i] else p
-            if smooth:
-                s[LINEAR + i] += c * d
-            e[j, i] = p
-    for i in range(n):
-        s[TAIL + i] = tail_of(s[TAIL + i], s[VALUE + i])
-
-
-def gather_labels(z, labels, weight, class_weight, beta, s):
-    """What each row's label picks: its shifted logit, sample weight and class weight; nothing where ignored."""
+def pick_shifted(z, labels, beta, s):
+    """The shifted logit that each row's label picks."""
     n, k = z.shape
     for i in range(n):
         y = labels[i]
-        if 0 <= y < k:
-            s[SHIFTED + i] = (z[i, y] - s[TOP + i]) * beta
-            s[WEIGHT + i] = weight[i] if weight.size > 0 else T(1.0)
-            s[CLASS_WEIGHT + i] = class_weight[y] if class_weight.size > 0 else T(1.0)
-        else:
-            s[SHIFTED + i] = T(0.0)
-            s[WEIGHT + i] = T(0.0)
-            s[CLASS_WEIGHT + i] = T(0.0)
+        s[SHIFTED + i] = (z[i, y] - s[TOP + i]) * beta if 0 <= y < k else T(0.0)
 
 
-def label_terms(n, p, beta, eps, zeta, scale, k, mass, s):
+def label_terms(p, beta, eps, zeta, scale, k, mass, s):
     """Per row: value, factor of the exponentials, smoothing term, and the entries at the label."""
     widest_vectors()
     keep = T(1.0) - eps
     share = eps / k
     bend = T(2.0) * zeta
     total = T(0.0)
-    for i in range(n):
+    for i in range(GROUP):
         tail, d, w = s[TAIL + i], s[SHIFTED + i], s[WEIGHT + i]
         lt = log1p(tail)
         out = formula(d - lt, T(1.0), *p)
@@ -238,8 +214,10 @@ def label_terms(n, p, beta, eps, zeta, scale, k, mass, s):
         if derivatives:
             factor = scale * w * beta
             inverse = T(1.0) / (tail + T(1.0))
-            q = (tail - expm1(d)) * inverse
-            r = exp(d) * inverse
+            # A label that is not the maximum has a tail of at least its own exponential: 1 - picked loses nothing.
+            picked = s[PICKED + i] if tiled else exp(d)
+            q = (tail + (T(1.0) - picked)) * inverse
+            r = picked * inverse
             s[AT_E + i] = factor * (extra - f1) * inverse
             s[FLAT + i] = factor * share
             s[AT_LABEL + i] = factor * (f1 * q + extra * r - (share * s[CLASS_WEIGHT + i] if smooth else T(0.0)))
@@ -295,32 +273,6 @@ def spread_rows(e, tops, beta, labels, class_weight, s, grad, hess):
             hess[i, y] = s[HESS_LABEL + i]
 
 
-def spread_tile(e, tops, beta, labels, class_weight, s, grad, hess):
-    """The same from a transposed tile of exponentials."""
-    n, k = grad.shape
-    for j in range(k):
-        b = class_weight[j] if smooth else T(0.0)
-        for i in range(n):
-            grad[i, j] = e[j, i] * s[AT_E + i] - (b * s[FLAT + i] if smooth else T(0.0))
-        if curvature:
-            for i in range(n):
-                tail = s[TAIL + i]
-                inverse = T(1.0) / (tail + T(1.0))
-                p = e[j, i] * inverse
-                q = tail * inverse if e[j, i] == T(1.0) else T(1.0) - p
-                hess[i, j] = p * (s[AT_PQ + i] * q + s[AT_PP + i] * p)
-    for i in range(n):
-        if s[WEIGHT + i] == T(0.0):
-            for j in range(k):
-                grad[i, j] = T(0.0)
-                if curvature:
-                    hess[i, j] = T(0.0)
-        else:
-            grad[i, labels[i]] = s[AT_LABEL + i]
-            if curvature:
-                hess[i, labels[i]] = s[HESS_LABEL + i]
-
-
 def describe_rows(z, labels, beta, s, details):
     """By-products on request: log-sum-exp, index of the maximum, rank of the label (0 is the top)."""
     n, k = z.shape
@@ -342,7 +294,23 @@ def describe_rows(z, labels, beta, s, details):
         details[i, 2] = ahead
 
 
-def softmax_labels(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, scratch, stats):
+def softmax_labels(
+    z,
+    labels,
+    target,
+    weight,
+    class_weight,
+    values,
+    grad,
+    hess,
+    details,
+    scale,
+    params,
+    helpers,
+    streamed,
+    scratch,
+    stats,
+):
     """Softmax of each row against an integer label; labels outside the classes are rows to ignore."""
     n, k = z.shape
     p = unpack(params)
@@ -353,33 +321,59 @@ def softmax_labels(z, labels, target, weight, class_weight, values, grad, hess, 
             mass += class_weight[j]
     segments = (k + SEGMENT - 1) // SEGMENT
     s = scratch[:COLUMNS]
-    tops = scratch[COLUMNS : COLUMNS + GROUP * segments].reshape(GROUP, segments)
-    buffer = scratch[COLUMNS + GROUP * segments :].reshape(k if tiled else 1, -1)
+    rest = scratch[COLUMNS:]
+    tops = rest[: GROUP * segments].reshape(GROUP, segments)
+    tile = k * GROUP if tiled else 1
+    pad = rest[:tile]
+    e = (rest[tile : 2 * tile] if tiled else rest[GROUP * segments :]).reshape(k if tiled else 1, -1)
+    bent = (rest[2 * tile :] if tiled and curvature else rest).reshape(k if tiled and curvature else 1, -1)
+    past = streamed & streamable((flat(grad), flat(hess)))
     total = 0.0
     for lo in range(0, n, GROUP):
         hi = min(n, lo + GROUP)
         zz, yy, gg, hh = z[lo:hi], labels[lo:hi], grad[lo:hi], hess[lo:hi]
-        e = gg if stored and not tiled else buffer
+        pick(yy, weight[lo:hi], class_weight, k, s)
         if tiled:
-            prefetch(z.reshape(-1), hi * k, min(n, hi + GROUP) * k)
-            if derivatives:
-                prefetch(grad.reshape(-1), hi * k, min(n, hi + GROUP) * k)
-        scan(zz, beta, class_weight, e, tops, s)
-        gather(zz, yy, weight[lo:hi], class_weight, beta, s)
-        total += row_terms(hi - lo, p, beta, eps, zeta, T(scale), T(k), mass, s)
+            prefetch(flat(z), hi * k, min(n, hi + GROUP) * k)
+            scan(zz, beta, class_weight, helpers[0], e, pad, s)
+        else:
+            scan(zz, beta, class_weight, gg if stored else e, tops, s)
+            shifted(zz, yy, beta, s)
+        total += row_terms(p, beta, eps, zeta, T(scale), T(k), mass, s)
         if values.size > 0:
             for i in range(hi - lo):
                 values[lo + i] = s[VALUE + i]
         if described:
             describe(zz, yy, beta, s, details[lo:hi])
         if derivatives:
-            spread(e, tops, beta, yy, class_weight, s, gg, hh)
+            if tiled:
+                spread(e, bent, helpers[1], pad, class_weight, s, gg, hh, past)
+            else:
+                spread(gg, tops, beta, yy, class_weight, s, gg, hh)
+    if past:
+        drain()
     stats[0] = total
     stats[1] = 0.0
     return total
 
 
-def softmax_dense(z, labels, target, weight, class_weight, values, grad, hess, details, scale, params, scratch, stats):
+def softmax_dense(
+    z,
+    labels,
+    target,
+    weight,
+    class_weight,
+    values,
+    grad,
+    hess,
+    details,
+    scale,
+    params,
+    helpers,
+    streamed,
+    scratch,
+    stats,
+):
     """Softmax of each row against class probabilities."""
     widest_vectors()
     n, k = z.shape
@@ -444,12 +438,13 @@ def softmax_dense(z, labels, target, weight, class_weight, values, grad, hess, d
 
 
 def room(k: int, mode: str, kind: str, tiled: bool) -> int:
-    """How many numbers of scratch a chunk needs: columns, tops, and exponentials that no output has place for."""
+    """How many numbers of scratch a chunk needs: columns, and tiles or tops and what no output has place for."""
     segments = -(-k // SEGMENT)
     if kind == "dense":
         return k + segments
-    exponentials = k * GROUP if tiled else min(k, BLOCK) if mode == "value" else 1
-    return COLUMNS + GROUP * segments + exponentials
+    if tiled:
+        return COLUMNS + k * GROUP * (2 if mode in ("value", "grad") else 3)
+    return COLUMNS + GROUP * segments + (min(k, BLOCK) if mode == "value" else 1)
 
 
 @cache
@@ -470,21 +465,31 @@ def parts(dtype: str, derivatives: bool, curvature: bool, smooth: bool, tiled: b
         "smooth": smooth,
         "tiled": tiled,
         "stored": stored,
-        **{k: words[k] for k in ("exp", "expm1", "log1p")},
+        "drain": staging.drain,
+        "flat": staging.flat,
+        "streamable": staging.streamable,
+        **{k: words[k] for k in ("exp", "log1p")},
     }
 
     def loop(function: Any, **bound: Any) -> Any:
-        return njit(**LOOP)(bind(function, **constants, **bound))
+        return inner(function, LOOP, **constants, **bound)
 
-    constants["tail_of"] = njit(**SCALAR)(bind(tail_of, T=constants["T"]))
-    segment = njit(**LOOP, forceinline=True)(bind(scan_segment, **constants, exponentials_of=loop(exponentials)))
+    constants["tail_of"] = inner(tail_of, SCALAR, T=constants["T"])
+    segment = inner(scan_segment, {**LOOP, "forceinline": True}, **constants, exponentials_of=loop(exponentials))
     row = loop(scan_row, top_of=loop(order_max), scan_segment_of=segment)
+    shared = {**constants, "scan_one": row, "settled": loop(settle), "describe": loop(describe_rows)}
+    shared["pick"] = loop(tiles.pick_labels)
+    if tiled:
+        words = {"ZERO": constants["T"](0), "lanes": staging.lanes, "clear": staging.clear, "call": call}
+        words["widest_vectors"] = widest_vectors
+        return {
+            **shared,
+            "scan": loop(tiles.scan_tile, **words),
+            "spread": loop(tiles.spread_tile, **words, put_rows=loop(tiles.put_rows, call=call, flush=staging.flush)),
+        }
     return {
-        **constants,
-        "scan_one": row,
-        "settled": loop(settle),
-        "scan": loop(scan_tile) if tiled else loop(scan_rows, scan_one=row),
-        "gather": loop(gather_labels),
-        "describe": loop(describe_rows),
-        "spread": loop(spread_tile if tiled else spread_rows),
+        **shared,
+        "scan": loop(scan_rows, scan_one=row),
+        "shifted": loop(pick_shifted),
+        "spread": loop(spread_rows),
     }

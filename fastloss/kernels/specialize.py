@@ -19,7 +19,7 @@ from numba.core.ccallback import CFunc
 from .._version import __version__
 from .cache import KernelCache, environment
 
-__all__ = ["INNER", "LOOP", "SCALAR", "bind", "cached_jit", "compile_chunk", "compile_driver", "digest"]
+__all__ = ["INNER", "LOOP", "SCALAR", "bind", "cached_jit", "compile_chunk", "compile_driver", "digest", "inner"]
 
 INNER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """For functions that only kernels call; the wrappers would take two thirds of their compilation."""
@@ -72,7 +72,7 @@ def _feed(h: Any, value: Any, seen: dict[int, int]) -> None:
         seen[id(value)] = len(seen)
         used = {n: value.__globals__[n] for n in _names(value.__code__) if n in value.__globals__}
         cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
-        _leaf(h, "function", value.__name__.encode())
+        _leaf(h, "function", value.__qualname__.encode())
         _feed(h, (value.__code__, value.__defaults__, value.__kwdefaults__, used, cells), seen)
     elif isinstance(value, (tuple, list)):
         _leaf(h, "items", str(len(value)).encode())
@@ -117,6 +117,16 @@ def _named(template: Callable[..., Any], name: str, key: str, bound: dict[str, A
     copy.__name__ = name
     copy.__qualname__ = f"{name}_{key}"
     return copy
+
+
+def inner(template: Callable[..., Any], options: dict[str, Any], **bound: Any) -> Callable[..., Any]:
+    """Numba's njit for a function that kernels call, under a name of its own.
+
+    Kernels from the disk cache bring their inner functions along. Of two with one name, from kernels that different
+    processes compiled, the linker takes the first: a loss then runs with the formula of another.
+    """
+    key = digest("inner", template, bound, options)
+    return njit(**options)(_named(template, template.__name__, key, bound))  # type: ignore[no-any-return]
 
 
 def cached_jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
