@@ -9,9 +9,11 @@ import numpy as np
 from . import check
 
 __all__ = [
+    "BITS",
     "F32",
     "F64",
     "NAMES",
+    "common_half",
     "compute_dtype",
     "contiguous",
     "direct",
@@ -78,6 +80,18 @@ def compute_dtype(a: Any, what: str) -> Any:
     if dtype.name in ("float32", "float16", "bfloat16"):
         return F32
     raise TypeError(f"{what} has dtype {dtype}; expected float64, float32, float16 or bfloat16")
+
+
+def common_half(arrays: tuple[Any, ...]) -> Any:
+    """The format of 16 bits that all of some arrays have, in native byte order; None if they have none."""
+    dtype = arrays[0].dtype
+    if dtype.itemsize != 2 or dtype.name not in ("float16", "bfloat16") or any(a.dtype != dtype for a in arrays):
+        return None
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
+
+
+BITS = {"float16": np.dtype(np.int16), "bfloat16": np.dtype(np.uint16)}
+"""The integers as which kernels take numbers of 16 bits."""
 
 
 class _Unlocked:

@@ -15,8 +15,10 @@ from .formulas.record import NONNEGATIVE, Formula, registered
 __all__ = [
     "CHUNK",
     "EMPTY",
+    "HALF_CHUNK",
     "PARALLEL_FROM",
     "elementwise",
+    "half_row_driver",
     "helpers",
     "launch",
     "overflows",
@@ -28,11 +30,14 @@ __all__ = [
 
 I64 = np.dtype(np.int64)
 
-EMPTY = {k: np.empty(0, k) for k in map(np.dtype, ("float32", "float64", "int64"))}
+EMPTY = {k: np.empty(0, k) for k in map(np.dtype, ("float32", "float64", "int64", "int16", "uint16"))}
 """What stands for an array that a call has not got."""
 
 CHUNK = 1 << 15
 """Elements in a chunk: small enough for the second-level cache, large enough to hide the indirect call."""
+
+HALF_CHUNK = 1 << 13
+"""The same for arrays of 16 bits, whose chunks are widened into buffers."""
 
 PARALLEL_FROM = 1 << 16
 """Elements from which a second thread pays: an OpenMP region costs about 2 us, a light kernel 0.1 ns an element."""
@@ -62,17 +67,18 @@ def _once(key: tuple[Any, ...], build: Callable[[], tuple[Any, Any]]) -> tuple[i
     return found
 
 
-def elementwise(record: Formula, dtype: str, mode: str, weighted: bool) -> tuple[int, Callable[..., Any], Any]:
+def elementwise(
+    record: Formula, dtype: str, mode: str, weighted: bool, stored: str = "", target: str = ""
+) -> tuple[int, Callable[..., Any], Any]:
     """The address of a compiled chunk, its driver, and the object that keeps the code alive."""
-    key = (record.function, record.prediction_domains, dtype, mode, weighted)
+    key = (record.function, record.prediction_domains, dtype, mode, weighted, stored, target)
     found = _compiled.get(key)
     if found is None:
         from .kernels import cpu
 
-        count = len(record.predictions)
-        found = _once(
-            key, lambda: (cpu.elementwise_chunk(record, dtype, mode, weighted), cpu.elementwise_driver(dtype, count))
-        )
+        chunk, driver = cpu.elementwise_chunk, cpu.elementwise_driver
+        formats, count = (stored, target), len(record.predictions)
+        found = _once(key, lambda: (chunk(record, dtype, mode, weighted, *formats), driver(dtype, count, *formats)))
     return found
 
 
@@ -96,6 +102,15 @@ def room(k: int, mode: str, kind: str, tiled: bool) -> int:
     from .kernels.rows import room
 
     return room(k, mode, kind, tiled)
+
+
+@cache
+def half_row_driver(stored: str) -> Callable[..., Any]:
+    """The driver of row losses on scores of 16 bits."""
+    with _compiling:
+        from .kernels import half
+
+        return half.half_row_driver(stored)  # type: ignore[no-any-return]
 
 
 def helpers(k: int, dtype: Any, tiled: bool) -> Any:
@@ -136,7 +151,7 @@ def _last_level() -> int:
 
 def overflows(*groups: tuple[Any, ...]) -> bool:
     """Whether some arrays together are larger than the last-level cache."""
-    return sum(a.nbytes for group in groups for a in group) > _last_level()
+    return bool(sum(a.nbytes for group in groups for a in group) > _last_level())
 
 
 def streams(record: Formula, *groups: tuple[Any, ...]) -> bool:

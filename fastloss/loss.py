@@ -9,9 +9,11 @@ import numpy as np
 
 from . import check
 from .arrays import (
+    BITS,
     F32,
     F64,
     NAMES,
+    common_half,
     compute_dtype,
     direct,
     finish,
@@ -283,8 +285,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
         shape, size = raw[0].shape, raw[0].size
         dtype = compute_dtype(raw[0], "prediction") if len(raw) == 1 else self._common_dtype(raw)
         back = outgoing(prediction[0] if type(prediction) is tuple else prediction)
-        preds = tuple(flat(x, dtype) for x in raw)
-        t = self._target(target, shape, dtype)
+        stored = common_half(raw)
+        t = self._target(target, shape, dtype, stored)
         w = None if weight is None else weights(weight, shape, dtype)
         divided = denominator(reduction, divisor, size, w)
         scale = 1.0 / divided if divided != 0.0 else 0.0
@@ -293,29 +295,33 @@ class ElementwiseLoss(Loss):  # noqa: D101
         wants_rows = reduction == "none" and mode in ("value", "grad")
         kernel = {"value": "rows", "grad": "rows_grad"}[mode] if wants_rows else mode
         values = np.empty(size, dtype) if wants_rows else e
-        nothing = (e,) * len(preds)
         sets = {"value": 0, "grad": 1, "hess": 2, "surrogate": 2}[mode]
         outs = outputs(out, sets, raw, (target, weight))
-        arrays = [tuple(kernel_view(o, dtype) for o in group) for group in outs]
-        grads, hesses = (*arrays, nothing, nothing)[:2]
+        arrays = [tuple(kernel_view(o, stored or dtype) for o in group) for group in outs]
 
-        address, driver, _ = elementwise(record, NAMES[dtype], kernel, w is not None)
-        if w is None and len(preds) == 1 and record.target:
+        bits = BITS[stored.name] if stored else dtype
+        formats = (bits.name, t.dtype.name if t.dtype is bits else "") if stored else ("", "")
+        address, driver, _ = elementwise(record, NAMES[dtype], kernel, w is not None, *formats)
+        if w is None and len(raw) == 1 and record.target and not stored:
             small = _Small(address, driver, e, sets, wants_rows, reduction == "mean")
             self._small[mode, dtype, reduction] = small
             if reduction == record.reduction:
                 self._small[mode, dtype, None] = small
         wts = e if w is None else w
-        streamed = streams(record, preds, (t, wts, values), *arrays) if size >= PARALLEL_FROM else False
+        nothing = (EMPTY[bits],) * len(raw)
+        preds = tuple(flat(x, stored or dtype).view(bits) for x in raw)
+        bare = [tuple(a.view(bits) for a in group) for group in arrays]
+        grads, hesses = (*bare, nothing, nothing)[:2]
+        streamed = streams(record, preds, (t, wts, values), *bare) if size >= PARALLEL_FROM else False
         arguments = (address, preds, t, wts, values, grads, hesses, scale, self._packed, streamed, CHUNK)
         total, bad = launch(driver, size, *arguments)
         if bad:
             self._explain(raw, target, weight, dtype)
         if not math.isfinite(total) and dtype is F32 and not wants_rows and sets < 2:
-            total = self._wide_sum(preds, t, wts)
+            total = self._wide_sum(tuple(flat(x, dtype) for x in raw), self._target(target, shape, dtype), wts)
         for group, views in zip(outs, arrays, strict=True):
             for o, view in zip(group, views, strict=True):
-                if not direct(o, dtype):
+                if not direct(o, stored or dtype):
                     o[...] = view.reshape(shape)
         results = finish(outs, out, back)
         if sets == 2:
@@ -342,7 +348,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
         dtypes = [compute_dtype(x, name) for x, name in zip(raw, self.record.predictions, strict=True)]
         return F64 if F64 in dtypes else F32
 
-    def _target(self, target: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    def _target(self, target: Any, shape: tuple[int, ...], dtype: Any, stored: Any = None) -> Any:
+        """The target as kernels take it, in 16 bits if the prediction is stored in the same ones."""
         if self.record.target is None:
             if target is not None:
                 raise TypeError(f"{self.name} is a penalty on its argument alone and takes no target")
@@ -353,6 +360,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
         if t.ndim == 0:
             return np.full(math.prod(shape), t, dtype)
         check.same_shape("target", t.shape, shape)
+        if stored and t.dtype == stored:
+            return flat(t, stored).view(BITS[stored.name])
         return flat(t, dtype)
 
     def _explain(self, raw: tuple[Any, ...], target: Any, weight: Any, dtype: Any) -> None:

@@ -8,8 +8,10 @@ import numpy as np
 
 from . import check
 from .arrays import (
+    BITS,
     F64,
     NAMES,
+    common_half,
     compute_dtype,
     contiguous,
     direct,
@@ -22,7 +24,18 @@ from .arrays import (
     plain,
     weights,
 )
-from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, helpers, launch, overflows, room, rows
+from .dispatch import (
+    CHUNK,
+    EMPTY,
+    HALF_CHUNK,
+    PARALLEL_FROM,
+    half_row_driver,
+    helpers,
+    launch,
+    overflows,
+    room,
+    rows,
+)
 from .formulas.record import LOOPS, NONNEGATIVE
 from .loss import REDUCTIONS, ComposedDoc, Loss, denominator
 
@@ -51,9 +64,9 @@ class Details(NamedTuple):
         return self.rank < k
 
 
-def rows_per_chunk(k: int) -> int:
+def rows_per_chunk(k: int, chunk: int = CHUNK) -> int:
     """Whole groups of 64 rows where K is small, at least one row where it is large."""
-    return CHUNK // k // 64 * 64 if k <= CHUNK // 64 else max(1, CHUNK // k)
+    return chunk // k // 64 * 64 if k <= chunk // 64 else max(1, chunk // k)
 
 
 class _Call(NamedTuple):
@@ -249,8 +262,9 @@ class RowLoss(Loss):  # noqa: D101
         sets = {"value": 0, "grad": 1}.get(mode, 2)
         groups = outputs(out, sets, (p,), (target, weight, class_weight))
         outs = [group[0] for group in groups]
-        views = [kernel_view(o, call.dtype) if last else np.empty(o.size, call.dtype) for o in outs]
-        empty2 = np.empty((0, 0), call.dtype)
+        kept = call.z.dtype
+        views = [kernel_view(o, kept) if last else np.empty(o.size, kept) for o in outs]
+        empty2 = np.empty((0, 0), kept)
         grad, hess = (*(v.reshape(n, k) for v in views), empty2, empty2)[:2]
         values = np.empty(n, call.dtype) if (reduction == "none" and sets < 2) or details else EMPTY[call.dtype]
         extra = np.empty((n, 3) if details else (0, 0), F64)
@@ -266,7 +280,7 @@ class RowLoss(Loss):  # noqa: D101
         elif (call.labels != call.ignored).any():
             self._wrong_label(incoming(target, "target"), call, ignore_index)
         for o, view in zip(outs, views, strict=True):
-            if not (last and direct(o, call.dtype)):
+            if not (last and direct(o, kept)):
                 o[...] = view.reshape(o.shape) if last else np.moveaxis(view.reshape(moved.shape), -1, axis)
         back = outgoing(prediction)
         results = finish(groups, out, back)
@@ -300,6 +314,11 @@ class RowLoss(Loss):  # noqa: D101
             class_weight = np.ones(k, dtype)
         arrays = (call.z, call.labels, call.target, call.weight, class_weight, call.counted, *results)
         space, chunk = room(k, mode, call.kind, tiled), rows_per_chunk(k)
+        if call.z.dtype is not dtype:
+            chunk, bits = rows_per_chunk(k, HALF_CHUNK), BITS[call.z.dtype.name]
+            bare = [a.view(bits) if a.dtype == call.z.dtype else a for a in arrays]
+            fixed: tuple[Any, ...] = (scale, call.ignored, self._packed, helpers(k, dtype, tiled), space, chunk)
+            return launch(half_row_driver(bits.name), call.z.size, address, *bare, *fixed)  # type: ignore[no-any-return]
         streamed = mode != "value" and overflows((call.z,), results)
         fixed = (scale, call.ignored, self._packed, helpers(k, dtype, tiled), streamed, space, chunk)
         result: tuple[float, float, float, float] = launch(driver, call.z.size, address, *arrays, *fixed)
@@ -317,7 +336,8 @@ class RowLoss(Loss):  # noqa: D101
         dtype = compute_dtype(p, "prediction")
         shape = p.shape[:-1]
         k, n = p.shape[-1], math.prod(shape)
-        z = contiguous(p, dtype).reshape(n, k)
+        stored = common_half((p,))
+        z = contiguous(p, stored or dtype).reshape(n, k)
         t = incoming(target, "target")
         e, no_labels, none2 = EMPTY[dtype], EMPTY[I64], np.empty((0, 0), dtype)
         w = e

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import config, njit, types
 from numba.extending import intrinsic
 
@@ -43,27 +44,48 @@ def _pointer(context, builder, kind, array, i):
 OUTPUTS = ("values", "lanes", *(f"{which}{k}" for which in ("grad", "hess") for k in range(4)))
 
 
+# Numbers of 16 bits go by the name of integers: int16 for float16, uint16 for bfloat16.
+def _widened(builder, kind, bits):
+    if kind == types.int16:
+        return builder.fpext(builder.bitcast(bits, ir.HalfType()), ir.FloatType())
+    word = ir.IntType(32)
+    return builder.bitcast(builder.shl(builder.zext(bits, word), word(16)), ir.FloatType())
+
+
+def _narrowed(builder, kind, x):
+    short, word = ir.IntType(16), ir.IntType(32)
+    if kind == types.int16:
+        return builder.bitcast(builder.fptrunc(x, ir.HalfType()), short)
+    # To the nearest, ties to even; a NaN gets the bit that keeps it one.
+    bits = builder.bitcast(x, word)
+    odd = builder.and_(builder.lshr(bits, word(16)), word(1))
+    rounded = builder.add(builder.add(bits, odd), word(0x7FFF))
+    kept = builder.select(builder.fcmp_unordered("uno", x, x), builder.or_(bits, word(0x400000)), rounded)
+    return builder.trunc(builder.lshr(kept, word(16)), short)
+
+
 @intrinsic
 def _get(typingctx, a, i):
     def codegen(context, builder, signature, args):
         value = builder.load(_pointer(context, builder, signature.args[0], *args))
         value.set_metadata("alias.scope", _scopes(builder.module, ["input"]))
-        return value
+        return _widened(builder, a.dtype, value) if isinstance(a.dtype, types.Integer) else value
 
-    return a.dtype(a, types.intp), codegen
+    return (types.float32 if isinstance(a.dtype, types.Integer) else a.dtype)(a, types.intp), codegen
 
 
 def _putter(name):
     @intrinsic
     def put(typingctx, a, i, x):
         def codegen(context, builder, signature, args):
-            written = builder.store(args[2], _pointer(context, builder, signature.args[0], *args[:2]))
+            x = _narrowed(builder, a.dtype, args[2]) if isinstance(a.dtype, types.Integer) else args[2]
+            written = builder.store(x, _pointer(context, builder, signature.args[0], *args[:2]))
             others = [other for other in OUTPUTS if other != name]
             written.set_metadata("alias.scope", _scopes(builder.module, [name]))
             written.set_metadata("noalias", _scopes(builder.module, ["input", *others]))
             return context.get_dummy_value()
 
-        return types.void(a, types.intp, a.dtype), codegen
+        return types.void(a, types.intp, x), codegen
 
     return put
 
@@ -88,11 +110,22 @@ def _put_lane_python(a, i, x):
 
 
 def _get_python(a, i):
-    return a[i]
+    if a.dtype.kind == "f":
+        return a[i]
+    half = np.float16 if a.dtype.kind == "i" else _brain_type()
+    return a[i : i + 1].view(half).astype(np.float32)[0]
 
 
 def _put_python(a, i, x):
+    if a.dtype.kind != "f":
+        with np.errstate(over="ignore"):
+            x = np.asarray(x).astype(np.float16 if a.dtype.kind == "i" else _brain_type()).view(a.dtype)
     a[i] = x
+
+
+def _brain_type() -> Any:
+    # Only a caller with such arrays comes here, who has the package that defines them.
+    return np.dtype("bfloat16")
 
 
 get = _get_python if config.DISABLE_JIT else _get

@@ -261,10 +261,10 @@ def array(dtype: str, ndim: int = 1) -> Any:
     return types.Array(getattr(types, dtype), ndim, "C")
 
 
-def _arguments(dtype: str, count: int) -> tuple[Any, ...]:
+def _arguments(dtype: str, count: int, stored: str, target: str) -> tuple[Any, ...]:
     one, doubles = array(dtype), array("float64")
-    many = types.UniTuple(one, count)
-    return (many, one, one, one, many, many, types.float64, doubles, types.boolean)
+    many = types.UniTuple(array(stored), count)
+    return (many, array(target), one, one, many, many, types.float64, doubles, types.boolean)
 
 
 MODES = {
@@ -278,10 +278,13 @@ MODES = {
 """What each mode stores; the rest of the formula falls to dead code elimination."""
 
 
-def elementwise_chunk(record: Any, dtype: str, mode: str, weighted: bool) -> Chunk:
-    """Compile, or load from the disk cache, one loss in one precision and mode."""
+def elementwise_chunk(record: Any, dtype: str, mode: str, weighted: bool, stored: str = "", target: str = "") -> Chunk:
+    """Compile, or load from the disk cache, one loss in one precision and mode.
+
+    Predictions and results, or the target too, may be stored in a format of 16 bits, read and rounded on the way.
+    """
     count = len(record.predictions)
-    signature = types.float64(*_arguments(dtype, count), array("float64"))
+    signature = types.float64(*_arguments(dtype, count, stored or dtype, target or dtype), array("float64"))
     checks = {f"check{i}": access.check(d, dtype) for i, d in enumerate(record.prediction_domains)}
     checks["check_target"] = access.check(record.target_domain, dtype) if record.target else None
     bound = {
@@ -316,13 +319,15 @@ def elementwise_chunk(record: Any, dtype: str, mode: str, weighted: bool) -> Chu
         "checked": weighted or any(checks.values()),
         "check_weight": access.check(NONNEGATIVE, dtype),
     }
-    name = f"{record.name}_{mode}{'_weighted' if weighted else ''}_{dtype}"
+    name = "_".join(filter(None, (record.name, mode, "weighted" * weighted, stored, target, dtype)))
     return compile_chunk(elementwise, name, signature, **bound)
 
 
 @cache
-def elementwise_driver(dtype: str, count: int) -> Any:
+def elementwise_driver(dtype: str, count: int, stored: str = "", target: str = "") -> Any:
     """The driver of all elementwise losses with this many predictions."""
     returns = types.Tuple((types.float64, types.float64))
-    signature = returns(types.intp, *_arguments(dtype, count), types.intp, types.boolean)
-    return compile_driver(drive_elementwise, f"elementwise{count}_{dtype}", signature, window=access.window[count])
+    arguments = _arguments(dtype, count, stored or dtype, target or dtype)
+    name = "_".join(filter(None, (f"elementwise{count}", stored, target, dtype)))
+    signature = returns(types.intp, *arguments, types.intp, types.boolean)
+    return compile_driver(drive_elementwise, name, signature, window=access.window[count])

@@ -13,7 +13,7 @@ from .specialize import LOOP, Chunk, compile_chunk, compile_driver, inner
 from .tiles import transposers
 from .worlds import carry, cpu
 
-__all__ = ["room", "row_chunk", "row_driver", "tile_helpers"]
+__all__ = ["counting", "room", "row_chunk", "row_driver", "tile_helpers"]
 
 # Names that the templates below find bound when they are specialized; branches on flags are pruned.
 T: Any = None
@@ -364,6 +364,12 @@ def tile_helpers(k: int, dtype: str) -> tuple[Any, Any]:
 
 
 @cache
+def counting(dtype: str) -> Any:
+    """The function that looks at the labels of a chunk."""
+    return inner(survey, {**LOOP, "forceinline": True}, T=getattr(np, dtype))
+
+
+@cache
 def row_driver(dtype: str) -> Any:
     """The driver of all row losses."""
     returns = types.UniTuple(types.float64, 4)
@@ -372,5 +378,4 @@ def row_driver(dtype: str) -> Any:
     signature = returns(
         *(types.intp, *inputs, scale, types.int64, params, helpers, streamed, types.intp, types.intp, types.boolean)
     )
-    counting = inner(survey, {**LOOP, "forceinline": True}, T=getattr(np, dtype))
-    return compile_driver(drive_rows, f"rows_{dtype}", signature, survey=counting)
+    return compile_driver(drive_rows, f"rows_{dtype}", signature, survey=counting(dtype))

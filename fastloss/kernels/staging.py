@@ -117,9 +117,8 @@ def _stage(typingctx, arrays, size):
     """Reserve room for a step of each array."""
 
     def codegen(context, builder, signature, args):
-        kind = signature.args[0].dtype
         result = args[0]
-        for k in range(len(signature.args[0])):
+        for k, kind in enumerate(signature.args[0]):
             room = _reserve(context, builder, kind, size.literal_value)
             result = builder.insert_value(result, room, k)
         return result
@@ -144,10 +143,9 @@ def _streamable(typingctx, arrays):
     """Whether all arrays begin at a multiple of a piece."""
 
     def codegen(context, builder, signature, args):
-        kind = signature.args[0].dtype
         word = context.get_value_type(types.intp)
         all_bits = word(0)
-        for k in range(len(signature.args[0])):
+        for k, kind in enumerate(signature.args[0]):
             a = context.make_array(kind)(context, builder, builder.extract_value(args[0], k)).data
             all_bits = builder.or_(all_bits, builder.ptrtoint(a, word))
         return builder.icmp_unsigned("==", builder.and_(all_bits, word(PIECE - 1)), word(0))
@@ -163,9 +161,8 @@ def _place(typingctx, staged, arrays, stages, lo):
     """
 
     def codegen(context, builder, signature, args):
-        kind = signature.args[1].dtype
         result = args[1]
-        for k in range(len(signature.args[1])):
+        for k, kind in enumerate(signature.args[1]):
             a = context.make_array(kind)(context, builder, builder.extract_value(args[1], k)).data
             s = context.make_array(kind)(context, builder, builder.extract_value(args[2], k))
             data = builder.select(args[0], s.data, builder.gep(a, [args[3]]))
@@ -176,14 +173,13 @@ def _place(typingctx, staged, arrays, stages, lo):
 
 
 def _each(context, builder, signature, args):
-    """Yield, in code for arrays that are not empty, the array's pointer to element lo, its stage, and hi - lo."""
-    kind = signature.args[0].dtype
+    """Yield, in code for those that are not empty: type, pointer to element lo, stage, hi - lo."""
     size = builder.sub(args[3], args[2])
-    for k in range(len(signature.args[0])):
+    for k, kind in enumerate(signature.args[0]):
         a = context.make_array(kind)(context, builder, builder.extract_value(args[0], k))
         s = context.make_array(kind)(context, builder, builder.extract_value(args[1], k))
         with builder.if_then(builder.icmp_signed(">", a.nitems, a.nitems.type(0))):
-            yield builder.gep(a.data, [args[2]]), s, size
+            yield kind, builder.gep(a.data, [args[2]]), s, size
 
 
 @intrinsic
@@ -191,7 +187,7 @@ def _fill(typingctx, arrays, stages, lo, hi):
     """Copy the last elements of each input to its stage; what is left of that is zero."""
 
     def codegen(context, builder, signature, args):
-        for data, s, size in _each(context, builder, signature, args):
+        for _, data, s, size in _each(context, builder, signature, args):
             cgutils.memset(builder, s.data, builder.mul(s.nitems, s.itemsize), 0)
             cgutils.raw_memcpy(builder, s.data, data, size, s.itemsize)
         return context.get_dummy_value()
@@ -204,11 +200,10 @@ def _flush(typingctx, arrays, stages, lo, hi, past):
     """Write a step of each output from its stage; past the caches, if it is a whole one and they are to be passed."""
 
     def codegen(context, builder, signature, args):
-        kind = signature.args[0].dtype
-        each = PIECE * 8 // kind.dtype.bitwidth
-        vector = ir.VectorType(context.get_data_type(kind.dtype), each).as_pointer()
         hint = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
-        for data, s, size in _each(context, builder, signature, args):
+        for kind, data, s, size in _each(context, builder, signature, args):
+            each = PIECE * 8 // kind.dtype.bitwidth
+            vector = ir.VectorType(context.get_data_type(kind.dtype), each).as_pointer()
             whole = builder.icmp_signed("==", size, s.nitems)
             with builder.if_else(builder.and_(whole, args[4])) as (streaming, copying):
                 with streaming:
