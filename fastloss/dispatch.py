@@ -20,6 +20,7 @@ __all__ = [
     "elementwise",
     "half_row_driver",
     "helpers",
+    "label_driver",
     "launch",
     "overflows",
     "room",
@@ -102,6 +103,15 @@ def room(k: int, mode: str, kind: str, tiled: bool) -> int:
     from .kernels.rows import room
 
     return room(k, mode, kind, tiled)
+
+
+@cache
+def label_driver(dtype: str) -> Callable[..., Any]:
+    """The driver of small calls with labels."""
+    with _compiling:
+        from .kernels import rows
+
+        return rows.label_driver(dtype)  # type: ignore[no-any-return]
 
 
 @cache

@@ -270,7 +270,45 @@ class ElementwiseLoss(Loss):  # noqa: D101
             if bad == 0.0 and (rows or sets == 2 or -math.inf < total < math.inf):
                 v, g, h = results
                 return (g, h) if sets == 2 else (v if rows else total / divided, g if sets else None)
+        if weight is None and divisor is None and out is None and (target is None or type(prediction) is tuple):
+            few = self._run_few(mode, prediction, target, reduction)
+            if few is not None:
+                return few
         return self._run_any(mode, prediction, target, weight, reduction, divisor, out)
+
+    def _run_few(self, mode: str, prediction: Any, target: Any, reduction: Any) -> tuple[Any, Any] | None:
+        """The short way for several predictions or no target; None if it is not."""
+        preds = prediction if type(prediction) is tuple else (prediction,)
+        first = preds[0] if preds else None
+        if type(first) is not np.ndarray or (reduction is not None and type(reduction) is not str):
+            return None
+        dtype, shape, n = first.dtype, first.shape, first.size
+        found = self._small.get((mode, dtype, reduction, len(preds)))
+        given = preds if self.record.target is None else (*preds, target)
+        if found is None or not 0 < n < PARALLEL_FROM or (target is not None) is (self.record.target is None):
+            return None
+        for a in given:
+            if type(a) is not np.ndarray or a.dtype is not dtype or a.shape != shape or not a.flags.carray:
+                return None
+        address, driver, e, sets, rows, mean = found
+        nothing = (e,) * len(preds)
+        v = np.empty(shape, dtype) if rows else e
+        g = tuple(np.empty(shape, dtype) for _ in preds) if sets else nothing
+        h = tuple(np.empty(shape, dtype) for _ in preds) if sets == 2 else nothing
+        t = e if target is None else target
+        arrays: tuple[Any, ...] = (preds, t, e, v, g, h)
+        if len(shape) != 1:
+            groups = (preds, g, h)
+            flats = [tuple(a.reshape(-1) for a in group) for group in groups]
+            arrays = (flats[0], t.reshape(-1), e, v.reshape(-1), flats[1], flats[2])
+        divided = n if mean else 1
+        total, bad = driver(address, *arrays, 1.0 / divided, self._packed, False, CHUNK, False)
+        if bad != 0.0 or not (rows or sets == 2 or -math.inf < total < math.inf):
+            return None
+        one = len(preds) == 1
+        if sets == 2:
+            return (g[0], h[0]) if one else (g, h)
+        return v if rows else total / divided, (g[0] if one else g) if sets else None
 
     def _run_any(
         self, mode: str, prediction: Any, target: Any, weight: Any, reduction: Any, divisor: Any, out: Any
@@ -302,11 +340,12 @@ class ElementwiseLoss(Loss):  # noqa: D101
         bits = BITS[stored.name] if stored else dtype
         formats = (bits.name, t.dtype.name if t.dtype is bits else "") if stored else ("", "")
         address, driver, _ = elementwise(record, NAMES[dtype], kernel, w is not None, *formats)
-        if w is None and len(raw) == 1 and record.target and not stored:
+        if w is None and not stored:
             small = _Small(address, driver, e, sets, wants_rows, reduction == "mean")
-            self._small[mode, dtype, reduction] = small
+            count = () if len(raw) == 1 and record.target else (len(raw),)
+            self._small[(mode, dtype, reduction, *count)] = small
             if reduction == record.reduction:
-                self._small[mode, dtype, None] = small
+                self._small[(mode, dtype, None, *count)] = small
         wts = e if w is None else w
         nothing = (EMPTY[bits],) * len(raw)
         preds = tuple(flat(x, stored or dtype).view(bits) for x in raw)

@@ -31,6 +31,7 @@ from .dispatch import (
     PARALLEL_FROM,
     half_row_driver,
     helpers,
+    label_driver,
     launch,
     overflows,
     room,
@@ -84,6 +85,20 @@ class _Call(NamedTuple):
     total: float
     shape: tuple[int, ...]
     dtype: Any
+
+
+class _Small(NamedTuple):
+    """What the short way needs to know of a kind of call that has been made before."""
+
+    address: int
+    driver: Any
+    labels: bool
+    class_weight: Any
+    empty: Any
+    empty2: Any
+    no_details: Any
+    no_labels: Any
+    tail: tuple[Any, ...]
 
 
 class RowLoss(Loss):  # noqa: D101
@@ -198,29 +213,28 @@ class RowLoss(Loss):  # noqa: D101
 
     def _run_small(self, mode: str, p: Any, t: Any, ignored: Any, out: Any) -> tuple[Any, Any] | None:
         """The short way for a few plain rows, where the general way costs more than the kernel; None if it is not."""
+        if type(p) is not np.ndarray or type(t) is not np.ndarray or p.ndim != 2:
+            return None
+        n, k = p.shape
         if (
-            type(p) is not np.ndarray
-            or type(t) is not np.ndarray
-            or t.dtype is not I64
-            or p.ndim != 2
-            or t.shape != (len(p),)
+            (found := self._small.get((mode, p.dtype, t.dtype, k))) is None
+            or not 0 < n * k < PARALLEL_FROM
+            or t.shape != ((n,) if found.labels else (n, k))
             or not p.flags.carray
             or not t.flags.carray
-            or not 0 < p.size < PARALLEL_FROM
-            or (found := self._small.get((mode, p.dtype, tiled := p.shape[1] <= TILED_TO))) is None
             or type(ignored) is not int
-            or 0 <= ignored < p.shape[1]
+            or 0 <= ignored < k
             or (out is not None and not plain(out, p, t))
         ):
             return None
-        address, driver, e, e2, x2 = found
-        n, k = p.shape
+        address, driver, labels, cw, e, e2, x2, none, tail = found
         grad = e2 if mode == "value" else np.empty((n, k), p.dtype) if out is None else out
-        fixed = (helpers(k, p.dtype, tiled), False, room(k, mode, "labels", tiled), rows_per_chunk(k), False)
-        total, _, mass, wrong = driver(address, p, t, e2, e, e, e, e, grad, e2, x2, -1.0, ignored, self._packed, *fixed)
-        if wrong or not mass:
-            return None
-        return total / mass, grad
+        if labels:
+            total, _, mass, wrong = driver(address, p, t, grad, ignored, self._packed, *tail)
+            return None if wrong or not mass else (total / mass, grad)
+        arrays = (p, none, t, e, cw, e, e, grad, e2, x2)
+        total, bad, _, _ = driver(address, *arrays, 1.0 / n, ignored, self._packed, *tail)
+        return None if bad else (total / n, grad)
 
     def _run(
         self,
@@ -273,12 +287,12 @@ class RowLoss(Loss):  # noqa: D101
         if n and k:
             total, bad, mass, wrong = self._compute(mode, call, details, scale, (values, grad, hess, extra))
             if wrong:
-                self._wrong_label(incoming(target, "target"), call, ignore_index)
+                self._wrong_label(incoming(target, "target"), call.labels, k, call.ignored, ignore_index)
             if bad:
                 check.violation(self.name, "target", incoming(target, "target"), record.target_domain)
             divided = mass if counts else divided
         elif (call.labels != call.ignored).any():
-            self._wrong_label(incoming(target, "target"), call, ignore_index)
+            self._wrong_label(incoming(target, "target"), call.labels, k, call.ignored, ignore_index)
         for o, view in zip(outs, views, strict=True):
             if not (last and direct(o, kept)):
                 o[...] = view.reshape(o.shape) if last else np.moveaxis(view.reshape(moved.shape), -1, axis)
@@ -306,21 +320,27 @@ class RowLoss(Loss):  # noqa: D101
         smooth = labels and self.defaults.get("label_smoothing", 0.0) > 0.0
         tiled = labels and record.loop == "softmax" and k <= TILED_TO
         address, driver, _ = rows(record, NAMES[dtype], mode, call.kind, smooth, tiled, details)
-        if labels and mode in ("value", "grad") and not smooth and not details and record.reduction == "mean":
-            empties = (EMPTY[dtype], np.empty((0, 0), dtype), np.empty((0, 0), F64))
-            self._small[mode, dtype, k <= TILED_TO] = (address, driver, *empties)
         class_weight = call.class_weight
-        if not class_weight.size and (smooth or not labels):
+        plain_weights = not class_weight.size
+        if plain_weights and (smooth or (not labels and record.loop == "softmax")):
             class_weight = np.ones(k, dtype)
         arrays = (call.z, call.labels, call.target, call.weight, class_weight, call.counted, *results)
-        space, chunk = room(k, mode, call.kind, tiled), rows_per_chunk(k)
+        space, tile, chunk = room(k, mode, call.kind, tiled), helpers(k, dtype, tiled), rows_per_chunk(k)
         if call.z.dtype is not dtype:
             chunk, bits = rows_per_chunk(k, HALF_CHUNK), BITS[call.z.dtype.name]
             bare = [a.view(bits) if a.dtype == call.z.dtype else a for a in arrays]
-            fixed: tuple[Any, ...] = (scale, call.ignored, self._packed, helpers(k, dtype, tiled), space, chunk)
+            fixed: tuple[Any, ...] = (scale, call.ignored, self._packed, tile, space, chunk)
             return launch(half_row_driver(bits.name), call.z.size, address, *bare, *fixed)  # type: ignore[no-any-return]
+        usual = plain_weights and not smooth and not details and mode in ("value", "grad")
+        if usual and record.reduction == "mean" and record.loop != "ensemble" and len(self._small) < 256:
+            empties = (EMPTY[dtype], np.empty((0, 0), dtype), np.empty((0, 0), F64), EMPTY[I64])
+            tail = (tile, space, chunk) if labels else (tile, False, space, chunk, False)
+            few = label_driver(NAMES[dtype]) if labels and call.z.size < PARALLEL_FROM else driver
+            if few is not driver or not labels:
+                key = (mode, dtype, I64 if labels else dtype, k)
+                self._small[key] = _Small(address, few, labels, class_weight, *empties, tail)
         streamed = mode != "value" and overflows((call.z,), results)
-        fixed = (scale, call.ignored, self._packed, helpers(k, dtype, tiled), streamed, space, chunk)
+        fixed = (scale, call.ignored, self._packed, tile, streamed, space, chunk)
         result: tuple[float, float, float, float] = launch(driver, call.z.size, address, *arrays, *fixed)
         return result
 
@@ -383,13 +403,14 @@ class RowLoss(Loss):  # noqa: D101
         # None ignores nothing: as if it were class 0, which no label outside the classes equals.
         ignored = (0 if k else LEAST) if ignore_index is None else int(ignore_index)
         if ignore_index is not None and 0 <= ignored < k:
+            if ((labels < 0) | (labels >= k)).any():
+                self._wrong_label(t, labels, k, ignored, ignore_index)
             return np.where(labels == ignored, LEAST, labels), LEAST
         return labels, ignored
 
-    def _wrong_label(self, t: Any, call: _Call, ignore_index: int | None) -> None:
+    def _wrong_label(self, t: Any, labels: Any, k: int, ignored: int, ignore_index: int | None) -> None:
         """Raise for the first label that is neither a class nor ignored."""
-        k = call.z.shape[1]
-        first = int(np.argmax(((call.labels < 0) | (call.labels >= k)) & (call.labels != call.ignored)))
+        first = int(np.argmax(((labels < 0) | (labels >= k)) & (labels != ignored)))
         where = check.position(first, t.shape)
         allowed = f"0 to {k - 1}" if k else "none"
         also = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"
