@@ -23,6 +23,7 @@ __all__ = [
     "label_driver",
     "launch",
     "overflows",
+    "pair_driver",
     "room",
     "rows",
     "streams",
@@ -103,6 +104,15 @@ def room(k: int, mode: str, kind: str, tiled: bool) -> int:
     from .kernels.rows import room
 
     return room(k, mode, kind, tiled)
+
+
+@cache
+def pair_driver(dtype: str) -> Callable[..., Any]:
+    """The driver of small sums over one prediction and its target."""
+    with _compiling:
+        from .kernels import cpu
+
+        return cpu.pair_driver(dtype)  # type: ignore[no-any-return]
 
 
 @cache

@@ -25,7 +25,7 @@ from .arrays import (
     plain,
     weights,
 )
-from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, elementwise, launch, streams, weight_sum
+from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, elementwise, launch, pair_driver, streams, weight_sum
 from .formulas.record import NONNEGATIVE, Formula
 from .formulas.record import registered as _registered
 
@@ -255,11 +255,22 @@ class ElementwiseLoss(Loss):  # noqa: D101
             and (out is None or (found.sets == 1 and plain(out, prediction, target)))
         ):
             address, driver, e, sets, rows, mean = found
+            if sets < 2 and not rows:
+                g = e if not sets else np.empty(shape, dtype) if out is None else out
+                divided = n if mean else 1
+                if len(shape) == 1:
+                    total, bad = driver(address, prediction, target, g, 1.0 / divided, self._packed, CHUNK)
+                else:
+                    flats = prediction.reshape(-1), target.reshape(-1), g.reshape(-1)
+                    total, bad = driver(address, *flats, 1.0 / divided, self._packed, CHUNK)
+                if bad == 0.0 and -math.inf < total < math.inf:
+                    return total / divided, g if sets else None
+                return self._run_any(mode, prediction, target, weight, reduction, divisor, out)
             p, t, v, g, h = prediction, target, e, e, e
             if sets:
                 g = np.empty(shape, dtype) if out is None else out
-                if sets == 2:
-                    h = np.empty(shape, dtype)
+            if sets == 2:
+                h = np.empty(shape, dtype)
             if rows:
                 v = np.empty(shape, dtype)
             results = v, g, h
@@ -340,9 +351,11 @@ class ElementwiseLoss(Loss):  # noqa: D101
         bits = BITS[stored.name] if stored else dtype
         formats = (bits.name, t.dtype.name if t.dtype is bits else "") if stored else ("", "")
         address, driver, _ = elementwise(record, NAMES[dtype], kernel, w is not None, *formats)
-        if w is None and not stored:
-            small = _Small(address, driver, e, sets, wants_rows, reduction == "mean")
+        if w is None and not stored and size < PARALLEL_FROM:
             count = () if len(raw) == 1 and record.target else (len(raw),)
+            pair = not count and sets < 2 and not wants_rows and size < PARALLEL_FROM
+            few = pair_driver(NAMES[dtype]) if pair else driver
+            small = _Small(address, few, e, sets, wants_rows, reduction == "mean")
             self._small[(mode, dtype, reduction, *count)] = small
             if reduction == record.reduction:
                 self._small[(mode, dtype, None, *count)] = small

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from ..formulas.record import NONNEGATIVE
 from . import access, staging
-from .specialize import INNER, Chunk, compile_chunk, compile_driver
+from .specialize import INNER, Chunk, compile_chunk, compile_driver, inner
 from .worlds import carry, cpu
 
 __all__ = ["array", "call", "combine", "elementwise_chunk", "elementwise_driver", "prefetch", "widest_vectors"]
@@ -155,6 +155,7 @@ drain: Any = None
 accumulate: Any = None
 sum_lanes: Any = None
 checked: Any = None
+drive: Any = None
 STEP: Any = None
 SECOND: Any = None
 ZERO: Any = None
@@ -256,6 +257,12 @@ def drive_elementwise(address, preds, target, weight, values, grads, hesses, sca
     return combine(stats)
 
 
+def drive_pair(address, prediction, target, out, scale, params, chunk):
+    """A small sum over one prediction and its target: each array that is not passed saves 60 ns."""
+    e = target[:0]
+    return drive(address, (prediction,), target, e, e, (out,), (e,), scale, params, False, chunk, False)
+
+
 def array(dtype: str, ndim: int = 1) -> Any:
     """The Numba type of a contiguous array."""
     return types.Array(getattr(types, dtype), ndim, "C")
@@ -331,3 +338,12 @@ def elementwise_driver(dtype: str, count: int, stored: str = "", target: str = "
     name = "_".join(filter(None, (f"elementwise{count}", stored, target, dtype)))
     signature = returns(types.intp, *arguments, types.intp, types.boolean)
     return compile_driver(drive_elementwise, name, signature, window=access.window[count])
+
+
+@cache
+def pair_driver(dtype: str) -> Any:
+    """The driver of small sums over one prediction and its target."""
+    one, returns = array(dtype), types.Tuple((types.float64, types.float64))
+    signature = returns(types.intp, one, one, one, types.float64, array("float64"), types.intp)
+    drive = inner(drive_elementwise, INNER, window=access.window[1])
+    return compile_driver(drive_pair, f"pair_{dtype}", signature, parallel=False, drive=drive)
