@@ -107,7 +107,8 @@ def contiguous(a: Any, dtype: Any) -> Any:
     if a.dtype is dtype and a.flags.carray:
         return a
     a = np.require(a, dtype, ["C", "A"])
-    return a if a.flags.writeable else np.asarray(_Unlocked(a))
+    # The view names the format again: an interface knows no bfloat16.
+    return a if a.flags.writeable else np.asarray(_Unlocked(a)).view(a.dtype)
 
 
 def flat(a: Any, dtype: Any) -> Any:

@@ -222,6 +222,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
         for dtype in dtypes:
             for mode in modes:
                 elementwise(self.record, dtype, mode, False)
+            if len(self.record.predictions) == 1 and self.record.target:
+                pair_driver(dtype)
 
     def _resolve(self, prediction: Any, parameters: dict[str, Any]) -> tuple["ElementwiseLoss", Any]:
         """Sort keywords into parameters and further predictions, which may come by name."""

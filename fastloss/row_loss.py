@@ -206,6 +206,8 @@ class RowLoss(Loss):  # noqa: D101
         """Compile the kernels of common calls into the disk cache."""
         for dtype in dtypes:
             loop = LOOPS[self.record.loop]
+            if loop.labels:
+                label_driver(dtype)
             for kind in ("labels",) * loop.labels + ("dense",) * bool(loop.dense):
                 for mode in ("value", "grad", "hess"):
                     for tiled in {False, self.record.loop == "softmax" and kind == "labels"}:
