@@ -17,6 +17,7 @@ __all__ = [
     "EMPTY",
     "HALF_CHUNK",
     "PARALLEL_FROM",
+    "chunk_of",
     "elementwise",
     "half_row_driver",
     "helpers",
@@ -37,6 +38,15 @@ EMPTY = {k: np.empty(0, k) for k in map(np.dtype, ("float32", "float64", "int64"
 
 CHUNK = 1 << 15
 """Elements in a chunk: small enough for the second-level cache, large enough to hide the indirect call."""
+
+FEW_CHUNKS = 1 << 20
+"""Elements up to which chunks are a quarter as large, so that threads share them more evenly."""
+
+
+def chunk_of(size: int) -> int:
+    """Elements in a chunk of a call of this size."""
+    return CHUNK // 4 if PARALLEL_FROM <= size < FEW_CHUNKS else CHUNK
+
 
 HALF_CHUNK = 1 << 13
 """The same for arrays of 16 bits, whose chunks are widened into buffers."""

@@ -25,7 +25,7 @@ from .arrays import (
     plain,
     weights,
 )
-from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, elementwise, launch, pair_driver, streams, weight_sum
+from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, chunk_of, elementwise, launch, pair_driver, streams, weight_sum
 from .formulas.record import NONNEGATIVE, Formula
 from .formulas.record import registered as _registered
 
@@ -367,7 +367,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
         bare = [tuple(a.view(bits) for a in group) for group in arrays]
         grads, hesses = (*bare, nothing, nothing)[:2]
         streamed = streams(record, preds, (t, wts, values), *bare) if size >= PARALLEL_FROM else False
-        arguments = (address, preds, t, wts, values, grads, hesses, scale, self._packed, streamed, CHUNK)
+        fixed = (scale, self._packed, streamed, chunk_of(size))
+        arguments = (address, preds, t, wts, values, grads, hesses, *fixed)
         total, bad = launch(driver, size, *arguments)
         if bad:
             self._explain(raw, target, weight, dtype)
