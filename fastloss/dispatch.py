@@ -80,17 +80,19 @@ def _once(key: tuple[Any, ...], build: Callable[[], tuple[Any, Any]]) -> tuple[i
 
 
 def elementwise(
-    record: Formula, dtype: str, mode: str, weighted: bool, stored: str = "", target: str = ""
+    record: Formula, dtype: str, mode: str, weighted: bool, stored: str = "", target: str = "", usual: bool = False
 ) -> tuple[int, Callable[..., Any], Any]:
     """The address of a compiled chunk, its driver, and the object that keeps the code alive."""
-    key = (record.function, record.prediction_domains, dtype, mode, weighted, stored, target)
+    key = (record.function, record.prediction_domains, dtype, mode, weighted, stored, target, usual)
     found = _compiled.get(key)
     if found is None:
         from .kernels import cpu
 
         chunk, driver = cpu.elementwise_chunk, cpu.elementwise_driver
         formats, count = (stored, target), len(record.predictions)
-        found = _once(key, lambda: (chunk(record, dtype, mode, weighted, *formats), driver(dtype, count, *formats)))
+        found = _once(
+            key, lambda: (chunk(record, dtype, mode, weighted, *formats, usual), driver(dtype, count, *formats))
+        )
     return found
 
 

@@ -51,7 +51,7 @@ class ComposedDoc:
 class Loss:  # noqa: D101
     __doc__ = ComposedDoc()
 
-    __slots__ = ("_bound", "_levels", "_packed", "_small", "defaults", "record")
+    __slots__ = ("_bound", "_levels", "_packed", "_small", "_usual", "defaults", "record")
 
     record: Formula
     defaults: Mapping[str, Any]
@@ -59,6 +59,7 @@ class Loss:  # noqa: D101
     _levels: bool
     _packed: Any
     _small: dict[Any, Any]
+    _usual: bool
 
     def __init__(self, record: Formula, defaults: Mapping[str, Any] | None = None) -> None:
         values = {k: v if defaults is None else defaults[k] for k, v in record.defaults.items()}
@@ -68,6 +69,8 @@ class Loss:  # noqa: D101
         object.__setattr__(self, "record", record)
         object.__setattr__(self, "defaults", MappingProxyType(values))
         object.__setattr__(self, "_levels", any(type(v) is tuple for v in values.values()))
+        usual = not any(type(v) is tuple for v in values.values()) and values == record.defaults
+        object.__setattr__(self, "_usual", usual)
         object.__setattr__(self, "_packed", self._pack(values))
         object.__setattr__(self, "_bound", {})
         object.__setattr__(self, "_small", {})
@@ -221,7 +224,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
         modes = ["value", "grad", "rows"] + (["hess"] if self.record.second else [])
         for dtype in dtypes:
             for mode in modes:
-                elementwise(self.record, dtype, mode, False)
+                for usual in {self._usual, not self.record.parameters}:
+                    elementwise(self.record, dtype, mode, False, usual=usual)
             if len(self.record.predictions) == 1 and self.record.target:
                 pair_driver(dtype)
 
@@ -352,7 +356,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
 
         bits = BITS[stored.name] if stored else dtype
         formats = (bits.name, t.dtype.name if t.dtype is bits else "") if stored else ("", "")
-        address, driver, _ = elementwise(record, NAMES[dtype], kernel, w is not None, *formats)
+        address, driver, _ = elementwise(record, NAMES[dtype], kernel, w is not None, *formats, self._usual)
         if w is None and not stored and size < PARALLEL_FROM:
             count = () if len(raw) == 1 and record.target else (len(raw),)
             pair = not count and sets < 2 and not wants_rows and size < PARALLEL_FROM
@@ -436,7 +440,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
 
     def _wide_sum(self, preds: tuple[Any, ...], t: Any, w: Any) -> float:
         """The sum in float64, for values whose sum leaves float32 where none of them does."""
-        address, driver, _ = elementwise(self.record, "float32", "rows", w.size > 0)
+        address, driver, _ = elementwise(self.record, "float32", "rows", w.size > 0, usual=self._usual)
         e, size, step = EMPTY[F32], preds[0].size, 1 << 20
         nothing = (e,) * len(preds)
         total = 0.0

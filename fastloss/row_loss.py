@@ -331,6 +331,9 @@ class RowLoss(Loss):  # noqa: D101
         if call.z.dtype is not dtype:
             chunk, bits = rows_per_chunk(k, HALF_CHUNK), BITS[call.z.dtype.name]
             bare = [a.view(bits) if a.dtype == call.z.dtype else a for a in arrays]
+            bare.insert(3, np.empty((0, 0), bits))
+            if bare[2].dtype is bits:
+                bare[2:4] = np.empty((0, 0), dtype), bare[2]
             fixed: tuple[Any, ...] = (scale, call.ignored, self._packed, tile, space, chunk)
             return launch(half_row_driver(bits.name), call.z.size, address, *bare, *fixed)  # type: ignore[no-any-return]
         usual = plain_weights and not smooth and not details and mode in ("value", "grad")
@@ -396,7 +399,8 @@ class RowLoss(Loss):  # noqa: D101
             )
         t = t if axis in (-1, p.ndim - 1) else np.moveaxis(t, axis, -1)
         check.same_shape("target", t.shape, p.shape)
-        return _Call("dense", z, no_labels, contiguous(t, dtype).reshape(n, k), w, cw, e, 0, total, shape, dtype)
+        dense = contiguous(t, stored if stored and t.dtype == stored else dtype).reshape(n, k)
+        return _Call("dense", z, no_labels, dense, w, cw, e, 0, total, shape, dtype)
 
     def _labels(self, t: Any, k: int, ignore_index: int | None) -> tuple[Any, int]:
         """Labels as int64, and the one that means a row to ignore."""

@@ -23,6 +23,7 @@ T: Any = None
 low: Any = None
 high: Any = None
 product: Any = None
+DEFAULTS: Any = None
 put0: Any = None
 put1: Any = None
 put2: Any = None
@@ -85,7 +86,7 @@ def _putter(name):
             written.set_metadata("noalias", _scopes(builder.module, ["input", *others]))
             return context.get_dummy_value()
 
-        return types.void(a, types.intp, x), codegen
+        return types.void(a, types.intp, types.float32 if isinstance(a.dtype, types.Integer) else a.dtype), codegen
 
     return put
 
@@ -190,6 +191,10 @@ def storing(which: str, count: int, weighted: bool) -> Any:
     return _inline(bind(template, product=times[weighted], **puts))
 
 
+def _fixed(p):
+    return DEFAULTS
+
+
 _UNPACK = (
     lambda p: (),
     lambda p: (T(p[0]),),
@@ -201,9 +206,12 @@ _UNPACK = (
 
 
 @cache
-def unpack(count: int, dtype: str) -> Any:
-    """The first parameters of an array, as a tuple in a kernel's precision."""
-    return _inline(bind(_UNPACK[count], T=getattr(np, dtype)))
+def unpack(count: int, dtype: str, defaults: tuple[float, ...] | None = None) -> Any:
+    """The first parameters of an array, as a tuple in a kernel's precision; constants where they are the defaults."""
+    kind = getattr(np, dtype)
+    if defaults is not None:
+        return _inline(bind(_fixed, DEFAULTS=tuple(kind(d) for d in defaults)))
+    return _inline(bind(_UNPACK[count], T=kind))
 
 
 # Violations are counted in the array's own precision (at most a block's worth): a mask summed into an

@@ -49,6 +49,7 @@ def row_part(
     z,
     labels,
     target,
+    target16,
     weight,
     class_weight,
     values,
@@ -69,13 +70,17 @@ def row_part(
     x = np.empty((chunk, k), np.float32)
     g = np.empty((chunk if grad.size > 0 else 0, k), np.float32)
     h = np.empty((chunk if hess.size > 0 else 0, k), np.float32)
+    goal = np.empty((chunk if target16.size > 0 else 0, k), np.float32)
     scratch = np.empty(room, np.float32)
     for c in range(first, last):
         lo = c * chunk
         hi = min(size, lo + chunk)
         n = hi - lo
         widened(flat(z[lo:hi]), flat(x))
-        inputs = (x[:n], labels[lo:hi], target[lo:hi], weight[lo:hi], class_weight)
+        if target16.size > 0:
+            widened(flat(target16[lo:hi]), flat(goal))
+        t = goal[:n] if target16.size > 0 else target[lo:hi]
+        inputs = (x[:n], labels[lo:hi], t, weight[lo:hi], class_weight)
         outputs = (values[lo:hi], g[:n], h[:n], details[lo:hi])
         call(address, (*inputs, *outputs, scale, params, helpers, False, scratch, stats[c]))
         narrowed(flat(g), flat(grad[lo:hi]))
@@ -87,6 +92,7 @@ def drive_rows(
     z,
     labels,
     target,
+    target16,
     weight,
     class_weight,
     counted,
@@ -127,10 +133,10 @@ def drive_rows(
         workers = min(chunks, PARTS)
         for w in prange(workers):
             first, last = chunks * w // workers, chunks * (w + 1) // workers
-            inputs, outputs = (z, labels, target, weight, class_weight), (values, grad, hess, details)
+            inputs, outputs = (z, labels, target, target16, weight, class_weight), (values, grad, hess, details)
             part(address, *inputs, *outputs, scale, params, helpers, room, chunk, first, last, stats)
     else:
-        inputs, outputs = (z, labels, target, weight, class_weight), (values, grad, hess, details)
+        inputs, outputs = (z, labels, target, target16, weight, class_weight), (values, grad, hess, details)
         part(address, *inputs, *outputs, scale, params, helpers, room, chunk, 0, chunks, stats)
     total, bad = combine(stats)
     return total, bad, mass, wrong
@@ -140,7 +146,7 @@ def drive_rows(
 def half_row_driver(stored: str) -> Any:
     """The driver of all row losses on scores of 16 bits."""
     one, two, rows = array("float32"), array("float32", 2), array(stored, 2)
-    inputs = (rows, array("int64"), two, one, one, one)
+    inputs = (rows, array("int64"), two, rows, one, one, one)
     outputs = (one, rows, rows, array("float64", 2))
     fixed = (types.float64, types.int64, array("float64"), array("int64"))
     signature = types.UniTuple(types.float64, 4)(
