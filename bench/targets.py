@@ -40,8 +40,14 @@ class Row(NamedTuple):
 
 def ratio(ours: Callable[[], object], base: Callable[[], object], rounds: int) -> float:
     """Median over rounds of our time in units of the base."""
+    return against(ours, base, rounds, 0)[0]
+
+
+def against(ours: Callable[[], object], base: Callable[[], object], rounds: int, moved: int) -> tuple[float, str]:
+    """The same, and the speed of the base in words, from the bytes that it names."""
     times = interleave({"ours": ours, "base": base}, rounds, budget=8.0)
-    return median(a / b for a, b in zip(times["ours"], times["base"], strict=True))
+    got = median(a / b for a, b in zip(times["ours"], times["base"], strict=True))
+    return got, f"{moved / median(times['base']) / 1e9:.0f} GB/s"
 
 
 def pair(name: str, n: int, dtype: type = F32) -> tuple[object, object, object]:
@@ -71,7 +77,8 @@ def elementwise(rounds: int) -> Iterator[Row]:
             out = g[0] if isinstance(g, tuple) else g
             base = lambda one=one, t=t, out=out: _differences[True](one, t, out)  # noqa: E731
             ours = lambda f=f, p=p, t=t, g=g: f.value_and_grad(p, t, out=g)  # noqa: E731
-            yield Row(f"{name}, n = {n:.0e}, of g = p - t", ratio(ours, base, rounds), limit)
+            got, speed = against(ours, base, rounds, 12 * n)
+            yield Row(f"{name}, n = {n:.0e}, of g = p - t ({speed})", got, limit)
 
 
 def rows(rounds: int, size: int = 16_000_000) -> Iterator[Row]:
@@ -80,12 +87,13 @@ def rows(rounds: int, size: int = 16_000_000) -> Iterator[Row]:
     for k, limit in {2: 4.0, 5: 2.5, 10: 2.5, 32: 2.8, 100: 2.2, 1000: 1.5, 32000: 1.5, 128000: 1.5}.items():
         z = rng.standard_normal((size // k, k), dtype=np.float32) * 3
         y, g = rng.integers(0, k, len(z)), np.empty_like(z)
-        got = ratio(
+        got, speed = against(
             lambda z=z, y=y, g=g: fl.cross_entropy.value_and_grad(z, y, out=g),
             lambda a=z.reshape(-1), b=g.reshape(-1): _copies[True](a, b),  # noqa: B008
             rounds,
+            8 * z.size,
         )
-        yield Row(f"cross_entropy, K = {k}, {z.size:,} logits, of a copy", got, limit)
+        yield Row(f"cross_entropy, K = {k}, {z.size:,} logits, of a copy ({speed})", got, limit)
 
 
 def variants(rounds: int, n: int = 10**7) -> Iterator[Row]:

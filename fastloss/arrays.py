@@ -13,6 +13,7 @@ __all__ = [
     "F32",
     "F64",
     "NAMES",
+    "apart",
     "common_half",
     "compute_dtype",
     "contiguous",
@@ -209,6 +210,15 @@ def plain(out: Any, like: Any, target: Any) -> bool:
         and not np.may_share_memory(out, like)
         and not np.may_share_memory(out, target)
     )
+
+
+def apart(outs: tuple[Any, ...], inputs: tuple[Any, ...], count: int) -> bool:
+    """Whether some outputs can be written without further question, as `plain` says of one."""
+    if len(outs) != count or not all(plain(o, inputs[0], inputs[-1]) for o in outs):
+        return False
+    others = inputs[1:-1]
+    shared = (np.may_share_memory(o, x) for k, o in enumerate(outs) for x in (*others, *outs[k + 1 :]))
+    return not any(shared)
 
 
 def finish(groups: list[tuple[Any, ...]], out: Any, back: Any) -> list[Any]:

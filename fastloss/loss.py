@@ -13,6 +13,7 @@ from .arrays import (
     F32,
     F64,
     NAMES,
+    apart,
     common_half,
     compute_dtype,
     direct,
@@ -287,13 +288,13 @@ class ElementwiseLoss(Loss):  # noqa: D101
             if bad == 0.0 and (rows or sets == 2 or -math.inf < total < math.inf):
                 v, g, h = results
                 return (g, h) if sets == 2 else (v if rows else total / divided, g if sets else None)
-        if weight is None and divisor is None and out is None and (target is None or type(prediction) is tuple):
-            few = self._run_few(mode, prediction, target, reduction)
+        if weight is None and divisor is None and (target is None or type(prediction) is tuple):
+            few = self._run_few(mode, prediction, target, reduction, out)
             if few is not None:
                 return few
         return self._run_any(mode, prediction, target, weight, reduction, divisor, out)
 
-    def _run_few(self, mode: str, prediction: Any, target: Any, reduction: Any) -> tuple[Any, Any] | None:
+    def _run_few(self, mode: str, prediction: Any, target: Any, reduction: Any, out: Any) -> tuple[Any, Any] | None:
         """The short way for several predictions or no target; None if it is not."""
         preds = prediction if type(prediction) is tuple else (prediction,)
         first = preds[0] if preds else None
@@ -308,9 +309,12 @@ class ElementwiseLoss(Loss):  # noqa: D101
             if type(a) is not np.ndarray or a.dtype is not dtype or a.shape != shape or not a.flags.carray:
                 return None
         address, driver, e, sets, rows, mean = found
+        outs = (out,) if len(preds) == 1 else out
+        if out is not None and not (sets == 1 and type(outs) is tuple and apart(outs, given, len(preds))):
+            return None
         nothing = (e,) * len(preds)
         v = np.empty(shape, dtype) if rows else e
-        g = tuple(np.empty(shape, dtype) for _ in preds) if sets else nothing
+        g = nothing if not sets else tuple(np.empty(shape, dtype) for _ in preds) if out is None else outs
         h = tuple(np.empty(shape, dtype) for _ in preds) if sets == 2 else nothing
         t = e if target is None else target
         arrays: tuple[Any, ...] = (preds, t, e, v, g, h)
