@@ -25,6 +25,7 @@ __all__ = [
     "outgoing",
     "outputs",
     "plain",
+    "rounded",
     "weights",
 ]
 
@@ -210,6 +211,12 @@ def plain(out: Any, like: Any, target: Any) -> bool:
         and not np.may_share_memory(out, like)
         and not np.may_share_memory(out, target)
     )
+
+
+def rounded(a: Any, dtype: Any) -> Any:
+    """An array in another precision: what is too large becomes infinite without a warning, as in the kernels."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return a.astype(dtype, copy=False)
 
 
 def apart(outs: tuple[Any, ...], inputs: tuple[Any, ...], count: int) -> bool:

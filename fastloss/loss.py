@@ -24,6 +24,7 @@ from .arrays import (
     outgoing,
     outputs,
     plain,
+    rounded,
     weights,
 )
 from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, chunk_of, elementwise, launch, pair_driver, streams, weight_sum
@@ -385,12 +386,12 @@ class ElementwiseLoss(Loss):  # noqa: D101
         for group, views in zip(outs, arrays, strict=True):
             for o, view in zip(group, views, strict=True):
                 if not direct(o, stored or dtype):
-                    o[...] = view.reshape(shape)
+                    o[...] = rounded(view.reshape(shape), o.dtype)
         results = finish(outs, out, back)
         if sets == 2:
             return results[0], results[1]
         if wants_rows:
-            rows = values.reshape(shape).astype(raw[0].dtype, copy=False)
+            rows = rounded(values.reshape(shape), raw[0].dtype)
             loss: Any = rows if back is None else back(rows)
         else:
             loss = total / divided if divided != 0.0 else 0.0

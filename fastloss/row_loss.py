@@ -22,6 +22,7 @@ from .arrays import (
     outgoing,
     outputs,
     plain,
+    rounded,
     weights,
 )
 from .dispatch import (
@@ -297,7 +298,9 @@ class RowLoss(Loss):  # noqa: D101
             self._wrong_label(incoming(target, "target"), call.labels, k, call.ignored, ignore_index)
         for o, view in zip(outs, views, strict=True):
             if not (last and direct(o, kept)):
-                o[...] = view.reshape(o.shape) if last else np.moveaxis(view.reshape(moved.shape), -1, axis)
+                o[...] = rounded(
+                    view.reshape(o.shape) if last else np.moveaxis(view.reshape(moved.shape), -1, axis), o.dtype
+                )
         back = outgoing(prediction)
         results = finish(groups, out, back)
         if sets == 2:
@@ -309,7 +312,7 @@ class RowLoss(Loss):  # noqa: D101
             described = Details(per_row, lse, best.astype(np.int64), rank.astype(np.int64))
         loss: Any = total / divided if divided != 0.0 else 0.0
         if reduction == "none" and per_row is not None:
-            result = per_row.astype(p.dtype, copy=False)
+            result = rounded(per_row, p.dtype)
             loss = result if back is None else back(result)
         return loss, results[0] if results else None, described
 
