@@ -260,43 +260,25 @@ class ElementwiseLoss(Loss):  # noqa: D101
             and divisor is None
             and (reduction is None or type(reduction) is str)
             and (found := self._small.get((mode, dtype, reduction))) is not None
-            and (out is None or (found.sets == 1 and plain(out, prediction, target)))
+            and (out is None or (found.sets and plain(out, prediction, target)))
         ):
-            address, driver, e, sets, rows, mean = found
-            if sets < 2 and not rows:
-                g = e if not sets else np.empty(shape, dtype) if out is None else out
-                divided = n if mean else 1
-                if len(shape) == 1:
-                    total, bad = driver(address, prediction, target, g, 1.0 / divided, self._packed, CHUNK)
-                else:
-                    flats = prediction.reshape(-1), target.reshape(-1), g.reshape(-1)
-                    total, bad = driver(address, *flats, 1.0 / divided, self._packed, CHUNK)
-                if bad == 0.0 and -math.inf < total < math.inf:
-                    return total / divided, g if sets else None
-                return self._run_any(mode, prediction, target, weight, reduction, divisor, out)
-            p, t, v, g, h = prediction, target, e, e, e
-            if sets:
-                g = np.empty(shape, dtype) if out is None else out
-            if sets == 2:
-                h = np.empty(shape, dtype)
-            if rows:
-                v = np.empty(shape, dtype)
-            results = v, g, h
+            address, driver, e, sets, _, mean = found
+            g = e if not sets else np.empty(shape, dtype) if out is None else out
+            flats = (prediction, target, g)
             if len(shape) != 1:
-                p, t, v, g, h = p.reshape(-1), t.reshape(-1), v.reshape(-1), g.reshape(-1), h.reshape(-1)
+                flats = (prediction.reshape(-1), target.reshape(-1), g.reshape(-1))
             divided = n if mean else 1
-            total, bad = driver(address, (p,), t, e, v, (g,), (h,), 1.0 / divided, self._packed, False, CHUNK, False)
-            if bad == 0.0 and (rows or sets == 2 or -math.inf < total < math.inf):
-                v, g, h = results
-                return (g, h) if sets == 2 else (v if rows else total / divided, g if sets else None)
-        if weight is None and divisor is None and (target is None or type(prediction) is tuple):
+            total, bad = driver(address, *flats, 1.0 / divided, self._packed, CHUNK)
+            if bad == 0.0 and -math.inf < total < math.inf:
+                return total / divided, g if sets else None
+        if weight is None and divisor is None:
             few = self._run_few(mode, prediction, target, reduction, out)
             if few is not None:
                 return few
         return self._run_any(mode, prediction, target, weight, reduction, divisor, out)
 
     def _run_few(self, mode: str, prediction: Any, target: Any, reduction: Any, out: Any) -> tuple[Any, Any] | None:
-        """The short way for several predictions or no target; None if it is not."""
+        """The short way for several predictions, no target, or a result per element; None if it is not."""
         preds = prediction if type(prediction) is tuple else (prediction,)
         first = preds[0] if preds else None
         if type(first) is not np.ndarray or (reduction is not None and type(reduction) is not str):
@@ -363,13 +345,12 @@ class ElementwiseLoss(Loss):  # noqa: D101
         formats = (bits.name, t.dtype.name if t.dtype is bits else "") if stored else ("", "")
         address, driver, _ = elementwise(record, NAMES[dtype], kernel, w is not None, *formats, self._usual)
         if w is None and not stored and size < PARALLEL_FROM:
-            count = () if len(raw) == 1 and record.target else (len(raw),)
-            pair = not count and sets < 2 and not wants_rows and size < PARALLEL_FROM
-            few = pair_driver(NAMES[dtype]) if pair else driver
+            pair = len(raw) == 1 and record.target and sets < 2 and not wants_rows
+            few, key = (pair_driver(NAMES[dtype]), ()) if pair else (driver, (len(raw),))
             small = _Small(address, few, e, sets, wants_rows, reduction == "mean")
-            self._small[(mode, dtype, reduction, *count)] = small
+            self._small[(mode, dtype, reduction, *key)] = small
             if reduction == record.reduction:
-                self._small[(mode, dtype, None, *count)] = small
+                self._small[(mode, dtype, None, *key)] = small
         wts = e if w is None else w
         nothing = (EMPTY[bits],) * len(raw)
         preds = tuple(flat(x, stored or dtype).view(bits) for x in raw)

@@ -41,7 +41,6 @@ tail_of: Any = None
 smooth: Any = None
 curvature: Any = None
 ROWS: Any = None
-K: Any = None
 move: Any = None
 
 
