@@ -147,7 +147,10 @@ def test_examples_of_losses_run(name):
 
 
 # These need the eval extra, or are run as programs.
-NOT_HERE = ("fastloss.__main__", "fastloss.cli", "fastloss.commands", "fastloss.evaluation", "fastloss.data")
+NOT_HERE = (
+    *("fastloss.__main__", "fastloss.cli", "fastloss.commands", "fastloss.evaluation", "fastloss.data"),
+    *("fastloss.performance.command", "fastloss.tracking.command"),
+)
 
 
 def modules():
