@@ -373,3 +373,6 @@ def crps_ensemble(ensemble, target, fair=False):
     m = ensemble.shape[-1]
     spread = np.abs(ensemble[:, :, None] - ensemble[:, None, :]).sum(axis=(1, 2)) / (2 * m * (m - 1 if fair else m))
     return np.abs(ensemble - target[:, None]).mean(axis=-1) - spread
+
+
+from .reference_multiclass import *  # noqa: E402, F403
