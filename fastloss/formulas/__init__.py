@@ -5,7 +5,17 @@ from types import MappingProxyType
 
 from .record import registered
 
-FILES = ("regression", "robust", "counts", "likelihoods", "classification", "margins", "adversarial", "softmax")
+FILES = (
+    "regression",
+    "robust",
+    "counts",
+    "likelihoods",
+    "classification",
+    "margins",
+    "adversarial",
+    "softmax",
+    "multiclass",
+)
 
 for _file in FILES:
     import_module(f"{__name__}.{_file}")

@@ -15,7 +15,7 @@ from .vocabulary import log1p_unit, maximum, where
     paper="Arjovsky et al. (2017), Wasserstein GAN",
 )
 def wasserstein_critic(z, t):
-    """Loss of a Wasserstein critic: minus its score of real samples (target 1), plus its score of generated ones (0)."""
+    """Loss of a Wasserstein critic: minus its scores of real samples (1), plus those of generated ones (0)."""
     side = 1.0 - 2.0 * t
     return share(side, z), where(z == z, side, z), 0.0, 1.0
 
