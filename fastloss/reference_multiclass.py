@@ -102,7 +102,7 @@ def sparsemax_loss(logits, targets):
     size = (1 + np.arange(1, k + 1) * down > sums).sum(axis=-1, keepdims=True)
     tau = (np.take_along_axis(sums, size - 1, axis=-1) - 1) / size
     inside = logits > tau
-    half = np.where(inside, logits**2 - tau**2, 0.0).sum(axis=-1) / 2 + 0.5
+    half = np.where(inside, logits**2 - tau**2, 0.0).sum(axis=-1) / 2
     return half - (t * logits).sum(axis=-1) + (t**2).sum(axis=-1) / 2
 
 

@@ -276,7 +276,7 @@ def rows(loop: str, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..
     count too, so that it takes no labels. ``margin``, ``top_margin``: f(u) of u = z_j - z_label, for every other class
     or for the largest. ``ensemble``: f(x, t, rank, m) of each member. ``sparsemax``: f(v, t) of each score less the
     row's threshold. ``ordinal``: f(z, t), t = 1 in the columns below the label. ``evidence``: f(e, t, total, excess, k)
-    of each class's evidence, its sum, and that for wrong classes. ``distillation``: f(lp, lq) of both log-probabilities.
+    of each class's evidence, its sum, that for wrong classes. ``distillation``: f(lp, lq) of both log-probabilities.
     ``angular``: f(x) of the label's cosine, and what takes its place. `loop_parameters` are names, or defaults by name.
     """
     return lambda function: _register(function, "rows", loop, fields)

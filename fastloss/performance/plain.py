@@ -192,6 +192,32 @@ def softmax_focal(lp, t, gamma):
     return -t * m * lower * lp, -t * lower * (m - gamma * pull), t * bend
 
 
+def label_relaxation(lp, t, alpha):
+    """Label relaxation of a label, by its probability."""
+    p = exp(lp)
+    n = 1.0 - p
+    met = n <= alpha
+    keep = 1.0 - alpha
+    value = keep * (log(keep) - lp) + (alpha * log(alpha / n) if alpha > 0.0 else 0.0)
+    return t * where(met, 0.0, value), t * where(met, 0.0, alpha / n - 1.0), t * where(met, 0.0, alpha * p / (n * n))
+
+
+def dirichlet_evidential(e, t, total, excess, k, lam):
+    """Evidential loss by gamma functions."""
+    i = 1.0 / (total + k)
+    q = (e + 1.0) * i
+    j = 1.0 / (total + k + 1.0)
+    r = q - t
+    spread = q * (1.0 - q) * j
+    slope = 2.0 * r + (1.0 - 2.0 * q) * j
+    rest = 1.0 - t
+    x, y = rest * e, k + excess
+    log_ratio = (lgamma(y) - lgamma(k) - excess * digamma(y)) / k
+    value = r * r + spread + lam * (log_ratio + x * digamma(1.0 + x) - lgamma(1.0 + x))
+    turn = excess * trigamma(y) / k
+    return value, (slope * i + lam * rest * x * trigamma(1.0 + x), -slope * q * i - spread * j, -lam * turn)
+
+
 def js_div(lp, t, beta):
     """Jensen-Shannon divergence of targets above 0."""
     p = exp(lp)
@@ -294,6 +320,6 @@ FORMULAS = {
         *(bce_with_logits, focal, poly1_bce, logistic, hinge, perceptron),
         *(margin_ranking, hinge_embedding, contrastive_distance, triplet_distance),
         *(wasserstein_critic, wasserstein_generator, gan_bce, gan_hinge),
-        *(softmax_focal, js_div, multi_margin, crammer_singer),
+        *(softmax_focal, label_relaxation, js_div, multi_margin, crammer_singer, dirichlet_evidential),
     )
 }
