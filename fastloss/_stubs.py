@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .formulas.record import LOOPS, REAL, Formula
+from .docs import input_kind, input_shape
+from .formulas.record import LOOPS, REAL, Formula, Integers, Parameter
 
 __all__ = ["generated", "main", "readme_with_table", "stub", "table"]
 
@@ -82,11 +83,18 @@ def _parameters(record: Formula) -> str:
     """Return the parameters of a formula as keywords of a stub."""
     text = ""
     for name, parameter in record.parameters.items():
-        kind = "bool" if parameter.flag else "float"
+        kind = _kind(parameter)
         kind += " | Sequence[float] | _Floats" if parameter.vector else ""
         kind += " | None" if parameter.none is not None else ""
         text += f", {name}: {kind} = ..."
     return text
+
+
+def _kind(parameter: Parameter) -> str:
+    if parameter.choices:
+        words = ", ".join(f'"{word}"' for word in parameter.choices)
+        return f"Literal[{words}]"
+    return "bool" if parameter.flag else "int" if isinstance(parameter.allowed, Integers) else "float"
 
 
 def _methods(kind: Any, data: str, gradient: str, parameters: str, bound: str, leave_out: frozenset[str]) -> str:
@@ -128,6 +136,8 @@ def _methods(kind: Any, data: str, gradient: str, parameters: str, bound: str, l
 def _own_methods(loss: Any) -> str:
     """Return the methods of one loss: its predictions, its target and its parameters by name."""
     record: Formula = loss.record
+    if record.family == "arrays":
+        return _array_methods(loss)
     several = len(record.predictions)
     first = list(inspect.signature(type(loss).__call__).parameters)[1]
     data = f"{first}: _Input" + (f" | tuple[{', '.join(['_Input'] * several)}]" if several > 1 else "")
@@ -138,6 +148,22 @@ def _own_methods(loss: Any) -> str:
     leave_out = frozenset() if _takes_labels(record) else LABELS
     leave_out |= frozenset() if record.family == "rows" and record.loop == "softmax" else {"details"}
     return _methods(type(loss), data, gradient, by_name + parameters, f", *{parameters}" * bool(parameters), leave_out)
+
+
+def _array_methods(loss: Any) -> str:
+    """Return the methods of a loss of several arrays: each by its name, in order or as keywords."""
+    record: Formula = loss.record
+    # After an input that may be left out, those that must be given can only be told apart by the call itself.
+    optional = False
+    parts = []
+    for name, spec in record.inputs.items():
+        optional = optional or spec.optional
+        parts.append(f"{name}: _Input" + (" | None = ..." if spec.optional else " = ..." if optional else ""))
+    data = ", ".join(parts)
+    several = sum(x.grad for x in record.inputs.values())
+    gradient = "_Floats" if several == 1 else "tuple[_Floats, ...]"
+    parameters = _parameters(record)
+    return _methods(type(loss), data, gradient, parameters, f", *{parameters}" * bool(parameters), LABELS)
 
 
 def stub(losses: Mapping[str, Any]) -> str:
@@ -171,6 +197,13 @@ def _within(domain: Any) -> str:
 
 def _prediction_and_target(record: Formula) -> tuple[str, str]:
     """Return the cells that say what a prediction and its target may be."""
+    if record.family == "arrays":
+        grouped: tuple[list[str], list[str]] = ([], [])
+        for name, spec in record.inputs.items():
+            shape = input_shape(spec) + _within(spec.domain) + (", optional" if spec.optional else "")
+            kind = "" if spec.kind == "float" else input_kind(spec) + " "
+            grouped[not spec.grad].append(f"{_code(name)} {kind}{shape}")
+        return ", ".join(grouped[0]), ", ".join(grouped[1]) or "none"
     if record.family == "rows":
         return LOOPS[record.loop].prediction, LOOPS[record.loop].target
     target = "none" if record.target is None else _within(record.target_domain).strip() or "real"

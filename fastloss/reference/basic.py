@@ -1,7 +1,4 @@
-"""Every loss in its plainest NumPy form: name(prediction..., target, **parameters) -> float64 per element or row.
-
-Independent of the rest of the package: these lines state the mathematics, against which the fast ones are tested.
-"""
+"""Losses of elements and of rows of scores in plain NumPy."""
 
 import math
 
