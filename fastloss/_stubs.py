@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .formulas.record import LOOPS, REAL, Formula
+from .docs import input_kind, input_shape
+from .formulas import FILES
+from .formulas.record import LOOPS, REAL, Formula, Integers, Parameter
 
 __all__ = ["generated", "main", "readme_with_table", "stub", "table"]
 
@@ -82,11 +84,18 @@ def _parameters(record: Formula) -> str:
     """Return the parameters of a formula as keywords of a stub."""
     text = ""
     for name, parameter in record.parameters.items():
-        kind = "bool" if parameter.flag else "float"
+        kind = _kind(parameter)
         kind += " | Sequence[float] | _Floats" if parameter.vector else ""
         kind += " | None" if parameter.none is not None else ""
         text += f", {name}: {kind} = ..."
     return text
+
+
+def _kind(parameter: Parameter) -> str:
+    if parameter.choices:
+        words = ", ".join(f'"{word}"' for word in parameter.choices)
+        return f"Literal[{words}]"
+    return "bool" if parameter.flag else "int" if isinstance(parameter.allowed, Integers) else "float"
 
 
 def _methods(kind: Any, data: str, gradient: str, parameters: str, bound: str, leave_out: frozenset[str]) -> str:
@@ -117,17 +126,17 @@ def _methods(kind: Any, data: str, gradient: str, parameters: str, bound: str, l
         lines += ["@overload", f"def value_and_grad(self, {data}, *{named}{parameters}) -> {triple}: ..."]
         lines.append(f"def details(self, {data}, *{keywords('details', KEYWORDS)}{parameters}) -> Details: ...")
     pair = f"tuple[{gradient}, {gradient}]"
-    named = keywords("grad_and_hess", KEYWORDS | {"out": f"{pair} | None = ..."})
-    lines += [
-        f"def grad_and_hess(self, {data}, *{named}{parameters}) -> {pair}: ...",
-        f"def bind(self{bound}) -> Self: ...",
-    ]
+    if named := keywords("grad_and_hess", KEYWORDS | {"out": f"{pair} | None = ..."}):
+        lines.append(f"def grad_and_hess(self, {data}, *{named}{parameters}) -> {pair}: ...")
+    lines.append(f"def bind(self{bound}) -> Self: ...")
     return "".join(f"    {line}\n" for line in lines)
 
 
 def _own_methods(loss: Any) -> str:
     """Return the methods of one loss: its predictions, its target and its parameters by name."""
     record: Formula = loss.record
+    if record.family == "arrays":
+        return _array_methods(loss)
     several = len(record.predictions)
     first = list(inspect.signature(type(loss).__call__).parameters)[1]
     data = f"{first}: _Input" + (f" | tuple[{', '.join(['_Input'] * several)}]" if several > 1 else "")
@@ -138,6 +147,22 @@ def _own_methods(loss: Any) -> str:
     leave_out = frozenset() if _takes_labels(record) else LABELS
     leave_out |= frozenset() if record.family == "rows" and record.loop == "softmax" else {"details"}
     return _methods(type(loss), data, gradient, by_name + parameters, f", *{parameters}" * bool(parameters), leave_out)
+
+
+def _array_methods(loss: Any) -> str:
+    """Return the methods of a loss of several arrays: each by its name, in order or as keywords."""
+    record: Formula = loss.record
+    # After an input that may be left out, those that must be given can only be told apart by the call itself.
+    optional = False
+    parts = []
+    for name, spec in record.inputs.items():
+        optional = optional or spec.optional
+        parts.append(f"{name}: _Input" + (" | None = ..." if spec.optional else " = ..." if optional else ""))
+    data = ", ".join(parts)
+    several = sum(x.grad for x in record.inputs.values())
+    gradient = "_Floats" if several == 1 else "tuple[_Floats, ...]"
+    parameters = _parameters(record)
+    return _methods(type(loss), data, gradient, parameters, f", *{parameters}" * bool(parameters), LABELS)
 
 
 def stub(losses: Mapping[str, Any]) -> str:
@@ -171,6 +196,13 @@ def _within(domain: Any) -> str:
 
 def _prediction_and_target(record: Formula) -> tuple[str, str]:
     """Return the cells that say what a prediction and its target may be."""
+    if record.family == "arrays":
+        grouped: tuple[list[str], list[str]] = ([], [])
+        for name, spec in record.inputs.items():
+            shape = input_shape(spec) + _within(spec.domain) + (", optional" if spec.optional else "")
+            kind = "" if spec.kind == "float" else input_kind(spec) + " "
+            grouped[not spec.grad].append(f"{_code(name)} {kind}{shape}")
+        return ", ".join(grouped[0]), ", ".join(grouped[1]) or "none"
     if record.family == "rows":
         return LOOPS[record.loop].prediction, LOOPS[record.loop].target
     target = "none" if record.target is None else _within(record.target_domain).strip() or "real"
@@ -182,14 +214,25 @@ def _prediction_and_target(record: Formula) -> tuple[str, str]:
 
 
 def table(losses: Mapping[str, Any]) -> str:
-    """Return the README's table of losses."""
-    lines = ["| Loss | Value | Parameters | Prediction | Target |", "|---|---|---|---|---|"]
-    for name, loss in losses.items():
-        record: Formula = loss.record
-        value = _code(record.math) or record.summary
-        parameters = _code(", ".join(_shown(record, k) for k in record.parameters))
-        lines.append("| " + " | ".join([_code(name), value, parameters, *_prediction_and_target(record)]) + " |")
-    return "\n".join(lines)
+    """Return the README's tables of losses, one for each file of formulas, folded under the names that it holds."""
+    parts = []
+    for file, title in FILES.items():
+        own = [loss for loss in losses.values() if loss.record.function.__module__.endswith(f".{file}")]
+        if not own:
+            continue
+        names = ", ".join(f"<code>{loss.name}</code>" for loss in own)
+        parts += [f"<details><summary><b>{title}</b>: {names}</summary>", ""]
+        parts += ["| Loss | Value | Parameters | Prediction | Target | Reference |", "|---|---|---|---|---|---|"]
+        parts += [_line(loss.record) for loss in own]
+        parts += ["", "</details>", ""]
+    return "\n".join(parts).rstrip()
+
+
+def _line(record: Formula) -> str:
+    value = _code(record.math) or record.summary
+    parameters = _code(", ".join(_shown(record, k) for k in record.parameters))
+    cells = [_code(record.name), value, parameters, *_prediction_and_target(record), record.paper.replace("|", "\\|")]
+    return "| " + " | ".join(cells) + " |"
 
 
 def readme_with_table(readme: str, losses: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from . import check
+from .array_loss import ArrayLoss
 from .formulas import ALL
 from .loss import ElementwiseLoss, Loss
 from .row_loss import RowLoss
@@ -34,6 +35,6 @@ class Catalogue(Mapping[str, Loss]):
         return f"fastloss.LOSSES: {', '.join(self._losses)}"
 
 
-_FAMILIES = {"elementwise": ElementwiseLoss, "rows": RowLoss}
+_FAMILIES = {"elementwise": ElementwiseLoss, "rows": RowLoss, "arrays": ArrayLoss}
 
 LOSSES: Mapping[str, Loss] = Catalogue({name: _FAMILIES[r.family](r) for name, r in ALL.items()})

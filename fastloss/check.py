@@ -73,6 +73,9 @@ def parameter(record: Formula, name: str, value: Any) -> float:
         if isinstance(value, (bool, np.bool_)) or value in (0, 1):
             return float(value)
         raise ValueError(f"{record.name}: {name} is {value!r}; allowed: True or False")
+    if spec.choices:
+        one_of(f"{record.name}: {name}", value, spec.choices)
+        return float(spec.choices.index(value))
     try:
         number = float(value)
     except OverflowError:

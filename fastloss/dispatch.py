@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import F64, NAMES
-from .formulas.record import NONNEGATIVE, Formula, registered
+from .formulas.record import NONNEGATIVE, REAL, Domain, Formula, registered
 
 __all__ = [
     "CHUNK",
@@ -18,6 +18,7 @@ __all__ = [
     "HALF_CHUNK",
     "PARALLEL_FROM",
     "chunk_of",
+    "compiling",
     "elementwise",
     "half_row_driver",
     "helpers",
@@ -28,6 +29,7 @@ __all__ = [
     "room",
     "rows",
     "streams",
+    "sum_in_order",
     "weight_sum",
 ]
 
@@ -57,21 +59,21 @@ PARALLEL_FROM = 1 << 16
 LAST_LEVEL = 32 << 20
 """Bytes of the last-level cache where the system does not say."""
 
-_compiling = threading.RLock()
+compiling = threading.RLock()
+"""Held while kernels are compiled."""
+
 _compiled: dict[tuple[Any, ...], tuple[int, Callable[..., Any], Any]] = {}
 _helpers: dict[tuple[int, Any], tuple[Any, Any]] = {}
 _threads: Any = None
 
 if hasattr(os, "register_at_fork"):
     # A child forked while another thread compiles would wait for ever for that thread, which it has not got.
-    os.register_at_fork(
-        before=_compiling.acquire, after_in_parent=_compiling.release, after_in_child=_compiling.release
-    )
+    os.register_at_fork(before=compiling.acquire, after_in_parent=compiling.release, after_in_child=compiling.release)
 
 
 def _once(key: tuple[Any, ...], build: Callable[[], tuple[Any, Any]]) -> tuple[int, Callable[..., Any], Any]:
     """Build a chunk and its driver, unless another thread just did."""
-    with _compiling:
+    with compiling:
         found = _compiled.get(key)
         if found is None:
             chunk, driver = build()
@@ -121,7 +123,7 @@ def room(k: int, mode: str, kind: str, tiled: bool, loop: str, rows: int) -> int
 @cache
 def pair_driver(dtype: str) -> Callable[..., Any]:
     """The driver of small sums over one prediction and its target."""
-    with _compiling:
+    with compiling:
         from .kernels import cpu
 
         return cpu.pair_driver(dtype)  # type: ignore[no-any-return]
@@ -130,7 +132,7 @@ def pair_driver(dtype: str) -> Callable[..., Any]:
 @cache
 def label_driver(dtype: str) -> Callable[..., Any]:
     """The driver of small calls with labels."""
-    with _compiling:
+    with compiling:
         from .kernels import rows
 
         return rows.label_driver(dtype)  # type: ignore[no-any-return]
@@ -139,7 +141,7 @@ def label_driver(dtype: str) -> Callable[..., Any]:
 @cache
 def half_row_driver(stored: str) -> Callable[..., Any]:
     """The driver of row losses on scores of 16 bits."""
-    with _compiling:
+    with compiling:
         from .kernels import half
 
         return half.half_row_driver(stored)  # type: ignore[no-any-return]
@@ -153,7 +155,7 @@ def helpers(k: int, dtype: Any, tiled: bool) -> Any:
     if found is None:
         from .kernels.rows import tile_helpers
 
-        with _compiling:
+        with compiling:
             found = _helpers[k, dtype] = tile_helpers(k, NAMES[dtype])
     return found[0]
 
@@ -196,26 +198,34 @@ def _identity(z):  # type: ignore[no-untyped-def]
     return z, 1.0, 0.0
 
 
-@lru_cache(maxsize=1)
-def _sum_record() -> Formula:
+@lru_cache(maxsize=32)
+def _sum_record(domain: Domain) -> Formula:
     like = next(iter(registered.values()))
     return like._replace(
-        name="weight_sum",
+        name="sum",
         function=_identity,
         predictions=("z",),
         target=None,
         defaults={},
         parameters={},
-        prediction_domains=(NONNEGATIVE,),
+        prediction_domains=(domain,),
     )
+
+
+def sum_in_order(values: Any, weight: Any = None, domain: Domain = REAL) -> tuple[float, float]:
+    """The sum of values, in the fixed order of all sums here, and how many lie outside a domain.
+
+    Under weights it is of value times weight, 0 where the weight is, and negative weights count too.
+    """
+    address, driver, _ = elementwise(_sum_record(domain), NAMES[values.dtype], "value", weight is not None)
+    e, nothing = EMPTY[values.dtype], EMPTY[F64]
+    w = e if weight is None else weight
+    total: tuple[float, float] = launch(
+        driver, values.size, address, (values,), e, w, e, (e,), (e,), 1.0, nothing, False, CHUNK
+    )
+    return total
 
 
 def weight_sum(weight: Any) -> tuple[float, float]:
-    """The sum of weights, in the fixed order of all sums here, and how many are negative."""
-    dtype = NAMES[weight.dtype]
-    address, driver, _ = elementwise(_sum_record(), dtype, "value", False)
-    e, nothing = EMPTY[weight.dtype], EMPTY[F64]
-    total: tuple[float, float] = launch(
-        driver, weight.size, address, (weight,), e, e, e, (e,), (e,), 1.0, nothing, False, CHUNK
-    )
-    return total
+    """The sum of weights, and how many are negative."""
+    return sum_in_order(weight, domain=NONNEGATIVE)

@@ -2,16 +2,24 @@
 
 import textwrap
 
-from .formulas.record import LOOPS, Formula, Loop
+from .formulas.record import LOOPS, REAL, Formula, Input, Integers, Loop, Parameter
 
-__all__ = ["docstring"]
+__all__ = ["docstring", "input_kind", "input_shape"]
+
+
+def _kind(spec: Parameter) -> str:
+    if spec.choices:
+        kind = "{" + ", ".join(f'"{word}"' for word in spec.choices) + "}"
+    else:
+        kind = "bool" if spec.flag else "int" if isinstance(spec.allowed, Integers) else "float"
+    return f"{kind} or None" if spec.none is not None else kind
 
 
 def _parameters(record: Formula) -> str:
     lines = []
     for name, spec in record.parameters.items():
-        kind = "bool" if spec.flag else "float or None" if spec.none is not None else "float"
-        allowed = "" if spec.flag else f" Allowed: {spec.allowed}."
+        kind = _kind(spec)
+        allowed = "" if spec.flag or spec.choices else f" Allowed: {spec.allowed}."
         levels = " A vector gives one level per column of the prediction." if spec.vector else ""
         text = f"{spec.doc[:1].upper()}{spec.doc[1:]}.{allowed}{levels}"
         lines.append(f"{name} : {kind}, default {spec.show(record.defaults[name])}\n    {text}")
@@ -29,7 +37,35 @@ def _row_target(loop: Loop) -> str:
     return ", or ".join(x for x in (labels, dense) if x)
 
 
+def input_shape(spec: Input) -> str:
+    """The shape of an input, as a reader of NumPy's documentation knows it."""
+    axes = ["..." if axis in "*+" else axis.replace("+", " + ") for axis in spec.dims.split()]
+    shown = [axis if axis == "..." else axis.upper() for axis in axes]
+    return f"({', '.join(shown)}{',' * (len(shown) == 1)})"
+
+
+def input_kind(spec: Input) -> str:
+    """What an input holds, in a word or two."""
+    words = {"labels": "int labels", "lengths": "int lengths", "offsets": "int offsets", "mask": "bool mask"}
+    return words.get(spec.kind, "array" if not spec.grad else f"array, {_ARRAY}")
+
+
+def _inputs(record: Formula) -> str:
+    lines = []
+    for name, spec in record.inputs.items():
+        domain = "" if spec.domain == REAL else f", in {spec.domain}"
+        optional = ", optional" if spec.optional else ""
+        lines.append(f"{name} : {input_kind(spec)} {input_shape(spec)}{optional}\n    {_sentence(spec.doc + domain)}")
+    return "\n".join(lines)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def _data(record: Formula) -> str:
+    if record.family == "arrays":
+        return _inputs(record)
     if record.family == "rows":
         own = {"ensemble": "members of each forecast", "ordinal": "logits of K thresholds, one fewer than classes"}
         what = {**own, "angular": "cosines of K classes"}.get(record.loop, "scores of K classes")
@@ -67,11 +103,18 @@ def _row_options(record: Formula) -> str:
     return f"{weighted}\n{ignored}\n{axis}"
 
 
+def _unit(record: Formula) -> str:
+    if record.family == "arrays":
+        axes = ", ".join("..." if axis in "*+" else axis.upper() for axis in record.units.split())
+        return f"value; the loss has values of shape ({axes})" if axes else "batch"
+    return "row" if record.family == "rows" else "element"
+
+
 def docstring(record: Formula) -> str:
     """NumPy-style documentation of one loss."""
     text = textwrap.dedent("    " + (record.function.__doc__ or "").strip("\n"))
     summary, _, notes = text.strip().partition("\n")
-    weight = "weight : array, optional\n    Factor of each " + ("row." if record.family == "rows" else "element.")
+    weight = f"weight : array, optional\n    Factor of each {_unit(record)}."
     reduction = (
         f'reduction : {{"mean", "sum", "none"}}, default "{record.reduction}"\n'
         "    With weights the mean is sum(w l) / sum(w); of nothing it is 0."
@@ -99,6 +142,9 @@ def docstring(record: Formula) -> str:
 
 def _example(record: Formula) -> str:
     setup = ">>> import numpy as np, fastloss as fl\n"
+    if record.family == "arrays":
+        call = f">>> loss, grad = fl.{record.name}.value_and_grad({record.example})"
+        return f"{setup}{call}\n>>> bool(np.isfinite(loss))\nTrue"
     if record.family == "rows":
         z = "np.log([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]])"
         t = "np.array([0.5, -1.0])" if record.loop == "ensemble" else "np.array([0, 2])"

@@ -16,7 +16,7 @@ from bench import table  # noqa: E402
 from fastloss.commands import app  # noqa: E402
 from fastloss.evaluation import InputError  # noqa: E402
 from fastloss.performance import ask, command, report  # noqa: E402
-from fastloss.performance.cases import Case  # noqa: E402
+from fastloss.performance.cases import MEASURED, Case  # noqa: E402
 from fastloss.performance.contestants import BUILDERS, OURS  # noqa: E402
 from fastloss.performance.machine import about, sentence  # noqa: E402
 from fastloss.performance.run import Measured, Timing  # noqa: E402
@@ -108,7 +108,7 @@ def test_a_contestant_that_is_not_installed_is_refused_by_name(monkeypatch):
 def test_sizes_and_the_table_of_cases():
     assert ask.parse_sizes(["1e2,1e4", "64", "100"]) == [100, 10_000, 64]
     assert len(ask.table([], False, [100], ["float32"], ["value"])) == len(ask.SHORT)
-    assert len(ask.table([], True, [100, 200], ["float32,float64"], ["value"])) == 4 * len(fl.LOSSES)
+    assert len(ask.table([], True, [100, 200], ["float32,float64"], ["value"])) == 4 * len(MEASURED)
 
 
 # what comes out ------------------------------------------------------------------------------------------------------

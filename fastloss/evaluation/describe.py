@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..formulas.record import LOOPS
+from ..docs import input_kind, input_shape
+from ..formulas.record import LOOPS, REAL
 from .columns import InputError
+from .losses import by_rows
 
 __all__ = ["diagnose", "print_list", "print_loss", "warm"]
 
@@ -74,20 +76,32 @@ def print_loss(name: str) -> None:
     if record.math:
         table.add_row("formula", record.math)
     for p, spec in record.parameters.items():
-        allowed = "true or false" if spec.flag else str(spec.allowed) + (" or none" if spec.none is not None else "")
+        allowed = "true or false" if spec.flag else " or ".join(spec.choices) or str(spec.allowed)
+        allowed += " or none" if spec.none is not None else ""
         table.add_row(f"  {p}", f"{spec.doc} (default {_default(record, p)}; allowed: {allowed})")
-    if record.family == "rows":
+    if record.family == "arrays":
+        for name, x in record.inputs.items():
+            optional = ", optional" if x.optional else ""
+            table.add_row(name, f"{x.doc}: {input_kind(x)} {input_shape(x)}{optional}" + _in(x.domain))
+        table.add_row("gradient by", ", ".join(record.predictions))
+    elif record.family == "rows":
         table.add_row("prediction", "a row of scores")
     else:
         for p, domain in zip(record.predictions, record.prediction_domains, strict=True):
             table.add_row("prediction" if len(record.predictions) == 1 else f"prediction {p}", f"in {domain}")
-    table.add_row("target", _target(record))
-    table.add_row("link", record.link)
+    if record.family != "arrays":
+        table.add_row("target", _target(record))
+        table.add_row("link", record.link)
     table.add_row("properties", ", ".join(_properties(record)) or "-")
     if record.paper:
         table.add_row("reference", record.paper)
-    table.add_row("on a file", f"fastloss eval FILE --loss {_call(record)} {_options(record)}")
+    if by_rows(record):
+        table.add_row("on a file", f"fastloss eval FILE --loss {_call(record)} {_options(record)}")
     _print(Text.assemble((record.name, "bold"), "  ", record.summary), table)
+
+
+def _in(domain: Any) -> str:
+    return "" if domain == REAL else f", in {domain}"
 
 
 def _target(record: Any) -> str:
@@ -112,6 +126,9 @@ def _call(record: Any) -> str:
 
 
 def _options(record: Any) -> str:
+    if record.family == "arrays":
+        *preds, target = [n.upper() for n in record.inputs]
+        return " ".join(f"--pred {n}" for n in preds) + f" --target {target}"
     names = (
         ["'logit_*'"]
         if record.family == "rows"

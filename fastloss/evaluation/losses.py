@@ -9,9 +9,17 @@ import numpy as np
 
 from .columns import InputError
 
-__all__ = ["Evaluated", "named"]
+__all__ = ["Evaluated", "by_rows", "named"]
 
 IGNORED = -100
+
+
+def by_rows(record: Any) -> bool:
+    """Whether a file can be evaluated row by row: not where a loss is of a batch, a group or a sequence of rows."""
+    if record.family != "arrays":
+        return True
+    whole = all(x.dims.startswith("*") and "+" not in x.dims and x.kind == "float" for x in record.inputs.values())
+    return whole and record.units == "*" and len(record.inputs) > 1
 
 
 @dataclass(frozen=True)
@@ -33,16 +41,19 @@ class Evaluated:
 
     def prediction(self, preds: Sequence[Any], target: Any) -> Any:
         """The prediction as the loss takes it, or a sentence about what is wrong."""
-        names = self.loss.record.predictions
+        record = self.loss.record
+        names = record.predictions if record.family != "arrays" else tuple(record.inputs)[:-1]
         name = self.loss.name
-        if target is None and self.loss.record.target is not None:
-            raise InputError(f"{name} needs a target")
+        if target is None and (record.target is not None or record.family == "arrays"):
+            raise InputError(f"{name} needs a target" + (f": {list(record.inputs)[-1]}" if record.inputs else ""))
         if len(names) > 1:
             if len(preds) != len(names):
                 raise InputError(
                     f"{name} takes {len(names)} predictions ({', '.join(names)}), so pred as often; {len(preds)} given"
                 )
             return tuple(preds)
+        if record.family == "arrays":
+            return (preds[0],)
         if len(preds) > 1 and not self.by_rows:
             raise InputError(f"{name} takes one prediction; {len(preds)} given")
         pred = preds[0]
@@ -61,7 +72,7 @@ class Evaluated:
     def call(self, pred: Any, target: Any) -> Any:
         """The loss of each row, in float64."""
         options = {"ignore_index": None} if self.takes_labels(target) else {}
-        if not self.by_rows and self.loss.record.target is None:
+        if self.loss.record.family == "elementwise" and self.loss.record.target is None:
             target = None
         values = self.loss(pred, target, reduction="none", **options)
         if values.ndim > 1:
@@ -76,11 +87,18 @@ def named(losses: Any) -> list[Evaluated]:
     if not losses:
         raise InputError("no losses to evaluate; name at least one")
     found = [x if isinstance(x, Evaluated) else _parsed(x) if isinstance(x, str) else _given(x) for x in losses]
+    for record in (e.loss.record for e in found):
+        if not by_rows(record):
+            raise InputError(f"{record.name} is a loss of {_whole(record)}; expected a loss of single rows")
     labels = [e.label for e in found]
     for label in labels:
         if labels.count(label) > 1:
             raise InputError(f"{label} is asked for twice")
     return found
+
+
+def _whole(record: Any) -> str:
+    return {"": "a whole batch", "g": "groups of rows"}.get(record.units, "arrays that no row of a file holds")
 
 
 def _given(loss: Any) -> Evaluated:
@@ -112,7 +130,8 @@ def _parsed(text: str) -> Evaluated:
             raise InputError(f"{text!r}: expected parameter=value after the colon, got {part!r}")
         if key in parameters:
             raise InputError(f"{text!r}: {key} is given twice")
-        parameters[key] = _value(value, text)
+        spec = loss.record.parameters.get(key)
+        parameters[key] = value if spec is not None and spec.choices else _value(value, text)
     if loss.record.family == "rows" and "ignore_index" in parameters:
         ignore = parameters.pop("ignore_index")
         if ignore is not None and not isinstance(ignore, int):

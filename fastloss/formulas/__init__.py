@@ -5,17 +5,19 @@ from types import MappingProxyType
 
 from .record import registered
 
-FILES = (
-    "regression",
-    "robust",
-    "counts",
-    "likelihoods",
-    "classification",
-    "margins",
-    "adversarial",
-    "softmax",
-    "multiclass",
-)
+FILES = {
+    "regression": "Regression",
+    "robust": "Robust regression",
+    "counts": "Counts and positive amounts",
+    "likelihoods": "Likelihoods and scores of distributions",
+    "classification": "Binary classification",
+    "margins": "Pairs and distances",
+    "adversarial": "Adversarial training",
+    "softmax": "Classes",
+    "multiclass": "Classes, thresholds and angles",
+    "boxes": "Boxes",
+}
+"""The files of the losses, in order, and what each is about."""
 
 for _file in FILES:
     import_module(f"{__name__}.{_file}")

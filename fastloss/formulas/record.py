@@ -15,11 +15,14 @@ __all__ = [
     "UNIT",
     "Domain",
     "Formula",
+    "Input",
+    "Integers",
     "Interval",
     "Loop",
     "OneOf",
     "Parameter",
     "Signs",
+    "arrays",
     "elementwise",
     "registered",
     "rows",
@@ -70,6 +73,23 @@ class OneOf(NamedTuple):
         return "{" + ", ".join(f"{v:g}" for v in self.values) + "}"
 
 
+class Integers(NamedTuple):
+    """Whole numbers of a range."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def outside(self, x: Any) -> Any:
+        """True where x is no whole number or lies outside."""
+        return (x < self.low) | (x > self.high) | (x % 1.0 != 0.0)
+
+    def __str__(self) -> str:
+        if math.isinf(self.low) and math.isinf(self.high):
+            return "whole numbers"
+        low = f" from {self.low:g}" if math.isfinite(self.low) else ""
+        return f"whole numbers{low}" + (f" to {self.high:g}" if math.isfinite(self.high) else "")
+
+
 REAL = Interval()
 SIGNS = Signs()
 POSITIVE = Interval(0.0, low_open=True)
@@ -82,19 +102,33 @@ class Parameter(NamedTuple):
     """One run-time number of a formula: what it means, what it may be."""
 
     doc: str
-    allowed: Interval | OneOf = REAL
+    allowed: Interval | OneOf | Integers = REAL
     none: float | None = None
     """The number that stands for None, where None is allowed."""
     flag: bool = False
     """True for a switch: shown and given as a bool."""
     vector: bool = False
     """True where a vector gives one level per column of the prediction."""
+    choices: tuple[str, ...] = ()
+    """The words that may be chosen; a kernel gets the index of one."""
 
     def show(self, value: Any, number: Callable[[Any], str] = "{:g}".format) -> str:
         """Return a value as a caller would write it."""
         if self.none is not None and value == self.none:
             return "None"
+        if self.choices:
+            return repr(self.choices[int(value)])
         return repr(bool(value)) if self.flag else number(value)
+
+    def meant(self, value: float) -> Any:
+        """What a caller means by a number: a bool, a word, None, a whole number or itself."""
+        if self.none is not None and value == self.none:
+            return None
+        if self.choices:
+            return self.choices[int(value)]
+        if self.flag:
+            return bool(value)
+        return int(value) if isinstance(self.allowed, Integers) else value
 
 
 class Loop(NamedTuple):
@@ -131,6 +165,23 @@ LOOPS = {
 """The loops over rows that a formula can name."""
 
 
+class Input(NamedTuple):
+    """One array that a loss of several arrays takes."""
+
+    dims: str
+    """Its shape as names: "n d", "* 4", "n c +". Equal names are equal lengths; a leading * stands for any leading
+    axes, a trailing + for any trailing ones, and a kernel gets each as one axis. "g+1" is one more than g."""
+    doc: str
+    kind: str = "float"
+    """"float"; or, of whole numbers, "labels", "lengths", "offsets" of groups; or a "mask"."""
+    grad: bool = False
+    """Whether the loss is differentiated with respect to it."""
+    optional: bool = False
+    domain: Domain = REAL
+    classes: str = ""
+    """For labels, the axis whose length they lie below; any whole numbers if empty."""
+
+
 class Formula(NamedTuple):
     """One loss, as written: everything else is derived from this record."""
 
@@ -163,6 +214,12 @@ class Formula(NamedTuple):
     """The loop that feeds the scalar formula."""
     loop_parameters: tuple[str, ...]
     """Parameters that the loop uses itself; the others go to the formula."""
+    inputs: dict[str, Input]
+    """For a loss of several arrays, the arrays in order."""
+    units: str
+    """For a loss of several arrays, the axes along which it has values of its own; empty: one for the whole batch."""
+    example: str
+    """Arguments of a call to show."""
 
     @property
     def transcendental(self) -> bool:
@@ -205,18 +262,27 @@ def _register(function: Callable[..., Any], family: str, loop: str, fields: dict
         raise TypeError(f"{name}: unknown fields {sorted(unknown)}")
     if set(given["parameters"]) != set(optional):
         raise TypeError(f"{name}: parameters {sorted(given['parameters'])} do not match {sorted(optional)}")
+    inputs = given["inputs"]
     predictions = tuple(n for n in data if n != "t") if family == "elementwise" else ("z",)
+    target = "t" if "t" in data or family == "rows" else None
+    if family == "arrays":
+        predictions = tuple(n for n, x in inputs.items() if x.grad)
+        target = next((n for n, x in inputs.items() if not x.grad), None)
     domain = given.pop("prediction")
     own = given.pop("loop_parameters")
     extra: dict[str, tuple[float, Parameter]] = {k: LOOP_PARAMETERS[k] for k in own}
     if type(own) is dict:
         extra = {k: (own[k], parameter) for k, (_, parameter) in extra.items()}
+    extra |= given.pop("options")
+    if family == "arrays":
+        domain = tuple(inputs[n].domain for n in predictions)
+        given["second"] = False
     registered[name] = Formula(
         name=name,
         family=family,
         function=function,
         predictions=predictions,
-        target="t" if "t" in data or family == "rows" else None,
+        target=target,
         defaults={**dict(zip(optional, values, strict=True)), **{k: v for k, (v, _) in extra.items()}},
         parameters={**{k: given["parameters"][k] for k in optional}, **{k: p for k, (_, p) in extra.items()}},
         prediction_domains=domain if type(domain) is tuple else (domain,) * len(predictions),
@@ -247,6 +313,10 @@ FIELDS: dict[str, Any] = {
     "math": "",
     "from_logits": "",
     "switched": {},
+    "inputs": {},
+    "units": "",
+    "options": {},
+    "example": "",
 }
 """What a decorator may say of a loss, and what holds where it says nothing."""
 
@@ -280,3 +350,13 @@ def rows(loop: str, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..
     ``angular``: f(x) of the label's cosine, and what takes its place. `loop_parameters` are names, or defaults by name.
     """
     return lambda function: _register(function, "rows", loop, fields)
+
+
+def arrays(loop: str, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a loss of several arrays; the module `loop` of the kernels feeds its scalar formula, if it has one.
+
+    `inputs` names the arrays in the order of the call, `units` the axes along which the loss has values of its own.
+    `options` are parameters that the loop itself uses: name -> (default, Parameter). A loss that is no formula of a
+    few scalars is registered by a function without a body, for its name, parameters and text.
+    """
+    return lambda function: _register(function, "arrays", loop, fields)

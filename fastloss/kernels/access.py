@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from .specialize import SCALAR, bind
 
-__all__ = ["at", "check", "get", "put", "put_lane", "storing", "times", "unpack", "window"]
+__all__ = ["alias_scopes", "at", "check", "get", "put", "put_lane", "storing", "times", "unpack", "window"]
 
 _inline = njit(**SCALAR)
 
@@ -33,7 +33,8 @@ put3: Any = None
 # LLVM cannot know that no output overlaps another array (check.output sees to that). It would test at run time, and
 # take a scalar loop where arrays lie within a vector of each other: another order of summing, so other last bits.
 # Scopes of aliasing say it: inputs share one, each output has its own.
-def _scopes(module, names):
+def alias_scopes(module, names):
+    """Metadata that names scopes of aliasing."""
     domain = module.add_metadata(["fastloss"])
     return module.add_metadata([module.add_metadata([f"fastloss.{name}", domain]) for name in names])
 
@@ -69,7 +70,7 @@ def _narrowed(builder, kind, x):
 def _get(typingctx, a, i):
     def codegen(context, builder, signature, args):
         value = builder.load(_pointer(context, builder, signature.args[0], *args))
-        value.set_metadata("alias.scope", _scopes(builder.module, ["input"]))
+        value.set_metadata("alias.scope", alias_scopes(builder.module, ["input"]))
         return _widened(builder, a.dtype, value) if isinstance(a.dtype, types.Integer) else value
 
     return (types.float32 if isinstance(a.dtype, types.Integer) else a.dtype)(a, types.intp), codegen
@@ -82,8 +83,8 @@ def _putter(name):
             x = _narrowed(builder, a.dtype, args[2]) if isinstance(a.dtype, types.Integer) else args[2]
             written = builder.store(x, _pointer(context, builder, signature.args[0], *args[:2]))
             others = [other for other in OUTPUTS if other != name]
-            written.set_metadata("alias.scope", _scopes(builder.module, [name]))
-            written.set_metadata("noalias", _scopes(builder.module, ["input", *others]))
+            written.set_metadata("alias.scope", alias_scopes(builder.module, [name]))
+            written.set_metadata("noalias", alias_scopes(builder.module, ["input", *others]))
             return context.get_dummy_value()
 
         return types.void(a, types.intp, types.float32 if isinstance(a.dtype, types.Integer) else a.dtype), codegen
@@ -99,8 +100,8 @@ def _put_lane(typingctx, a, i, x):
         after = builder.store(builder.fadd(before, args[2]), place)
         others = [name for name in OUTPUTS if name != "lanes"]
         for access in (before, after):
-            access.set_metadata("alias.scope", _scopes(builder.module, ["lanes"]))
-            access.set_metadata("noalias", _scopes(builder.module, ["input", *others]))
+            access.set_metadata("alias.scope", alias_scopes(builder.module, ["lanes"]))
+            access.set_metadata("noalias", alias_scopes(builder.module, ["input", *others]))
         return context.get_dummy_value()
 
     return types.void(a, types.intp, a.dtype), codegen

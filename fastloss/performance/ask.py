@@ -8,7 +8,7 @@ from ..check import nearest
 from ..evaluation.columns import InputError
 from ..evaluation.losses import named
 from ..formulas.record import LOOPS
-from .cases import CLASSES, DTYPES, MODES, Case, target_of
+from .cases import CLASSES, DTYPES, MEASURED, MODES, Case, target_of
 from .contestants import BUILDERS, installed
 
 __all__ = ["SHORT", "chosen_contestants", "parse_loss", "parse_sizes", "table"]
@@ -29,6 +29,8 @@ def parse_loss(text: str) -> Case:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(str(error)) from None
     record = asked.loss.record
+    if record.name not in MEASURED:
+        raise InputError(f"{record.name} takes several arrays; python -m bench.families measures such losses")
     changed = {k: v for k, v in asked.loss.defaults.items() if v != record.defaults[k]}
     for k, v in changed.items():
         if isinstance(v, tuple):
@@ -99,7 +101,7 @@ def table(
 ) -> list[Case]:
     """The cases asked for."""
     sizes, dtypes, modes = list(sizes), _words("--dtype", dtypes, DTYPES), _words("--mode", modes, MODES)
-    losses = [parse_loss(n) for n in (names or (LOSSES if everything else SHORT))]
+    losses = [parse_loss(n) for n in (names or (MEASURED if everything else SHORT))]
     return [
         Case(x.loss, size, dtype, mode, x.parameters, x.classes, x.target)
         for mode in modes

@@ -11,13 +11,16 @@ from ..catalogue import LOSSES
 from ..formulas.record import LOOPS, POSITIVE, SIGNS, UNIT, Domain
 from ..loss import Loss
 
-__all__ = ["DTYPES", "MODES", "SIZES", "Case", "Data", "cases", "draw"]
+__all__ = ["DTYPES", "MEASURED", "MODES", "SIZES", "Case", "Data", "cases", "draw"]
 
 SIZES = (100, 10_000, 1_000_000, 10_000_000)
 DTYPES = ("float32", "float64")
 MODES = ("value", "value_and_grad", "grad_and_hess")
 CLASSES = 10
 """Columns of a row, where a case names none."""
+
+MEASURED = tuple(name for name, loss in LOSSES.items() if loss.record.family != "arrays")
+"""The losses of a prediction and its target; those of several arrays have benchmarks of their own shapes."""
 
 TILE = 1 << 17
 """Elements after which data repeat: beyond, only the memory is new, and the exact mean is known from one tile."""
@@ -102,7 +105,7 @@ def cases(
 ) -> Iterator[Case]:
     """The table: every loss at every size, precision and mode; for a loss of rows, size counts all scores."""
     sizes, dtypes, modes = tuple(sizes), tuple(dtypes), tuple(modes)
-    for name in LOSSES if losses is None else losses:
+    for name in MEASURED if losses is None else losses:
         record = LOSSES[name].record
         columns = classes if record.family == "rows" else 0
         for size in sizes:

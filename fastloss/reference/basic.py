@@ -1,7 +1,4 @@
-"""Every loss in its plainest NumPy form: name(prediction..., target, **parameters) -> float64 per element or row.
-
-Independent of the rest of the package: these lines state the mathematics, against which the fast ones are tested.
-"""
+"""Losses of elements and of rows of scores in plain NumPy."""
 
 import math
 
@@ -373,6 +370,3 @@ def crps_ensemble(ensemble, target, fair=False):
     m = ensemble.shape[-1]
     spread = np.abs(ensemble[:, :, None] - ensemble[:, None, :]).sum(axis=(1, 2)) / (2 * m * (m - 1 if fair else m))
     return np.abs(ensemble - target[:, None]).mean(axis=-1) - spread
-
-
-from .reference_multiclass import *  # noqa: E402, F403

@@ -1,4 +1,4 @@
-"""Textbook forms of losses of classes, margins and adversarial training, as in reference.py."""
+"""Textbook forms of losses of classes, margins and adversarial training."""
 
 import math
 

@@ -1,0 +1,102 @@
+"""Measure the families: `python -m bench.families [PART_OF_A_NAME...]`; `--write` renews bench/results/families.md."""
+
+import argparse
+import importlib
+import json
+import pkgutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import bench.families
+from fastloss.performance.machine import about, sentence
+from fastloss.performance.timing import interleave
+
+from .case import Bench
+
+RESULTS = Path(__file__).parents[1] / "results" / "families.md"
+
+
+def benches() -> dict[str, Bench]:
+    """All benchmarks, by name; every module of the package that has BENCHES contributes."""
+    found = {}
+    for module in sorted(m.name for m in pkgutil.iter_modules(bench.families.__path__) if m.name != "__main__"):
+        for each in getattr(importlib.import_module(f"bench.families.{module}"), "BENCHES", ()):
+            found[each.name] = each
+    return found
+
+
+PEAK = """
+import resource, sys
+from bench.families.__main__ import benches
+ours = benches()[sys.argv[1]].make()["fastloss"]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+ours()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def peak(name: str) -> float:
+    """Megabytes by which the first call raises the peak of a process of its own, compiler included."""
+    done = subprocess.run([sys.executable, "-c", PEAK, name], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def measure(each: Bench) -> dict[str, object]:
+    """Median seconds of every contestant, the ratios of ours to theirs, and the peak of memory where it matters."""
+    times = interleave(each.make(), each.rounds, budget=20.0)
+    ours = times["fastloss"]
+    ratios = {
+        n: statistics.median(a / b for a, b in zip(ours, t, strict=True)) for n, t in times.items() if n != "fastloss"
+    }
+    return {
+        "name": each.name,
+        "seconds": {n: statistics.median(t) for n, t in times.items()},
+        "ratios": ratios,
+        "megabytes": peak(each.name) if each.megabytes < float("inf") else None,
+    }
+
+
+def row(each: Bench, found: dict[str, object]) -> str:
+    """A line of the table."""
+    seconds, ratios = found["seconds"], found["ratios"]
+    others = ", ".join(f"{n} {1 / r:.3g} times as long" for n, r in ratios.items())
+    asked, met = [], True
+    if each.at_most < float("inf"):
+        asked.append(f"{each.at_most:g} of {each.against}: {ratios[each.against]:.2f}")
+        met = met and ratios[each.against] <= each.at_most
+    if each.megabytes < float("inf"):
+        asked.append(f"{each.megabytes:g} MB: {found['megabytes']:.0f}")
+        met = met and found["megabytes"] <= each.megabytes
+    verdict = "" if not asked else "yes" if met else "**no**"
+    return f"| {each.name} | {seconds['fastloss'] * 1e3:.3g} ms | {others} | {'; '.join(asked)} | {verdict} |"
+
+
+def main() -> int:
+    """Measure and print; the exit code is 0 whatever the figures say."""
+    parser = argparse.ArgumentParser(prog="python -m bench.families", description=__doc__)
+    parser.add_argument("parts", nargs="*", help="measure those whose name has one of these parts")
+    parser.add_argument("--write", action="store_true", help="write bench/results/families.md and .json")
+    asked = parser.parse_args()
+    lines = ["| case | fastloss | others | asked: measured | met |", "|---|---:|---|---|---|"]
+    print(*lines, sep="\n", flush=True)
+    results = []
+    for each in benches().values():
+        if asked.parts and not any(p in each.name for p in asked.parts):
+            continue
+        found = measure(each)
+        results.append(found)
+        lines.append(row(each, found))
+        print(lines[-1], flush=True)
+    if asked.write:
+        machine = about()
+        text = "# Losses of several arrays, measured\n\nWritten by `python -m bench.families --write`.\n\n"
+        RESULTS.write_text(text + "\n".join(lines) + f"\n\n{sentence(machine)}\n", encoding="utf-8")
+        document = {"machine": machine, "cases": results}
+        RESULTS.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
