@@ -4,6 +4,28 @@ import math
 
 import numpy as np
 
+__all__ = [
+    "arcface",
+    "contrastive_distance",
+    "cosface",
+    "dirichlet_evidential",
+    "distillation",
+    "gan_bce",
+    "gan_hinge",
+    "gradient_norm_penalty",
+    "hinge_embedding",
+    "label_relaxation",
+    "lsgan",
+    "margin_ranking",
+    "ordinal",
+    "reverse_kl",
+    "sparsemax_loss",
+    "triplet_distance",
+    "tv_distance",
+    "wasserstein_critic",
+    "wasserstein_generator",
+]
+
 
 def margin_ranking(x1, x2, t, margin=0.0):
     """Margin ranking loss."""
