@@ -113,11 +113,11 @@ def rows(
 
 
 @cache
-def room(k: int, mode: str, kind: str, tiled: bool) -> int:
+def room(k: int, mode: str, kind: str, tiled: bool, loop: str, rows: int) -> int:
     """How many numbers of scratch a chunk of rows needs."""
     from .kernels.rows import room
 
-    return room(k, mode, kind, tiled)
+    return room(k, mode, kind, tiled, loop, rows)
 
 
 @cache

@@ -11,7 +11,10 @@ FILES = {
     "counts": "Counts and positive amounts",
     "likelihoods": "Likelihoods and scores of distributions",
     "classification": "Binary classification",
+    "margins": "Pairs and distances",
+    "adversarial": "Adversarial training",
     "softmax": "Classes",
+    "multiclass": "Classes, thresholds and angles",
     "boxes": "Boxes",
 }
 """The files of the losses, in order, and what each is about."""

@@ -107,5 +107,6 @@ def table(
         for mode in modes
         for dtype in dtypes
         for x in losses
+        if mode != "grad_and_hess" or LOSSES[x.loss].record.second
         for size in sizes
     ]
