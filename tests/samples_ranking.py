@@ -1,0 +1,43 @@
+"""Sample inputs of the losses of ranking."""
+
+from itertools import pairwise
+
+import numpy as np
+from array_cases import Sample
+
+OFFSETS = np.array([0, 1, 9, 9, 14, 34])
+
+
+def graded(rng):
+    """Groups of several sizes, one of one item, one of none and one of a single grade."""
+    scores = rng.permutation(34) / 5.0 + rng.uniform(-0.05, 0.05, 34) - 3.0
+    relevance = rng.integers(0, 4, 34).astype(np.float64)
+    relevance[9:14] = 2.0
+    return {"scores": scores, "relevance": relevance, "offsets": OFFSETS}
+
+
+def has_pairs(relevance, offsets, **parameters):
+    """Whether a group has a better and a worse item."""
+    return np.array([len(set(relevance[a:b])) > 1 for a, b in pairwise(offsets)], float)
+
+
+def several(offsets, **others):
+    """Whether a group has two items."""
+    return np.diff(offsets) > 1
+
+
+def nothing():
+    """No items, one group."""
+    return {"scores": np.empty(0), "relevance": np.empty(0), "offsets": np.zeros(2, int)}
+
+
+SAMPLES = {
+    "pairwise_logistic": Sample(graded, [{}, {"sigma": 2.0, "pairs": "sum"}], counted=has_pairs, empty=nothing),
+    "ranknet": Sample(graded, [{}, {"sigma": 0.5, "pairs": "sum"}], counted=several, empty=nothing),
+    "lambda_rank": Sample(
+        graded, [{}, {"k": 3, "sigma": 2.0}, {"gain": "linear", "pairs": "mean"}], counted=has_pairs, empty=nothing
+    ),
+}
+for _sample in SAMPLES.values():
+    # Values are of groups, the first axis is of items.
+    _sample.independent = False
