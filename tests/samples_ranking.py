@@ -38,6 +38,37 @@ SAMPLES = {
         graded, [{}, {"k": 3, "sigma": 2.0}, {"gain": "linear", "pairs": "mean"}], counted=has_pairs, empty=nothing
     ),
 }
+
+
+def has_relevance(relevance, offsets, **others):
+    """Whether a group has two items and some relevance."""
+    return np.array([b - a > 1 and relevance[a:b].sum() > 0 for a, b in pairwise(offsets)], float)
+
+
+def subjects(rng):
+    """Times with ties, two strata."""
+    return {
+        "risk": rng.normal(0, 1.5, 34),
+        "time": rng.integers(0, 9, 34) / 2.0,
+        "event": rng.integers(0, 2, 34),
+        "offsets": np.array([0, 20, 34]),
+    }
+
+
+def nobody():
+    """No subjects."""
+    return {"risk": np.empty(0), "time": np.empty(0), "event": np.empty(0, int)}
+
+
+SAMPLES |= {
+    "approx_ndcg": Sample(
+        graded, [{"temperature": 0.5}, {"temperature": 1.0, "gain": "linear"}], counted=has_pairs, empty=nothing
+    ),
+    "listnet": Sample(graded, counted=several, empty=nothing),
+    "softmax_ranking": Sample(graded, counted=has_relevance, empty=nothing),
+    "list_mle": Sample(graded, counted=several, empty=nothing),
+    "cox": Sample(subjects, [{}, {"ties": "efron"}], counted=lambda event, **others: event, empty=nobody),
+}
 for _sample in SAMPLES.values():
     # Values are of groups, the first axis is of items.
     _sample.independent = False

@@ -14,6 +14,7 @@ FILES = {
     "softmax": "Classes",
     "boxes": "Boxes",
     "ranking": "Ranking",
+    "cox": "Survival",
 }
 """The files of the losses, in order, and what each is about."""
 

@@ -1,6 +1,6 @@
 """Losses of ranking: scores of the items of each group, beside their relevance, grade by grade or as a list."""
 
-from .record import POSITIVE, Input, Integers, Interval, Parameter, arrays
+from .record import NONNEGATIVE, POSITIVE, Input, Integers, Interval, Parameter, arrays
 from .vocabulary import exp, log1p_unit, where
 
 SCORES = Input("n", "predicted scores, the higher the better", grad=True)
@@ -106,3 +106,124 @@ def lambda_rank(d, t, dgain, ddiscount, sigma=1.0):
     value, slope = logistic(sigma * d, t)
     # A pair that does not count has no loss, not even an infinite one.
     return where(weight == 0.0, 0.0, value) * weight, sigma * slope * weight
+
+
+@arrays(
+    "approx_ndcg",
+    inputs=graded(GRADES),
+    units="g",
+    math="1 - sum of gain(r_i) / log2(1 + rank_i) / best, rank_i = 1 + sum of sigmoid((s_j - s_i) / temperature)",
+    parameters={"temperature": Parameter("scores this far apart count as ranked", POSITIVE)},
+    options={"gain": (0.0, GAIN)},
+    bounded=True,
+    paper="Qin, Liu, Li (2010), A general approximation framework for direct optimization of IR measures",
+    example=EXAMPLE,
+)
+def approx_ndcg(d, t, dgain, ddiscount, temperature=0.1):
+    """ApproxNDCG: one minus NDCG with each rank replaced by a smooth one.
+
+    The paper's alpha is 1 / temperature. A group whose items are all equally relevant has the loss 0 and does not
+    count.
+    """
+    e = exp(-abs(d) / temperature)
+    q = 1.0 / (1.0 + e)
+    return where(d >= 0.0, e * q, q), -dgain * (e * q * q) / temperature
+
+
+@arrays(
+    "listwise",
+    inputs=graded(),
+    units="g",
+    math="-sum of p_i log softmax(s)_i, p = softmax(r)",
+    convex=True,
+    paper="Cao et al. (2007), Learning to rank: from pairwise approach to listwise approach",
+    example=EXAMPLE,
+)
+def listnet(r, top):
+    """ListNet: cross-entropy of the chances of being first, by relevance and by score.
+
+    A group of fewer than two items has the loss 0 and does not count in the mean over groups.
+    """
+    return exp(r - top)
+
+
+@arrays(
+    "listwise",
+    inputs=graded(NONNEGATIVE),
+    units="g",
+    math="-sum of p_i log softmax(s)_i, p = r / sum(r)",
+    convex=True,
+    paper="Bruch et al. (2019), An analysis of the softmax cross entropy loss for learning-to-rank",
+    example=EXAMPLE,
+)
+def softmax_ranking(r, top):
+    """Softmax cross-entropy of ranking: the relevance, made to sum to one, is the target.
+
+    TensorFlow Ranking weights each list by its sum of relevance; pass that as ``weight`` for the same. A group of
+    fewer than two items, or without relevance above 0, has the loss 0 and does not count in the mean over groups.
+    """
+    return r
+
+
+@arrays(
+    "risk_sets",
+    inputs=graded(),
+    units="g",
+    math="sum of log(sum of exp(s_j) over j from i on) - s_i, items by falling relevance",
+    convex=True,
+    paper="Xia et al. (2008), Listwise approach to learning to rank: theory and algorithm",
+    example=EXAMPLE,
+)
+def list_mle():
+    """ListMLE: negative log-likelihood of the order of relevance under the Plackett-Luce model.
+
+    Items of equal relevance are taken to be in the order in which they come. A group of fewer than two items has the
+    loss 0 and does not count in the mean over groups.
+    """
+
+
+@arrays(
+    "auc",
+    inputs={
+        "scores": SCORES,
+        "labels": Input("n", "1 for a positive, 0 for a negative", "binary"),
+        "offsets": OFFSETS,
+        "sample_weight": Input(
+            "n", "factor of each sample; that of a pair is the product of two", "double", domain=NONNEGATIVE
+        )._replace(optional=True),
+    },
+    units="g",
+    math="mean of max(0, margin - (s_i - s_j))^2 over positives i and negatives j",
+    options={"margin": (1.0, Parameter("by how much a positive should score above a negative", NONNEGATIVE))},
+    convex=True,
+    paper="Gao, Zhou (2015), On the consistency of AUC pairwise optimization",
+    example="np.array([0.2, 1.0, -0.5]), np.array([1, 0, 0])",
+)
+def auc_pairwise():
+    """Squared hinge of every positive above every negative: a convex bound on one minus the area under the ROC curve.
+
+    Takes the time of sorting, not of going through all pairs. A group without a positive and a negative has the loss
+    0 and does not count in the mean over groups.
+    """
+
+
+@arrays(
+    "soft_counts",
+    inputs={
+        "prediction": Input("n +", "probabilities, or logits with an activation", grad=True),
+        "target": Input("n +", "the truth, one column a class", domain=UNIT),
+    },
+    units="+",
+    math="1 - 2 TP / (2 TP + FP + FN), TP = sum(p t), FP = sum(p (1 - t)), FN = sum((1 - p) t)",
+    parameters={},
+    options={"activation": (0.0, Parameter("what makes probabilities of the prediction", choices=("none", "sigmoid")))},
+    bounded=True,
+    paper="Benedict et al. (2021), sigmoidF1: a smooth F1 score surrogate loss for multilabel classification",
+    example="np.array([0.9, 0.4, 0.2]), np.array([1.0, 1.0, 0.0])",
+)
+def soft_f1(tp, total):
+    """Soft F1: one minus the F1 score of each class, counted in probabilities; the mean over classes is macro F1.
+
+    Counts go over the first axis; every other place is a class of its own. A class without any prediction or target
+    above 0 has the loss 0 and does not count.
+    """

@@ -4,7 +4,16 @@ from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["lambda_rank", "pairwise_logistic", "ranknet"]
+__all__ = [
+    "approx_ndcg",
+    "cox",
+    "lambda_rank",
+    "list_mle",
+    "listnet",
+    "pairwise_logistic",
+    "ranknet",
+    "softmax_ranking",
+]
 
 
 def _groups(scores, offsets):
@@ -56,3 +65,58 @@ def lambda_rank(scores, relevance, offsets=None, sigma=1, k=None, gain="exponent
         loss = swap * np.logaddexp(0, -sigma * (s[:, None] - s))
         values.append(_over_pairs(loss, relevance[g, None] > relevance[None, g], pairs))
     return np.array(values)
+
+
+def approx_ndcg(scores, relevance, offsets=None, temperature=0.1, gain="exponential"):
+    """One minus NDCG with rank 1 + sum over others of sigmoid((s_j - s_i) / temperature)."""
+    values = []
+    for g in _groups(scores, offsets):
+        s, gains = scores[g], _gains(relevance[g], gain)
+        above = 1 / (1 + np.exp((s[:, None] - s) / temperature))
+        rank = 1 + above.sum(axis=1) - 0.5
+        best = np.sort(gains)[::-1] @ (1 / np.log2(np.arange(len(s)) + 2))
+        values.append(1 - (gains / np.log2(1 + rank)).sum() / best if len(set(relevance[g])) > 1 else 0)
+    return np.array(values)
+
+
+def _log_softmax(s):
+    return s - np.logaddexp.reduce(s)
+
+
+def listnet(scores, relevance, offsets=None):
+    """Cross-entropy of softmax(relevance) and softmax(scores)."""
+    return np.array(
+        [-(np.exp(_log_softmax(relevance[g])) * _log_softmax(scores[g])).sum() for g in _groups(scores, offsets)]
+    )
+
+
+def softmax_ranking(scores, relevance, offsets=None):
+    """Cross-entropy of the relevance, made to sum to one, and softmax(scores)."""
+    values = []
+    for g in _groups(scores, offsets):
+        total = relevance[g].sum()
+        values.append(-(relevance[g] * _log_softmax(scores[g])).sum() / total if len(scores[g]) > 1 and total else 0)
+    return np.array(values)
+
+
+def list_mle(scores, relevance, offsets=None):
+    """Negative log of the chance that items are drawn by falling relevance, each in proportion to exp(score)."""
+    values = []
+    for g in _groups(scores, offsets):
+        s = scores[g][np.argsort(-relevance[g], kind="stable")]
+        values.append(sum(np.logaddexp.reduce(s[i:]) - s[i] for i in range(len(s))))
+    return np.array(values, float)
+
+
+def cox(risk, time, event, offsets=None, ties="breslow"):
+    """Negative log partial likelihood, event by event."""
+    values = np.zeros(len(risk))
+    for g in _groups(risk, offsets):
+        x, t, d = risk[g], time[g], event[g] != 0
+        for i in np.flatnonzero(d):
+            tied = d & (t == t[i])
+            m = tied.sum()
+            out = np.arange(m) / m if ties == "efron" else np.zeros(1)
+            terms = [np.log(np.exp(x[t >= t[i]]).sum() - f * np.exp(x[tied]).sum()) for f in out]
+            values[g.start + i] = np.mean(terms) - x[i]
+    return values
