@@ -60,7 +60,41 @@ def nobody():
     return {"risk": np.empty(0), "time": np.empty(0), "event": np.empty(0, int)}
 
 
+def labelled(rng):
+    """Positives and negatives off the kinks, a group of one kind."""
+    labels = rng.integers(0, 2, 34)
+    labels[9:14] = 1
+    return {
+        "scores": rng.permutation(34) / 11.0 + rng.uniform(-0.01, 0.01, 34),
+        "labels": labels,
+        "offsets": OFFSETS,
+        "sample_weight": rng.integers(0, 4, 34) / 2.0,
+    }
+
+
+def has_both(labels, sample_weight, offsets, **others):
+    """Whether a group has a positive and a negative."""
+    parts = [(labels[a:b], sample_weight[a:b]) for a, b in pairwise(offsets)]
+    return np.array([(w * t).sum() * (w * (1 - t)).sum() > 0 for t, w in parts], float)
+
+
+def no_labels():
+    """No samples, one group."""
+    return {"scores": np.empty(0), "labels": np.empty(0, int)}
+
+
+def classes(rng):
+    """Probabilities and truths of a few classes."""
+    return {"prediction": rng.uniform(0.05, 0.95, (21, 5)), "target": rng.integers(0, 2, (21, 5)).astype(float)}
+
+
 SAMPLES |= {
+    "auc_pairwise": Sample(labelled, [{}, {"margin": 0.3}], counted=has_both, empty=no_labels),
+    "soft_f1": Sample(
+        classes,
+        [{}, {"activation": "sigmoid"}],
+        empty=lambda: {"prediction": np.empty((0, 3)), "target": np.empty((0, 3))},
+    ),
     "approx_ndcg": Sample(
         graded, [{"temperature": 0.5}, {"temperature": 1.0, "gain": "linear"}], counted=has_pairs, empty=nothing
     ),

@@ -1,7 +1,7 @@
 """Losses of ranking: other definitions of the same, NDCG by scikit-learn, ends of the range, groups of nothing."""
 
 import math
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import mpmath as mp
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 import fastloss as fl
 
 PAIRWISE = ["pairwise_logistic", "ranknet", "lambda_rank"]
-GRADED = PAIRWISE
+GRADED = [*PAIRWISE, "approx_ndcg", "listnet", "softmax_ranking", "list_mle"]
 
 
 @pytest.fixture
@@ -244,3 +244,210 @@ def order_of(x, relevance):
     order = np.empty(x.size, np.int64)
     kernel(probe, "probe", x.dtype.name, None, (), sorting())(1, 1, x, order)
     return order
+
+
+# Lists ---------------------------------------------------------------------------------------------------------------
+
+
+def test_approx_ndcg_of_ranks_set_apart_is_ndcg(rng):
+    metrics = pytest.importorskip("sklearn.metrics", reason="needs the peers extra")
+    scores, relevance = graded(rng, 40)
+    value, grad = fl.approx_ndcg.value_and_grad(scores, relevance, temperature=1e-3, gain="linear")
+    assert value == pytest.approx(1 - metrics.ndcg_score([relevance], [scores]), abs=1e-13)
+    assert np.abs(grad).max() < 1e-30
+    value = fl.approx_ndcg(scores, relevance, temperature=1e-3)
+    assert value == pytest.approx(1 - metrics.ndcg_score([2**relevance - 1], [scores]), abs=1e-13)
+
+
+def test_listwise_losses_against_torch(rng):
+    torch = pytest.importorskip("torch", reason="needs the peers extra")
+    scores, relevance = graded(rng, 11)
+    order = np.argsort(-relevance, kind="stable")
+
+    def list_mle(s):
+        s = s[order]
+        return (torch.logcumsumexp(s.flip(0), 0).flip(0) - s).sum()
+
+    r = torch.from_numpy(relevance)
+    for loss, of_torch in (
+        (fl.listnet, lambda s: -(r.softmax(0) * s.log_softmax(0)).sum()),
+        (fl.softmax_ranking, lambda s: -(r / r.sum() * s.log_softmax(0)).sum()),
+        (fl.list_mle, list_mle),
+    ):
+        s = torch.tensor(scores, requires_grad=True)
+        expected = of_torch(s)
+        expected.backward()
+        value, grad = loss.value_and_grad(scores, relevance)
+        assert value == pytest.approx(expected.item(), rel=1e-13)
+        np.testing.assert_allclose(grad, s.grad.numpy(), rtol=1e-11, atol=1e-14)
+
+
+def test_chances_of_all_orders_sum_to_one(rng):
+    scores = rng.normal(size=5)
+    chances = [math.exp(-fl.list_mle(scores, np.array(order, float))) for order in permutations(range(5))]
+    assert sum(chances) == pytest.approx(1.0, rel=1e-14)
+
+
+def test_equal_relevance_keeps_its_order_in_list_mle():
+    scores = np.array([0.3, -1.0, 2.0])
+    expected = fl.list_mle.value_and_grad(scores, np.array([3.0, 2.0, 1.0]))
+    value, grad = fl.list_mle.value_and_grad(scores, np.ones(3))
+    assert value == expected[0]
+    np.testing.assert_array_equal(grad, expected[1])
+
+
+def test_one_relevant_item_is_cross_entropy(rng):
+    scores = rng.normal(size=(6, 20))
+    labels = rng.integers(0, 20, 6)
+    offsets = 20 * np.arange(7)
+    value, grad = fl.softmax_ranking.value_and_grad(scores.reshape(-1), np.eye(20)[labels].reshape(-1), offsets)
+    expected, slopes = fl.cross_entropy.value_and_grad(scores, labels)
+    assert value == pytest.approx(expected, rel=1e-14)
+    np.testing.assert_allclose(grad.reshape(6, 20), slopes, rtol=1e-12, atol=1e-17)
+
+
+@pytest.mark.parametrize("spread", [40.0, 700.0, 1e4])
+def test_lists_set_far_apart_in_fifty_digits(spread):
+    relevance = np.array([2.0, 0.0, 1.0, 0.0, 3.0])
+    for scores in (spread * np.array([0.5, -1, 0, -0.7, 1.0]), spread * np.array([-0.5, 1, 0.3, 0.7, -1.0])):
+        with mp.workdps(50):
+            s, r = ([mp.mpf(float(x)) for x in a] for a in (scores, relevance))
+            log_softmax = [x - mp.log(sum(map(mp.exp, s))) for x in s]
+            p = [mp.exp(x) / sum(map(mp.exp, r)) for x in r]
+            ranked = [s[i] for i in np.argsort(-relevance, kind="stable")]
+            expected = {
+                "listnet": -sum(a * b for a, b in zip(p, log_softmax, strict=True)),
+                "softmax_ranking": -sum(a * b for a, b in zip(r, log_softmax, strict=True)) / sum(r),
+                "list_mle": sum(mp.log(sum(map(mp.exp, ranked[i:]))) - ranked[i] for i in range(5)),
+            }
+            slopes = {
+                "listnet": [mp.exp(b) - a for a, b in zip(p, log_softmax, strict=True)],
+                "softmax_ranking": [mp.exp(b) - a / sum(r) for a, b in zip(r, log_softmax, strict=True)],
+            }
+        for name, exact in expected.items():
+            value, grad = fl.LOSSES[name].value_and_grad(scores, relevance)
+            assert value == pytest.approx(float(exact), rel=1e-14, abs=1e-300)
+            assert np.isfinite(grad).all()
+            if name in slopes:
+                np.testing.assert_allclose(grad, np.array(slopes[name], float), rtol=1e-13, atol=1e-300)
+
+
+def test_a_right_order_has_a_small_loss_with_all_its_digits():
+    scores, relevance = np.array([60.0, 0.0]), np.array([1.0, 0.0])
+    exact = math.exp(-60)
+    for loss in (fl.softmax_ranking, fl.list_mle):
+        value, grad = loss.value_and_grad(scores, relevance)
+        assert value == pytest.approx(exact, rel=1e-14)
+        np.testing.assert_allclose(grad, [-exact, exact], rtol=1e-14)
+
+
+# Area under the curve ------------------------------------------------------------------------------------------------
+
+
+def all_pairs(scores, labels, weight, margin):
+    """The loss and its gradient from all pairs at once."""
+    scores = scores.astype(np.float64)
+    w = np.where(labels[:, None] > labels, np.outer(weight, weight), 0)
+    w /= w.sum()
+    short = np.maximum(margin - (scores[:, None] - scores), 0)
+    slope = 2 * w * short
+    return (w * short**2).sum(), slope.sum(axis=0) - slope.sum(axis=1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("centre", "spread", "margin"),
+    [(0, 1, 1), (1e5, 1, 1), (-1e8, 2, 1), (0, 1e4, 1), (0, 1e-6, 1), (3, 5, 0), (0, 1, 1e4), (1e6, 1e-3, 1e-3)],
+)
+def test_sorted_sums_are_those_of_all_pairs(centre, spread, margin, dtype, rng):
+    scores = (centre + spread * rng.normal(size=500)).astype(dtype)
+    labels = rng.integers(0, 2, 500)
+    for weight in (None, rng.uniform(0, 2, 500) * rng.integers(0, 2, 500)):
+        expected, slopes = all_pairs(scores, labels, np.ones(500) if weight is None else weight, margin)
+        value, grad = fl.auc_pairwise.value_and_grad(scores, labels, sample_weight=weight, margin=margin)
+        assert value == pytest.approx(expected, rel=1e-12)
+        tolerance = 1e-11 if dtype == np.float64 else 2e-7
+        np.testing.assert_allclose(grad, slopes, rtol=tolerance, atol=1e-13 * np.abs(slopes).max())
+
+
+def test_ties_and_points_at_the_margin(rng):
+    scores, labels = rng.integers(-2, 3, 60).astype(float), rng.integers(0, 2, 60)
+    expected, slopes = all_pairs(scores, labels, np.ones(60), 1.0)
+    value, grad = fl.auc_pairwise.value_and_grad(scores, labels)
+    assert value == pytest.approx(expected, rel=1e-14)
+    np.testing.assert_allclose(grad, slopes, rtol=1e-13, atol=1e-17)
+
+
+def test_auc_of_one_kind_of_nothing_and_of_infinities():
+    for labels in (np.ones(3, int), np.zeros(3, bool)):
+        value, grad = fl.auc_pairwise.value_and_grad(np.array([0.1, np.nan, 2.0]), labels)
+        assert value == 0.0
+        assert not grad.any()
+    assert fl.auc_pairwise(np.array([np.inf, 0.0, -np.inf]), np.array([1, 1, 0])) == 0.0
+    value, grad = fl.auc_pairwise.value_and_grad(np.array([-np.inf, 0.0, 1.0]), np.array([1, 0, 0]))
+    assert value == np.inf
+    assert grad[0] == -np.inf
+    for x in ([np.nan, 1.0, 0.0], [1.0, 0.0, -np.nan]):
+        value, grad = fl.auc_pairwise.value_and_grad(np.array(x), np.array([1, 0, 0]))
+        assert np.isnan(value)
+        assert np.isnan(grad).all()
+
+
+def test_auc_refuses_labels_that_are_none():
+    for labels in (np.array([0, 1, 2]), np.array([0.0, 1.0, -1.0])):
+        with pytest.raises(ValueError, match=r"auc_pairwise: labels\[2\] is (2|-1.0); allowed: 0 or 1"):
+            fl.auc_pairwise(np.zeros(3), labels)
+    with pytest.raises(ValueError, match=r"sample_weight\[1\] is -1; allowed"):
+        fl.auc_pairwise(np.zeros(2), np.array([0, 1]), sample_weight=np.array([1.0, -1.0]))
+
+
+# F1 ------------------------------------------------------------------------------------------------------------------
+
+
+def test_soft_f1_of_decisions_is_the_f1_of_scikit_learn(rng):
+    metrics = pytest.importorskip("sklearn.metrics", reason="needs the peers extra")
+    decided, target = rng.integers(0, 2, (2, 50, 4))
+    value = fl.soft_f1(decided.astype(float), target.astype(float))
+    assert value == pytest.approx(1 - metrics.f1_score(target, decided, average="macro"), rel=1e-14)
+    each = fl.soft_f1(decided.astype(float), target.astype(float), reduction="none")
+    np.testing.assert_allclose(each, 1 - metrics.f1_score(target, decided, average=None), rtol=1e-14)
+    alone = fl.soft_f1(decided[:, 0].astype(float), target[:, 0].astype(float))
+    assert alone == pytest.approx(each[0], rel=1e-15)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1000, 1), (700, 3), (5, 130), (300, 2, 7), (100_000,)])
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+def test_soft_f1_of_any_shape_counts_products(shape, activation, rng):
+    target = rng.integers(0, 2, shape).astype(float)
+    z = rng.normal(size=shape)
+    p = 1 / (1 + np.exp(-z))
+    twice, both = 2 * (p * target).sum(axis=0), (p + target).sum(axis=0)
+    classes = max(1, twice.size)
+    value, grad = fl.soft_f1.value_and_grad(p if activation is None else z, target, activation=activation)
+    assert value == pytest.approx((1 - twice / both).mean(), rel=1e-12)
+    slopes = (twice / both**2 - 2 * target / both) / classes * (1 if activation is None else p * (1 - p))
+    np.testing.assert_allclose(grad, slopes, rtol=1e-11, atol=1e-18)
+
+
+def test_soft_f1_keeps_its_digits_where_all_is_right():
+    z, target = np.array([60.0, -60.0]), np.array([1.0, 0.0])
+    e = math.exp(-60)
+    value, grad = fl.soft_f1.value_and_grad(z, target, activation="sigmoid")
+    assert value == pytest.approx(e, rel=1e-13)
+    np.testing.assert_allclose(grad, [-e / 2, e / 2], rtol=1e-13)
+    soft = np.array([0.25, 0.5])
+    assert fl.soft_f1(soft, soft) == 0.0
+
+
+def test_a_class_of_nothing_does_not_count():
+    prediction, target = np.array([[0.0, 0.5], [0.0, 1.0]]), np.array([[0.0, 1.0], [0.0, 1.0]])
+    value, grad = fl.soft_f1.value_and_grad(prediction, target)
+    assert value == fl.soft_f1(prediction[:, 1], target[:, 1])
+    assert not grad[:, 0].any()
+    prediction[0, 0] = np.nan
+    value, grad = fl.soft_f1.value_and_grad(prediction, target, weight=np.array([0.0, 1.0]))
+    assert value == fl.soft_f1(prediction[:, 1], target[:, 1])
+    assert not grad[:, 0].any()
+    assert np.isnan(fl.soft_f1(prediction, target))
+    with pytest.raises(ValueError, match=r"soft_f1: prediction\[0, 1\] is 1.5; allowed: \[0, 1\]"):
+        fl.soft_f1(np.array([[0.5, 1.5]]), np.ones((1, 2)))

@@ -1,6 +1,6 @@
 """Losses of ranking: scores of the items of each group, beside their relevance, grade by grade or as a list."""
 
-from .record import NONNEGATIVE, POSITIVE, Input, Integers, Interval, Parameter, arrays
+from .record import NONNEGATIVE, POSITIVE, UNIT, Input, Integers, Interval, Parameter, arrays
 from .vocabulary import exp, log1p_unit, where
 
 SCORES = Input("n", "predicted scores, the higher the better", grad=True)
@@ -210,20 +210,25 @@ def auc_pairwise():
 @arrays(
     "soft_counts",
     inputs={
-        "prediction": Input("n +", "probabilities, or logits with an activation", grad=True),
-        "target": Input("n +", "the truth, one column a class", domain=UNIT),
+        "prediction": Input("n +", "probabilities in [0, 1], or scores if activation is given", grad=True),
+        "target": Input("n +", "the truth", domain=UNIT),
     },
     units="+",
-    math="1 - 2 TP / (2 TP + FP + FN), TP = sum(p t), FP = sum(p (1 - t)), FN = sum((1 - p) t)",
-    parameters={},
-    options={"activation": (0.0, Parameter("what makes probabilities of the prediction", choices=("none", "sigmoid")))},
+    math="1 - 2 tp / (2 tp + fp + fn), tp = sum min(p, t), fp = sum max(p - t, 0), fn = sum max(t - p, 0)",
+    options={
+        "activation": (-1.0, Parameter("what makes probabilities of scores", choices=("sigmoid",), none=-1.0)),
+    },
     bounded=True,
-    paper="Benedict et al. (2021), sigmoidF1: a smooth F1 score surrogate loss for multilabel classification",
+    minimum_at_target=True,
+    paper="Benedict et al. (2022), sigmoidF1: A smooth F1 score surrogate loss for multilabel classification",
     example="np.array([0.9, 0.4, 0.2]), np.array([1.0, 1.0, 0.0])",
 )
-def soft_f1(tp, total):
+def soft_f1(wrong, total):
     """Soft F1: one minus the F1 score of each class, counted in probabilities; the mean over classes is macro F1.
 
-    Counts go over the first axis; every other place is a class of its own. A class without any prediction or target
-    above 0 has the loss 0 and does not count.
+    Samples lie along the first axis; every place along the others is a class. Where targets are 0 or 1 the counts are
+    sum(p t), sum(p (1 - t)) and sum((1 - p) t); for those between, the ones above make the loss 0 where p = t. A class
+    of which all predictions and targets are 0 has the loss 0 and does not count.
     """
+    inverse = where(total > 0.0, 1.0 / total, 0.0)
+    return wrong * inverse, inverse, -wrong * inverse * inverse

@@ -6,12 +6,14 @@ import numpy as np
 
 __all__ = [
     "approx_ndcg",
+    "auc_pairwise",
     "cox",
     "lambda_rank",
     "list_mle",
     "listnet",
     "pairwise_logistic",
     "ranknet",
+    "soft_f1",
     "softmax_ranking",
 ]
 
@@ -120,3 +122,22 @@ def cox(risk, time, event, offsets=None, ties="breslow"):
             terms = [np.log(np.exp(x[t >= t[i]]).sum() - f * np.exp(x[tied]).sum()) for f in out]
             values[g.start + i] = np.mean(terms) - x[i]
     return values
+
+
+def auc_pairwise(scores, labels, offsets=None, sample_weight=None, margin=1):
+    """Mean of max(0, margin - (s_i - s_j))^2 over positives i and negatives j."""
+    values = []
+    w = np.ones(len(scores)) if sample_weight is None else sample_weight
+    for g in _groups(scores, offsets):
+        pairs = np.outer(w[g] * (labels[g] == 1), w[g] * (labels[g] == 0))
+        loss = np.maximum(margin - (scores[g, None] - scores[None, g]), 0) ** 2
+        values.append((pairs * loss).sum() / (pairs.sum() or 1))
+    return np.array(values)
+
+
+def soft_f1(prediction, target, activation=None):
+    """One minus 2 TP / (2 TP + FP + FN), down the first axis."""
+    p = 1 / (1 + np.exp(-prediction)) if activation == "sigmoid" else prediction
+    tp, fp, fn = np.minimum(p, target), np.maximum(p - target, 0), np.maximum(target - p, 0)
+    tp, fp, fn = (x.sum(axis=0) for x in (tp, fp, fn))
+    return 1 - 2 * tp / (2 * tp + fp + fn)
