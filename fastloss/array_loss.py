@@ -166,6 +166,9 @@ class ArrayLoss(Loss):  # noqa: D101
         dtype = F64 if F64 in dtypes else F32
         dims: layout.Dims = {}
         laid: dict[str, Any] = {k: self._laid(k, raw[k], dtype, dims) if k in raw else None for k in record.inputs}
+        for k, spec in record.inputs.items():
+            if spec.kind == "offsets" and laid[k] is None:
+                laid[k] = layout.one_group(spec, dims)
         call = Call(record, self._meant, laid, dims)
         call.packed = self._packed
         call.dtype, call.reduction, call.divisor = dtype, reduction, divisor
@@ -205,7 +208,8 @@ class ArrayLoss(Loss):  # noqa: D101
 
     def _laid(self, name: str, a: Any, dtype: Any, dims: layout.Dims) -> Any:
         spec: Input = self.record.inputs[name]
-        if spec.kind == "float":
+        if spec.kind in ("float", "double"):
+            dtype = F64 if spec.kind == "double" else dtype
             if a.ndim == 0 and spec.dims == "*" and not spec.grad and "*" in dims:
                 a = np.full(dims["*"], a)
             laid = layout.laid(self.name, name, spec, a, dtype, dims)

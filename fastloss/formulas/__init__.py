@@ -16,6 +16,8 @@ FILES = {
     "softmax": "Classes",
     "multiclass": "Classes, thresholds and angles",
     "boxes": "Boxes",
+    "ranking": "Ranking",
+    "cox": "Survival",
 }
 """The files of the losses, in order, and what each is about."""
 

@@ -173,7 +173,8 @@ class Input(NamedTuple):
     axes, a trailing + for any trailing ones, and a kernel gets each as one axis. "g+1" is one more than g."""
     doc: str
     kind: str = "float"
-    """"float"; or, of whole numbers, "labels", "lengths", "offsets" of groups; or a "mask"."""
+    """"float", or "double" where every digit decides; or, of whole numbers, "labels", "lengths", "offsets" of groups
+    (left out: one group); or a "mask", or "binary", 0 or 1."""
     grad: bool = False
     """Whether the loss is differentiated with respect to it."""
     optional: bool = False

@@ -6,3 +6,4 @@ Independent of the rest of the package: these lines state the mathematics, again
 from .basic import *  # noqa: F403
 from .boxes import *  # noqa: F403
 from .multiclass import *  # noqa: F403
+from .ranking import *  # noqa: F403
