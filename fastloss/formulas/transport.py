@@ -181,7 +181,9 @@ def sinkhorn_points():
     "mmd",
     inputs={
         **CLOUDS,
-        "bandwidths": Input("s", "several bandwidths, whose kernels are summed, instead of sigma", optional=True),
+        "bandwidths": Input(
+            "s", "several bandwidths, whose kernels are summed, instead of sigma", optional=True, domain=POSITIVE
+        ),
     },
     together=("x", "y"),
     options={

@@ -147,9 +147,7 @@ def couplings(lo, hi, x, y, a, b, settings, order, factors, partial, out):
         i, stop = start_of(xs, first), start_of(xs, min(n, first + BLOCK))
         given = row if out.size > 0 else 0
         factor = factor_of(factors, row)
-        partial[unit] = couple(
-            xs, y[row], below, under, i, stop, settings[0] == 2.0, factor, order[given], out[given]
-        )
+        partial[unit] = couple(xs, y[row], below, under, i, stop, settings[0] == 2.0, factor, order[given], out[given])
 
 
 def areas(lo, hi, x, y, a, b, settings, order, factors, partial, out):
@@ -202,7 +200,9 @@ def _even(n: int) -> Any:
     return (np.arange(n + 1) / n)[None]
 
 
-def _blocks(template: Any, helpers: Any, name: str, one: Side, other: Side, setting: float, factors: Any, out: Any) -> Any:
+def _blocks(
+    template: Any, helpers: Any, name: str, one: Side, other: Side, setting: float, factors: Any, out: Any
+) -> Any:
     rows, n = one.places.shape
     per_row = -(-n // BLOCK)
     partial = np.zeros(rows * per_row)
@@ -210,7 +210,17 @@ def _blocks(template: Any, helpers: Any, name: str, one: Side, other: Side, sett
     settings = np.array([setting])
     work = 4 * rows * (n + other.places.shape[1])
     run_of(
-        rows * per_row, work, one.places, other.places, one.below, other.below, settings, one.order, factors, partial, out
+        rows * per_row,
+        work,
+        one.places,
+        other.places,
+        one.below,
+        other.below,
+        settings,
+        one.order,
+        factors,
+        partial,
+        out,
     )
     return partial.reshape(rows, per_row).sum(axis=1)
 
