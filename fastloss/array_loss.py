@@ -174,7 +174,7 @@ class ArrayLoss(Loss):  # noqa: D101
         # Nothing to compute: the values are 0, and so are the derivatives.
         nothing = call.units == 0 or any(laid[k].size == 0 for k in differentiable)
         if nothing:
-            check.all_or_none(self.name, {k: laid[k].shape for k in record.together})
+            check.all_or_none(self.name, {k: raw[k].shape for k in record.together})
             for g in call.grads.values():
                 g[...] = 0.0
         else:

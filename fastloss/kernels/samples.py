@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import check
 from .blocks import kernel
+from .order import ordered
 
 __all__ = ["Side", "coupled", "run", "side"]
 
@@ -175,16 +177,13 @@ class Side(NamedTuple):
     below: Any
     """The mass below each, and at last 1; one row for all where none has weights."""
     order: Any
-    """Where the samples were; empty if nobody asked."""
+    """Where the samples were; empty if nobody needs it."""
 
 
-def side(x: Any, weight: Any, ordered: bool) -> Side:
+def side(name: str, x: Any, weight: Any, traced: bool) -> Side:
     """Sort the samples of one side; where the weights of a row sum to 0, no mass is below any."""
     n = x.shape[1]
-    if weight is None and not ordered:
-        return Side(np.sort(x, axis=1), _even(n), np.empty((1, 0), np.int64))
-    order = np.argsort(x, axis=1)
-    places = np.take_along_axis(x, order, axis=1)
+    places, order = ordered(name, x, traced or weight is not None)
     if weight is None:
         return Side(places, _even(n), order)
     below = np.zeros((len(x), n + 1))
@@ -244,13 +243,13 @@ def _check_mass(call: Any, x: Side, y: Side) -> None:
     if uneven.any():
         i = int(np.argmax(uneven))
         name = "x_weight" if totals[0][i if len(totals[0]) > 1 else 0] == 0.0 else "y_weight"
-        where = f"[{np.unravel_index(i, call.shape)}]" if call.shape else ""
+        where = f"[{check.position(i, call.shape)}]" if call.shape else ""
         raise ValueError(f"{call.record.name}: {name}{where} sums to 0; expected a positive sum")
 
 
 def run(call: Any) -> None:
     """Evaluate every row."""
-    x, y = (side(call[k], call[f"{k}_weight"], bool(call.grads)) for k in ("x", "y"))
+    x, y = (side(call.name, call[k], call[f"{k}_weight"], bool(call.grads)) for k in ("x", "y"))
     _check_mass(call, x, y)
     nowhere = np.empty((1, 0), call.dtype)
     ones = np.ones(1)

@@ -21,6 +21,9 @@ ROWS = 32
 TINY, HUGE = 1e-30, 1e30
 """Sums of exponentials that are taken as they come; others are formed anew relative to their largest."""
 
+STAGE, NEAR = 20, 0.05
+"""Iterations for an epsilon on the way to a smaller one: so many at most, until the marginals are right to that."""
+
 # Names that the templates below find bound when they are specialized.
 T: Any = None
 exp64: Any = None
@@ -167,31 +170,59 @@ def _other_side(problem: Problem, u: Any, v: Any) -> Any:
     return result
 
 
+def _epsilons(cost: Any, epsilon: float) -> Any:
+    """From an eighth of the range of the costs down to epsilon by halves, where that is far; then epsilon."""
+    finite = cost if np.isfinite(cost.min()) and np.isfinite(cost.max()) else cost[np.isfinite(cost)]
+    start = (float(finite.max()) - float(finite.min())) / 8.0 if finite.size else 0.0
+    if start > 8.0 * epsilon:
+        yield from start * 0.5 ** np.arange(int(np.ceil(np.log2(start / epsilon))))
+    yield epsilon
+
+
 def _solve(problem: Problem) -> Solution:
-    """Iterate until the marginals are right to the tolerance."""
-    a, b, cost, precision = problem.a, problem.b, problem.cost, problem.precision
+    """Iterate until the marginals are right to the tolerance.
+
+    A small epsilon is approached from larger ones: potentials that are nearly right for twice it are a better start
+    than none, from which there are some range / epsilon iterations to go.
+    """
     with np.errstate(divide="ignore"):
-        shift = np.log(b)
-    u, v = np.zeros(len(a)), shift.copy()
+        shift = np.log(problem.b)
+    some = problem.b > 0.0
+    f, g = np.zeros(len(problem.a)), np.zeros(len(problem.b))
+    state = np.zeros(3)
+    for epsilon in _epsilons(problem.cost, problem.epsilon):
+        part = problem
+        if epsilon != problem.epsilon:
+            # On the way, near enough is good enough.
+            most = min(problem.most - 1, state[0] + STAGE)
+            part = problem._replace(epsilon=epsilon, tolerance=NEAR, most=most)
+        u, v = f / epsilon, g / epsilon + shift
+        v = _iterate(part, shift, u, v, state)
+        f, g = epsilon * u, epsilon * (np.where(some, v, 0.0) - np.where(some, shift, 0.0))
+    return Solution(u, v, shift, float(state[1]))
+
+
+def _iterate(problem: Problem, shift: Any, u: Any, v: Any, state: Any) -> Any:
+    """Iterate for one epsilon; u is written, v returned. The state counts iterations and keeps the error."""
+    a, b, cost, precision = problem.a, problem.b, problem.cost, problem.precision
     columns = np.empty((-(-len(a) // ROWS), len(b)))
     rate = np.array([1.0 / problem.epsilon])
-    iterations, error, lost = state = np.zeros(3)
-    while iterations < problem.most:
+    while state[0] < problem.most:
         if 2 * cost.size < dispatch.PARALLEL_FROM:
             # Small: all iterations in one call.
-            limits = np.array([problem.tolerance, problem.most - iterations])
+            limits = np.array([problem.tolerance, problem.most - state[0]])
             all_of = kernel(iterate, "sinkhorn_small", precision, None, (*HELPERS, sweep, right_columns))
             all_of(1, 1.0, cost, a, b, shift, rate, limits, v, u, columns, state)
         else:
             _sweep(problem, cost, a, v, u, columns)
             columns_of = kernel(columns_of_all, "sinkhorn_columns", precision, None, (right_columns,))
             columns_of(1, 1.0, columns, b, shift, v, state)
-        iterations, error, lost = state
+        _, error, lost = state
         if lost:
             v = _other_side(problem, u, np.zeros(len(b))) + shift
         elif not error > problem.tolerance:
             break
-    return Solution(u, v, shift, float(error))
+    return v
 
 
 def _solve_own(problem: Problem) -> Solution:
@@ -213,7 +244,7 @@ def _solve_own(problem: Problem) -> Solution:
 def _value(problem: Problem, found: Solution) -> Any:
     """<f, a> + <g, b>, the dual objective."""
     some = problem.b > 0.0
-    return problem.epsilon * (found.u @ problem.a + (found.v - found.shift)[some] @ problem.b[some])
+    return problem.epsilon * (found.u @ problem.a + (found.v[some] - found.shift[some]) @ problem.b[some])
 
 
 def _masses(call: Any, key: str, n: int) -> tuple[Any, float]:

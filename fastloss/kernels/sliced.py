@@ -32,7 +32,7 @@ def run(call: Any) -> None:
     total, ones, nowhere = 0.0, np.ones(1), np.empty((1, 0))
     for lo in range(0, count, step):
         some = u[lo : lo + step]
-        one, other = (side(some @ a.T, None, bool(sums)) for a in (x, y))
+        one, other = (side("float64", np.ascontiguousarray(some @ a.T), None, bool(sums)) for a in (x, y))
         if not sums:
             total += coupled("float64", one, other, p, ones, nowhere).sum()
             continue
