@@ -11,13 +11,14 @@ FILES = {
     "counts": "Counts and positive amounts",
     "likelihoods": "Likelihoods and scores of distributions",
     "classification": "Binary classification",
-    "margins": "Pairs and distances",
-    "adversarial": "Adversarial training",
     "softmax": "Classes",
     "multiclass": "Classes, thresholds and angles",
+    "margins": "Pairs of scores and given distances",
     "boxes": "Boxes",
+    "transport": "Transport",
+    "adversarial": "Adversarial training",
     "ranking": "Ranking",
-    "cox": "Survival",
+    "cox": "Survival: risk sets",
 }
 """The files of the losses, in order, and what each is about."""
 

@@ -221,6 +221,10 @@ class Formula(NamedTuple):
     """For a loss of several arrays, the axes along which it has values of its own; empty: one for the whole batch."""
     example: str
     """Arguments of a call to show."""
+    together: tuple[str, ...]
+    """Inputs of which all are empty or none."""
+    checked_by_kernel: tuple[str, ...]
+    """Inputs whose domains the kernel checks in the pass that reads them; those of others are checked before."""
 
     @property
     def transcendental(self) -> bool:
@@ -318,6 +322,8 @@ FIELDS: dict[str, Any] = {
     "units": "",
     "options": {},
     "example": "",
+    "together": (),
+    "checked_by_kernel": (),
 }
 """What a decorator may say of a loss, and what holds where it says nothing."""
 

@@ -7,3 +7,4 @@ from .basic import *  # noqa: F403
 from .boxes import *  # noqa: F403
 from .multiclass import *  # noqa: F403
 from .ranking import *  # noqa: F403
+from .transport import *  # noqa: F403
