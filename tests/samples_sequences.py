@@ -16,7 +16,44 @@ def spoken(rng, t=9, n=5, v=6):
     }
 
 
+def padded(rng, n=4, t=6, v=50):
+    """Tokens of sequences of several lengths, some masked, some with a label to ignore; one sequence is empty."""
+    labels = rng.integers(0, v, (n, t))
+    labels[0, 2], labels[1, 4:] = -100, 4 * v
+    return {
+        "logits": rng.normal(0, 2, (n, t, v)),
+        "labels": labels,
+        "lengths": np.array([6, 4, 5, 0]),
+        "mask": rng.random((n, t)) < 0.8,
+    }
+
+
+def kept(labels, lengths, mask, normalization="token", **_):
+    """How much each token counts in the mean."""
+    inside = (np.arange(labels.shape[1]) < lengths[:, None]) & mask & (labels != -100)
+    return inside / np.maximum(inside.sum(1, keepdims=True), 1) if normalization == "sequence" else inside
+
+
+def text(rng, n=7, v=9):
+    """Tokens of a text, one masked, one to ignore."""
+    labels = rng.integers(0, v, n)
+    labels[3] = -100
+    return {"logits": rng.normal(0, 2, (n, v)), "labels": labels, "mask": np.arange(n) != 5}
+
+
+def nothing(**more):
+    return lambda: {"logits": np.ones((3, 4)), "labels": np.full(3, -100), **more}
+
+
 SAMPLES = {
+    "sequence_cross_entropy": Sample(
+        padded,
+        [{}, {"normalization": "sequence"}, {"label_smoothing": 0.2}],
+        counted=kept,
+        empty=lambda: {"logits": np.ones((2, 3, 4)), "labels": np.zeros((2, 3), int), "lengths": np.zeros(2, int)},
+    ),
+    "perplexity": Sample(text, empty=nothing()),
+    "bits_per_byte": Sample(lambda rng: {**text(rng), "n_bytes": np.array(23)}, empty=nothing(n_bytes=np.array(4))),
     "ctc": Sample(
         spoken,
         [{}, {"zero_infinity": True}],

@@ -213,6 +213,8 @@ class Formula(NamedTuple):
     """For a loss of several arrays, the axes along which it has values of its own; empty: one for the whole batch."""
     example: str
     """Arguments of a call to show."""
+    mean_of: str
+    """The loss of single rows whose mean this one is a function of: f(sum, count) is its formula."""
 
     @property
     def transcendental(self) -> bool:
@@ -307,6 +309,7 @@ FIELDS: dict[str, Any] = {
     "units": "",
     "options": {},
     "example": "",
+    "mean_of": "",
 }
 """What a decorator may say of a loss, and what holds where it says nothing."""
 

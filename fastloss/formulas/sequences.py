@@ -1,6 +1,83 @@
 """Losses of sequences: tokens in their order, of different lengths side by side."""
 
-from .record import Input, Integers, Parameter, arrays
+import math
+
+from .record import UNIT, Input, Integers, Parameter, arrays
+from .vocabulary import exp
+
+IGNORED = {"ignore_index": (-100.0, Parameter("label of a token that does not count", Integers(), none=-math.inf))}
+LN2 = 0.6931471805599453
+TOKENS = "np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([1, 0])"
+
+
+@arrays(
+    "tokens",
+    inputs={
+        "logits": Input("n t v", "scores of the v words of a vocabulary at each of t steps", grad=True),
+        "labels": Input("n t", "the words that follow, padded at will", kind="labels"),
+        "lengths": Input(
+            "n", "steps of each sequence that count; all if not given", "lengths", False, True, classes="t"
+        ),
+        "mask": Input("n t", "steps that count; all if not given", kind="mask", optional=True),
+    },
+    units="n t",
+    options={
+        "label_smoothing": (0.0, Parameter("share of the target spread evenly over the vocabulary", UNIT)),
+        "normalization": (
+            0.0,
+            Parameter("the mean over all tokens, or over the sequences' own means", choices=("token", "sequence")),
+        ),
+        **IGNORED,
+    },
+    math="-log softmax(z)_label at every step that counts",
+    paper="Sutskever et al. (2014), arXiv:1409.3215; teacher forcing: Williams and Zipser (1989)",
+    example="np.array([[[0.0, 1.0], [2.0, 0.0]]]), np.array([[1, 0]]), np.array([1])",
+)
+def sequence_cross_entropy():
+    """Cross-entropy of every token of a batch of padded sequences, given the tokens before it.
+
+    Padding is never read and takes no time: its logits and labels may be anything, its gradient is zero. By sequence,
+    each value is the token's loss divided by the number of tokens that count in its sequence, so that their sum is the
+    sum of the sequences' means, and their mean is the mean over the sequences with any token.
+    """
+
+
+@arrays(
+    "token_means",
+    inputs={
+        "logits": Input("* v", "scores of the v words of a vocabulary", grad=True),
+        "labels": Input("*", "the words that follow", kind="labels"),
+        "mask": Input("*", "tokens that count; all if not given", kind="mask", optional=True),
+    },
+    options=IGNORED,
+    math="exp of the mean of -log softmax(z)_label over the tokens",
+    paper="Jelinek et al. (1977), Perplexity: a measure of the difficulty of speech recognition tasks",
+    mean_of="cross_entropy",
+    example=TOKENS,
+)
+def perplexity(total, count):
+    """Perplexity: the exponential of the mean cross-entropy of the tokens."""
+    value = exp(total / count)
+    return value, value / count
+
+
+@arrays(
+    "token_means",
+    inputs={
+        "logits": Input("* v", "scores of the v words of a vocabulary", grad=True),
+        "labels": Input("*", "the words that follow", kind="labels"),
+        "n_bytes": Input("", "bytes of the text that the tokens stand for", kind="lengths"),
+        "mask": Input("*", "tokens that count; all if not given", kind="mask", optional=True),
+    },
+    options=IGNORED,
+    math="sum of -log softmax(z)_label over the tokens / (n_bytes log 2)",
+    paper="Gao et al. (2020), The Pile, arXiv:2101.00027",
+    example=f"{TOKENS}, np.array(5)",
+)
+def bits_per_byte(total, count, n_bytes):
+    """Bits per byte: the cross-entropy of a text in bits, whatever its tokens, for each of its bytes."""
+    share = 1.0 / (LN2 * n_bytes)
+    return total * share, share
 
 
 @arrays(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["ctc"]
+__all__ = ["bits_per_byte", "ctc", "perplexity", "sequence_cross_entropy"]
 
 
 def _behind(a, k):
@@ -30,3 +30,41 @@ def ctc(log_probs, targets, input_lengths=None, target_lengths=None, blank=0, ze
             paths = np.logaddexp.reduce([paths, _behind(paths, 1), skipped]) + x[states]
         values[i] = -np.logaddexp.reduce(paths[-2:])
     return np.where(np.isinf(values) & bool(zero_infinity), 0.0, values)
+
+
+def _log_softmax(z):
+    top = z.max(-1, keepdims=True)
+    return z - top - np.log(np.exp(z - top).sum(-1, keepdims=True))
+
+
+def _token_losses(logits, labels, kept, label_smoothing=0.0):
+    """Cross-entropy of the tokens that are kept, 0 of the others."""
+    log_p = _log_softmax(logits)
+    picked = np.take_along_axis(log_p, np.where(kept, labels, 0)[..., None], -1)[..., 0]
+    return np.where(kept, -(1 - label_smoothing) * picked - label_smoothing * log_p.mean(-1), 0.0)
+
+
+def _kept(labels, mask, ignore_index):
+    return (labels != ignore_index) & (np.ones(labels.shape, bool) if mask is None else mask.astype(bool))
+
+
+def sequence_cross_entropy(
+    logits, labels, lengths=None, mask=None, label_smoothing=0.0, normalization="token", ignore_index=-100
+):
+    """-log softmax of each token's label; by sequence, over the number of tokens in it."""
+    kept = _kept(labels, mask, ignore_index)
+    if lengths is not None:
+        kept &= np.arange(labels.shape[1]) < lengths[:, None]
+    values = _token_losses(logits, labels, kept, label_smoothing)
+    return values / np.maximum(kept.sum(1, keepdims=True), 1) if normalization == "sequence" else values
+
+
+def perplexity(logits, labels, mask=None, ignore_index=-100):
+    """exp of the mean -log softmax of the labels."""
+    kept = _kept(labels, mask, ignore_index)
+    return np.exp(_token_losses(logits, labels, kept).sum() / kept.sum())
+
+
+def bits_per_byte(logits, labels, n_bytes, mask=None, ignore_index=-100):
+    """Total -log2 softmax of the labels over the bytes."""
+    return _token_losses(logits, labels, _kept(labels, mask, ignore_index)).sum() / (n_bytes * np.log(2))
