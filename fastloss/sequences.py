@@ -36,7 +36,7 @@ class _Prepared:
             )
         self.back = outgoing(logits)
         self.shape: tuple[int, ...] = laid["labels"].shape
-        self.rows, self.labels = tokens.of(
+        self.rows, self.labels, _ = tokens.of(
             name, laid["logits"], laid["labels"], laid["lengths"], laid["mask"], ignore_index
         )
 

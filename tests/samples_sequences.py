@@ -41,6 +41,15 @@ def text(rng, n=7, v=9):
     return {"logits": rng.normal(0, 2, (n, v)), "labels": labels, "mask": np.arange(n) != 5}
 
 
+def unwanted(rng, n=8, v=11):
+    """Candidates of each row, some repeated, some padded; the last row has none."""
+    candidates = rng.integers(0, v, (n, 5))
+    candidates[0, 1] = candidates[0, 0]
+    candidates[2, 3:] = -100
+    candidates[-1] = -100
+    return candidates
+
+
 def nothing(**more):
     return lambda: {"logits": np.ones((3, 4)), "labels": np.full(3, -100), **more}
 
@@ -54,6 +63,10 @@ SAMPLES = {
     ),
     "perplexity": Sample(text, empty=nothing()),
     "bits_per_byte": Sample(lambda rng: {**text(rng), "n_bytes": np.array(23)}, empty=nothing(n_bytes=np.array(4))),
+    "unlikelihood": Sample(
+        lambda rng: {"logits": rng.normal(0, 3, (8, 11)), "candidates": unwanted(rng)},
+        empty=lambda: {"logits": np.zeros((0, 4)), "candidates": np.zeros((0, 2), int)},
+    ),
     "ctc": Sample(
         spoken,
         [{}, {"zero_infinity": True}],

@@ -81,6 +81,31 @@ def bits_per_byte(total, count, n_bytes):
 
 
 @arrays(
+    "unlikelihood",
+    inputs={
+        "logits": Input("* v", "scores of the v words of a vocabulary", grad=True),
+        "candidates": Input(
+            "* c", "words that should not come; a repeated one counts once", "labels", False, True, classes="v"
+        ),
+        "mask": Input("* v", "the same as a mask of the vocabulary", kind="mask", optional=True),
+    },
+    units="*",
+    options={
+        "ignore_index": (-100.0, Parameter("what pads the candidates", Integers(), none=-math.inf)),
+    },
+    math="-sum over the candidates c of log(1 - softmax(z)_c)",
+    paper="Welleck et al. (2020), Neural text generation with unlikelihood training, arXiv:1908.04319",
+    example="np.array([[0.0, 1.0, 2.0]]), np.array([[2, -100]])",
+)
+def unlikelihood():
+    """Unlikelihood of words that should not come next, such as those that just came.
+
+    Candidates are given as indices or as a mask. A row without candidates has a loss of 0 and counts in the mean. The
+    true label is no candidate: leave it out.
+    """
+
+
+@arrays(
     "ctc",
     inputs={
         "log_probs": Input("t n v", "log-probabilities of the v symbols in each of t frames", grad=True),

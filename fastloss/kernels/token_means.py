@@ -13,11 +13,13 @@ __all__ = ["run"]
 def run(call: Any) -> None:
     """Sum up the tokens, then the gradient with what the sum's derivative makes of it."""
     logits, labels, mask = call["logits"], call["labels"], call["mask"]
-    rows, kept = tokens.of(call.record.name, logits, labels, None, mask, call.parameters["ignore_index"])
+    mask = None if mask is None else mask.reshape(-1, 1)
+    ignore, shape = call.parameters["ignore_index"], call.dims["*"]
+    rows, kept, counts = tokens.of(call.record.name, logits, labels.reshape(-1, 1), None, mask, ignore, shape)
     numbers = [float(call[k]) for k, spec in call.record.inputs.items() if not spec.dims]
     if not all(x > 0.0 for x in numbers):
         raise ValueError(f"{call.record.name}: n_bytes is {numbers[0]:g}; expected 1 or more")
-    count = float(np.count_nonzero(kept >= 0))
+    count = float(counts.sum())
     call.counted = np.full(1, min(count, 1.0))
     if not count:
         for g in call.grads.values():
@@ -30,7 +32,7 @@ def run(call: Any) -> None:
         grad = call.grads["logits"]
         scale = float(call.factors()[0]) * slope
         # What overflows must not meet the zeros of the softmax.
-        once = scale if np.isfinite(call.dtype.type(scale)) else 1.0
+        once = scale if abs(scale) <= float(np.finfo(call.dtype).max) else 1.0
         tokens.nll(rows, kept, dispatch.EMPTY[call.dtype], once, 0.0, grad)
         if once != scale:
             with np.errstate(over="ignore"):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["bits_per_byte", "ctc", "perplexity", "sequence_cross_entropy"]
+__all__ = ["bits_per_byte", "ctc", "perplexity", "sequence_cross_entropy", "unlikelihood"]
 
 
 def _behind(a, k):
@@ -68,3 +68,15 @@ def perplexity(logits, labels, mask=None, ignore_index=-100):
 def bits_per_byte(logits, labels, n_bytes, mask=None, ignore_index=-100):
     """Total -log2 softmax of the labels over the bytes."""
     return _token_losses(logits, labels, _kept(labels, mask, ignore_index)).sum() / (n_bytes * np.log(2))
+
+
+def unlikelihood(logits, candidates=None, mask=None, ignore_index=-100):
+    """-sum of log(1 - softmax) over the candidates of each row."""
+    log_p = _log_softmax(logits)
+    total = np.zeros(logits.shape[:-1])
+    for i in np.ndindex(total.shape):
+        words = np.flatnonzero(mask[i]) if candidates is None else set(candidates[i].tolist()) - {ignore_index}
+        for c in words:
+            others = np.delete(log_p[i], c)
+            total[i] -= np.log(np.exp(others - others.max()).sum()) + others.max()
+    return total
