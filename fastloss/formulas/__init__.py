@@ -17,6 +17,7 @@ FILES = {
     "boxes": "Boxes",
     "transport": "Transport",
     "adversarial": "Adversarial training",
+    "sequences": "Sequences",
     "ranking": "Ranking",
     "cox": "Survival: risk sets",
 }

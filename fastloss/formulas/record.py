@@ -225,6 +225,8 @@ class Formula(NamedTuple):
     """Inputs of which all are empty or none."""
     checked_by_kernel: tuple[str, ...]
     """Inputs whose domains the kernel checks in the pass that reads them; those of others are checked before."""
+    mean_of: str
+    """The loss of single rows whose mean this one is a function of: f(sum, count) is its formula."""
 
     @property
     def transcendental(self) -> bool:
@@ -324,6 +326,7 @@ FIELDS: dict[str, Any] = {
     "example": "",
     "together": (),
     "checked_by_kernel": (),
+    "mean_of": "",
 }
 """What a decorator may say of a loss, and what holds where it says nothing."""
 

@@ -7,4 +7,5 @@ from .basic import *  # noqa: F403
 from .boxes import *  # noqa: F403
 from .multiclass import *  # noqa: F403
 from .ranking import *  # noqa: F403
+from .sequences import *  # noqa: F403
 from .transport import *  # noqa: F403
