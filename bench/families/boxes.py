@@ -17,7 +17,8 @@ def boxes(n=N):
     rng = np.random.default_rng(0)
     target = rng.random((n, 4), np.float32)
     target[:, 2:] += target[:, :2] + 0.1
-    return target + rng.normal(0, 0.05, (n, 4)).astype(np.float32), target
+    near = target + rng.normal(0, 0.05, (n, 4)).astype(np.float32)
+    return np.sort(near.reshape(n, 2, 2), axis=1).reshape(n, 4), target
 
 
 class Parts:
