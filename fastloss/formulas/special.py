@@ -1,6 +1,6 @@
 """Functions that several formulas share, in the style of a formula: carried into every world along with them."""
 
-from .vocabulary import exp, lgamma, log, log1p, ndtr, sign, where
+from .vocabulary import exp, expm1, lgamma, log, log1p, ndtr, sign, where
 
 
 def logistic_parts(z):
@@ -13,6 +13,12 @@ def logistic_parts(z):
 def share(part, x):
     """part * x, and 0 where the part is 0, even of infinity."""
     return where(part == 0.0, 0.0, part * x)
+
+
+def log1mexp(x):
+    """log(1 - exp(-x)) for x >= 0, without cancellation."""
+    near = x < 0.6931471805599453
+    return where(near, log(-expm1(-x)), log1p(-exp(-where(near, 1.0, x))))
 
 
 def log1p_square(u):

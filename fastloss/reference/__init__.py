@@ -5,3 +5,6 @@ Independent of the rest of the package: these lines state the mathematics, again
 
 from .basic import *  # noqa: F403
 from .boxes import *  # noqa: F403
+from .policy import *  # noqa: F403
+from .preference import *  # noqa: F403
+from .survival import *  # noqa: F403
