@@ -16,6 +16,7 @@ __all__ = [
     "integer",
     "nearest",
     "one_of",
+    "ordered",
     "output",
     "parameter",
     "position",
@@ -192,3 +193,12 @@ def violation(loss: str, what: str, array: Any, domain: Domain, sibling: str = "
         if what == "target" and domain == SIGNS and flat[i] == 0:
             hint = "; for labels 0 and 1 pass 2 * target - 1"
         raise ValueError(f"{loss}: {what}{where} is {value}{note}; allowed: {domain}{hint}")
+
+
+def ordered(loss: str, low: str, a: Any, high: str, b: Any, shape: tuple[int, ...]) -> None:
+    """Raise for the first element of one array that exceeds its fellow of another."""
+    wrong = a > b
+    if wrong.any():
+        i = int(wrong.argmax())
+        where = position(i, shape)
+        raise ValueError(f"{loss}: {low}[{where}] is {a[i]}; allowed: at most {high}[{where}], which is {b[i]}")

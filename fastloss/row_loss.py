@@ -26,6 +26,7 @@ from .arrays import (
     weights,
 )
 from .dispatch import (
+    CHUNK,
     EMPTY,
     HALF_CHUNK,
     PARALLEL_FROM,

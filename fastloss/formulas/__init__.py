@@ -18,8 +18,11 @@ FILES = {
     "transport": "Transport",
     "adversarial": "Adversarial training",
     "sequences": "Sequences",
+    "preference": "Preferences",
+    "policy": "Policies",
     "ranking": "Ranking",
     "cox": "Survival: risk sets",
+    "survival": "Survival: accelerated failure times",
 }
 """The files of the losses, in order, and what each is about."""
 

@@ -111,6 +111,8 @@ class Parameter(NamedTuple):
     """True where a vector gives one level per column of the prediction."""
     choices: tuple[str, ...] = ()
     """The words that may be chosen; a kernel gets the index of one."""
+    constant: bool = False
+    """True where each value has a kernel of its own, which computes nothing for the others; of losses of points."""
 
     def show(self, value: Any, number: Callable[[Any], str] = "{:g}".format) -> str:
         """Return a value as a caller would write it."""
@@ -219,6 +221,8 @@ class Formula(NamedTuple):
     """For a loss of several arrays, the arrays in order."""
     units: str
     """For a loss of several arrays, the axes along which it has values of its own; empty: one for the whole batch."""
+    ordered: tuple[tuple[str, str], ...]
+    """Pairs of inputs of which the first nowhere exceeds the second."""
     example: str
     """Arguments of a call to show."""
     together: tuple[str, ...]
@@ -240,8 +244,8 @@ class Formula(NamedTuple):
 
 
 TRANSCENDENTAL = {
-    *("exp", "expm1", "log", "log1p", "log1p_unit", "pow", "sigmoid", "softplus", "tanh"),
-    *("digamma", "lgamma", "ndtr", "trigamma"),
+    *("atan", "exp", "expm1", "log", "log1p", "log1p_unit", "pow", "sigmoid", "softplus", "tanh"),
+    *("digamma", "lgamma", "mills", "ndtr", "trigamma"),
 }
 
 
@@ -323,6 +327,7 @@ FIELDS: dict[str, Any] = {
     "inputs": {},
     "units": "",
     "options": {},
+    "ordered": (),
     "example": "",
     "together": (),
     "checked_by_kernel": (),
