@@ -93,7 +93,7 @@ def nll(z: Any, labels: Any, weight: Any, scale: float, smoothing: float, grad: 
     blocks = -(-n // block)
     values = np.zeros(n, dtype)
     streamed = grad.size > 0 and dispatch.overflows((z, grad))
-    gap, room = 64 if tiled else WORTH // k, dispatch.room(k, mode, "labels", tiled)
+    gap, room = 64 if tiled else WORTH // k, dispatch.room(k, mode, "labels", tiled, "softmax", block)
     numbers: Any = [address, room, streamed, gap, block, _stride(blocks)]
     if not config.DISABLE_JIT:
         numbers = np.array(numbers, np.int64)
