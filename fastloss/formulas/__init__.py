@@ -13,6 +13,7 @@ FILES = {
     "classification": "Binary classification",
     "softmax": "Classes",
     "boxes": "Boxes",
+    "pairs": "Pairs and triplets of embeddings",
 }
 """The files of the losses, in order, and what each is about."""
 

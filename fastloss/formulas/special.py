@@ -15,6 +15,13 @@ def share(part, x):
     return where(part == 0.0, 0.0, part * x)
 
 
+def above_zero(m):
+    """max(m, 0) and its slope, which is 1 at 0; NaN stays."""
+    inside = m >= 0.0
+    outside = where(m < 0.0, 0.0, m)
+    return where(inside, m, outside), where(inside, 1.0, outside)
+
+
 def log1p_square(u):
     """log(1 + u^2), also where u^2 overflows."""
     a = abs(u)
