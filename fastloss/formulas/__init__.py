@@ -14,6 +14,7 @@ FILES = {
     "softmax": "Classes",
     "boxes": "Boxes",
     "pairs": "Pairs and triplets of embeddings",
+    "mining": "Batches of labelled embeddings",
 }
 """The files of the losses, in order, and what each is about."""
 

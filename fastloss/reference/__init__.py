@@ -5,4 +5,5 @@ Independent of the rest of the package: these lines state the mathematics, again
 
 from .basic import *  # noqa: F403
 from .boxes import *  # noqa: F403
+from .mining import *  # noqa: F403
 from .pairs import *  # noqa: F403
