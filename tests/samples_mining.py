@@ -58,4 +58,12 @@ SAMPLES = {
     "batch_hard_triplet": Sample(labelled, VARIANTS, counted=in_triplets, empty=nothing, independent=False),
     "batch_all_triplet": Sample(labelled, VARIANTS, counted=active, empty=nothing, independent=False),
     "semi_hard_triplet": Sample(labelled, VARIANTS, counted=pairs, empty=nothing, independent=False),
+    "circle": Sample(
+        # Long vectors, which a step of the differences turns by little: gamma makes derivatives of high order large.
+        lambda rng: {**labelled(rng), "embeddings": 30 * rng.normal(size=(10, 4))},
+        [{}, {"m": 0.4, "gamma": 16.0}],
+        counted=in_triplets,
+        empty=nothing,
+        independent=False,
+    ),
 }

@@ -15,6 +15,7 @@ FILES = {
     "boxes": "Boxes",
     "pairs": "Pairs and triplets of embeddings",
     "mining": "Batches of labelled embeddings",
+    "redundancy": "Two views of a batch",
 }
 """The files of the losses, in order, and what each is about."""
 

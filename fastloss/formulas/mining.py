@@ -1,8 +1,8 @@
 """Losses of a batch of labelled embeddings, whose triplets or pairs are mined in the kernel."""
 
-from .record import NONNEGATIVE, Input, Parameter, arrays
+from .record import NONNEGATIVE, POSITIVE, UNIT, Input, Parameter, arrays
 from .special import above_zero
-from .vocabulary import sigmoid, softplus, where
+from .vocabulary import maximum, sigmoid, softplus, where
 
 BATCH = {
     "embeddings": Input("n d", "embeddings", grad=True),
@@ -83,3 +83,32 @@ def semi_hard_triplet(d_positive, d_negative, margin=1.0, soft=0.0):
     TensorFlow Addons counts it. FaceNet squares the distances. At distance 0 the gradient is 0.
     """
     return violation(d_positive - d_negative, margin, soft)
+
+
+@arrays(
+    "circle",
+    inputs=BATCH,
+    units="n",
+    math="log(1 + sum_n exp(gamma max(s_n + m, 0) (s_n - m)) sum_p exp(gamma max(1 + m - s_p, 0) (1 - m - s_p)))",
+    parameters={
+        "m": Parameter("relaxation: cosines should exceed 1 - m for positives and stay below m for negatives", UNIT),
+        "gamma": Parameter("scale of the cosines", POSITIVE),
+        "detach": Parameter(
+            "whether the weights max(...) are held constant in the gradient, as in the paper", flag=True
+        ),
+    },
+    paper="Sun et al. (2020), Circle loss, arXiv:2002.10857",
+    example=EXAMPLE,
+)
+def circle(s, positive, m=0.25, gamma=256.0, detach=0.0):
+    """Circle loss of the cosines of each anchor with its positives and with its negatives.
+
+    By default the gradient is that of the value. An anchor without a positive or without a negative does not count.
+    The cosine of an embedding of length 0 with any other is 0, and so is its gradient.
+    """
+    same = positive > 0.0
+    beyond = where(same, m - 1.0 + s, s - m)
+    weight = maximum(where(same, 1.0 + m - s, s + m), 0.0)
+    bend = where((detach > 0.0) | (weight == 0.0), 0.0, where(same, -beyond, beyond))
+    scale = where(same, -gamma, gamma)
+    return scale * weight * beyond, scale * (weight + bend)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .blocks import kernel
-from .pairwise import distances_of, scaled, spread
+from .pairwise import deliver, distances_of, room, scaled, spread
 
 __all__ = ["run"]
 
@@ -297,9 +297,9 @@ def _hardest(call: Any, x: Any, between: Any, options: Any) -> None:
         factors, start, anchors = call.factors(), np.zeros(n + 2, np.int64), np.empty(2 * n, np.int64)
         kernel(listed, "listed", "float64")(1, 0, chosen, start, anchors)
         pulled = kernel(pull_chosen, "pull_chosen", "float64", None, (pull_pair,))
-        square, grad = np.full(1, _square(options)), _room(call, x)
+        square, grad = np.full(1, _square(options)), room(call)
         pulled(n, 2 * n * d, square, x, between, chosen, slopes, factors, start, anchors, grad)
-        call.grads["embeddings"][...] = grad
+        deliver(call, grad)
 
 
 def _by_rank(call: Any, x: Any, between: Any, options: Any) -> None:
@@ -312,20 +312,14 @@ def _by_rank(call: Any, x: Any, between: Any, options: Any) -> None:
     mine(n, work, call.numbers(), options, call["labels"], between, call.values, counted, pull)
     call.counted = counted
     if call.grads:
-        grad = _room(call, x)
+        grad = room(call)
         spread(x, between, pull, call.factors(), _square(options), x, grad)
-        call.grads["embeddings"][...] = grad
+        deliver(call, grad)
 
 
 def _square(options: Any) -> float:
     """The derivative of a squared distance by a scaled difference; 0 for distances themselves."""
     return 2.0 * float(options[1]) if options[0] else 0.0
-
-
-def _room(call: Any, x: Any) -> Any:
-    """Where the gradient is formed, in float64."""
-    grad = call.grads["embeddings"]
-    return grad if grad.dtype == np.float64 else np.empty(x.shape)
 
 
 def run(call: Any) -> None:

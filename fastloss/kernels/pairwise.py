@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import rounded
 from .blocks import factor_of, kernel
 from .pairs import DISTANCE, LEAST, MOST, power_of_two, steps
 
-__all__ = ["cosines_of", "distances_of", "scaled", "spread"]
+__all__ = ["cosines_of", "deliver", "distances_of", "room", "scaled", "spread"]
 
 # Names that the templates below find bound when they are specialized.
 cosine: Any = None
@@ -184,3 +185,16 @@ def spread(x: Any, between: Any, pull: Any, factors: Any, slope: float, start: A
     name = f"weigh_{start is not x}"
     kernel(weigh, name, "float64", None, (corner,), flags)(_tiles(n), n * n, between, pull, factors, np.full(1, slope))
     kernel(gather, "gather", "float64", None, (add,))(n, 0.3 * n * n * d, start, x, pull, out)
+
+
+def room(call: Any) -> Any:
+    """Where the gradient is formed, in float64."""
+    grad = call.grads["embeddings"]
+    return grad if grad.dtype == np.float64 else np.empty(grad.shape)
+
+
+def deliver(call: Any, grad: Any) -> None:
+    """Round a gradient to where it is wanted."""
+    out = call.grads["embeddings"]
+    if out is not grad:
+        out[...] = rounded(grad, out.dtype)

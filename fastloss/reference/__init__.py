@@ -7,3 +7,4 @@ from .basic import *  # noqa: F403
 from .boxes import *  # noqa: F403
 from .mining import *  # noqa: F403
 from .pairs import *  # noqa: F403
+from .redundancy import *  # noqa: F403
