@@ -122,7 +122,10 @@ def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore:
         return np.ascontiguousarray(a != 0).view(np.uint8).reshape(shape)
     if a.dtype.kind not in "iu":
         raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected integers")
-    whole = contiguous(np.minimum(a, np.uint64(I64.type(2**62))) if a.dtype == np.uint64 else a, I64)
+    if a.dtype == np.uint64:
+        # Where any number will do, two that differ must still differ.
+        a = np.minimum(a, np.uint64(I64.type(2**62))) if spec.classes else a.astype(I64)
+    whole = contiguous(a, I64)
     whole = whole.reshape(_settle(loss, name, spec.dims, a.shape, dims))
     if spec.kind == "offsets":
         _check_offsets(loss, name, spec, whole, dims)
