@@ -139,7 +139,7 @@ def test_labels_and_shapes_that_cannot_be():
         fl.linear_cross_entropy(hidden, projection, np.array([0, 3, -100]), ignore_index=None)
     with pytest.raises(TypeError, match="labels has dtype float64; expected integers"):
         fl.linear_cross_entropy(hidden, projection, np.zeros(3))
-    with pytest.raises(ValueError, match=r"projection has shape \(4, 3\); expected \(k, 2\)"):
+    with pytest.raises(ValueError, match=r"projection has shape \(4, 3\); expected \(4, 2\), as in hidden"):
         fl.linear_cross_entropy(hidden, np.ones((4, 3)), np.zeros(3, int))
     with pytest.raises(ValueError, match=r"bias has shape \(3,\); expected \(4,\)"):
         fl.linear_cross_entropy(hidden, projection, np.zeros(3, int), np.ones(3))

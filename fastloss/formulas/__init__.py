@@ -14,6 +14,7 @@ FILES = {
     "softmax": "Classes",
     "boxes": "Boxes",
     "linear": "Linear layers and their softmax",
+    "infonce": "Embeddings that find each other",
 }
 """The files of the losses, in order, and what each is about."""
 

@@ -13,9 +13,11 @@ def run(call: Any) -> None:
     """Cross-entropy of hidden @ projection.T + bias."""
     labels, class_weight = call["labels"], call["class_weight"]
     counted = labels >= 0
-    call.counted = counted.astype(np.float64)
+    whole = counted.all()
     if class_weight is not None:
-        call.counted[counted] = class_weight[labels[counted]]
+        call.counted = np.where(counted, class_weight[labels], 0.0).astype(np.float64)
+    elif not whole:
+        call.counted = counted.astype(np.float64)
     options = call.parameters
     product = Product(
         call["hidden"],
@@ -28,5 +30,7 @@ def run(call: Any) -> None:
         z_loss=options["z_loss"],
     )
     grads = tuple(call.grads.values())
-    factors = np.where(counted, call.factors(), 0.0) if grads else None
+    factors: Any = call.factors() if grads else None
+    if grads and not whole:
+        factors = np.where(counted, factors, 0.0)
     softmax_of_product(product, call.values, factors, grads, options["chunk"] or 0)

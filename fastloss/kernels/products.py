@@ -6,7 +6,7 @@ two more products carry them to a and to b.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ __all__ = ["Product", "rows_at_a_time", "softmax_of_product"]
 SCORES = 64 << 20
 """Bytes of scores at a time: 128 rows of 128k. The products take 1.2 times as long with 64 rows, 0.9 with 256."""
 
-MOST_ROWS = 512
+MOST_ROWS = 256
 """More rows at a time make no product faster."""
 
 REGION = 16
@@ -38,7 +38,7 @@ PART = 2 << 20
 some_rows: Any = None
 
 
-def rows_in_place(address, z, bias, labels, target, class_weight, values, keep, params, helpers, room):
+def rows_in_place(address, z, bias, labels, target, class_weight, values, keep, scale, params, helpers, room):
     """Copy rows of scores, their bias added, and have the derivatives written over the scores."""
     n, k = z.shape
     x = np.empty((n, k), z.dtype)
@@ -54,11 +54,12 @@ def rows_in_place(address, z, bias, labels, target, class_weight, values, keep, 
                 copy[j] = row[j]
     e2 = z[:0]
     outputs = (values, z if keep else e2, e2, np.empty((0, 0), np.float64))
-    call(address, (x, labels, target, values[:0], class_weight, *outputs, 1.0, params, helpers, False, scratch, stats))
+    inputs = (x, labels, target, values[:0], class_weight)
+    call(address, (*inputs, *outputs, scale, params, helpers, False, scratch, stats))
 
 
 def drive_in_place(
-    address, z, bias, labels, target, class_weight, values, keep, params, helpers, room, chunk, parallel
+    address, z, bias, labels, target, class_weight, values, keep, scale, params, helpers, room, chunk, parallel
 ):
     """All chunks of rows, in parallel or one after another."""
     n = z.shape[0]
@@ -68,24 +69,27 @@ def drive_in_place(
             a = c * chunk
             b = min(n, a + chunk)
             rows, found = (z[a:b], bias, labels[a:b], target[a:b], class_weight), values[a:b]
-            some_rows(address, *rows, found, keep, params, helpers, room)
+            some_rows(address, *rows, found, keep, scale, params, helpers, room)
     else:
         for c in range(chunks):
             a = c * chunk
             b = min(n, a + chunk)
             rows, found = (z[a:b], bias, labels[a:b], target[a:b], class_weight), values[a:b]
-            some_rows(address, *rows, found, keep, params, helpers, room)
+            some_rows(address, *rows, found, keep, scale, params, helpers, room)
 
 
 @cache
 def _driver(dtype: str) -> Any:
     one, two = array(dtype), array(dtype, 2)
     arrays = (two, one, array("int64"), two, one, one)
-    fixed = (types.boolean, array("float64"), array("int64"), types.intp, types.intp, types.boolean)
+    fixed = (types.boolean, types.float64, array("float64"), array("int64"), types.intp, types.intp, types.boolean)
     # A function of its own: in a parallel one, each assignment of a row would be a parallel region.
     work = inner(rows_in_place, LOOP)
     signature = types.void(types.intp, *arrays, *fixed)
     return compile_driver(drive_in_place, f"in_place_{dtype}", signature, some_rows=work)
+
+
+NO_LABELS = dispatch.EMPTY[np.dtype(np.int64)]
 
 
 class Product(NamedTuple):
@@ -111,35 +115,26 @@ def rows_at_a_time(n: int, k: int, itemsize: int) -> int:
     return max(1, min(n, MOST_ROWS, max(16, SCORES // (k * itemsize))))
 
 
-class _Rows:
-    """The softmax kernels, for rows that they may overwrite."""
+class _Kernel(NamedTuple):
+    """The softmax kernels for rows of k scores that they may overwrite."""
 
-    def __init__(self, p: Product, keep: bool) -> None:
-        self.dtype = p.a.dtype
-        k = len(p.b)
-        kind = "dense" if p.labels is None else "labels"
-        self.keep = keep
-        mode = "grad" if keep else "value"
-        smooth = kind == "labels" and p.smoothing > 0.0
-        tiled = kind == "labels" and k <= TILED_TO
-        name = NAMES[self.dtype]
-        self.address = dispatch.rows(registered["cross_entropy"], name, mode, kind, smooth, tiled, False)[0]
-        self.empty, self.empty2 = dispatch.EMPTY[self.dtype], np.empty((0, 0), self.dtype)
-        self.bias = self.empty if p.bias is None else p.bias
-        self.class_weight = self.empty if p.class_weight is None else p.class_weight
-        if not self.class_weight.size and (smooth or kind == "dense"):
-            self.class_weight = np.ones(k, self.dtype)
-        self.params = np.array([p.beta, p.smoothing, p.z_loss], F64)
-        helpers = dispatch.helpers(k, self.dtype, tiled)
-        self.fixed = (self.params, helpers, dispatch.room(k, mode, kind, tiled), rows_per_chunk(k))
-        with dispatch.compiling:
-            self.driver = _driver(name)
+    driver: Any
+    address: int
+    ones: Any
+    """Class weights, where the kernel wants some and there are none."""
+    empty2: Any
+    tail: tuple[Any, ...]
 
-    def __call__(self, scores: Any, labels: Any, target: Any, values: Any) -> None:
-        labels = dispatch.EMPTY[np.dtype(np.int64)] if labels is None else labels
-        target = self.empty2 if target is None else target
-        arrays = (scores, self.bias, labels, target, self.class_weight, values)
-        dispatch.launch(self.driver, scores.size // REGION, self.address, *arrays, self.keep, *self.fixed)
+
+@lru_cache(maxsize=64)
+def _kernel(dtype: Any, k: int, labels: bool, keep: bool, smooth: bool) -> _Kernel:
+    kind, mode, name = "labels" if labels else "dense", "grad" if keep else "value", NAMES[dtype]
+    tiled = labels and k <= TILED_TO
+    address = dispatch.rows(registered["cross_entropy"], name, mode, kind, smooth, tiled, False)[0]
+    tail = (dispatch.helpers(k, dtype, tiled), dispatch.room(k, mode, kind, tiled), rows_per_chunk(k))
+    ones = np.ones(0 if labels and not smooth else k, dtype)
+    with dispatch.compiling:
+        return _Kernel(_driver(name), address, ones, np.empty((0, 0), dtype), tail)
 
 
 def _add_product(total: Any, g: Any, x: Any, first: bool) -> None:
@@ -161,42 +156,58 @@ def softmax_of_product(
 ) -> None:
     """Cross-entropy of each row, and the sums of its derivatives times its factor by a, by b and by the bias.
 
-    A row of factor 0 adds nothing, whatever it holds. `rows` are taken at a time; 0 chooses.
+    A single factor is that of all rows, each of which counts; else a row of factor 0 adds nothing, whatever it holds.
+    `rows` are taken at a time; 0 chooses.
     """
-    n, k = len(p.a), len(p.b)
-    dtype = p.a.dtype
+    if grads and factors.size == 1 and factors[0] == 0.0:
+        for g in grads:
+            g[...] = 0.0
+        grads = ()
+    dtype, n, k = p.a.dtype, len(p.a), len(p.b)
     rows = min(n, rows) or rows_at_a_time(n, k, dtype.itemsize)
-    kernel = _Rows(p, bool(grads))
-    buffer, found = np.empty((rows, k), dtype), np.empty(rows, dtype)
-    live = np.ones(n, bool)
-    if grads:
-        factors = np.broadcast_to(factors, n).astype(dtype)
-        live = factors != 0.0
+    scores = np.empty((rows, k), dtype)
+    single = factors is not None and factors.size == 1
+    scale = float(factors[0]) if single else 1.0
+    each = None if factors is None or single else factors.astype(dtype)
     # What is infinite or NaN comes through without a warning, as in the kernels.
     with np.errstate(all="ignore"):
         for lo in range(0, n, rows):
             hi = min(n, lo + rows)
-            g, v, alive = buffer[: hi - lo], found[: hi - lo], live[lo:hi]
+            g, own = scores[: hi - lo], None if each is None else each[lo:hi]
             np.matmul(p.a[lo:hi], p.b.T, out=g)
-            target = p.target(lo, hi, g) if p.target else None
-            labels = None if p.labels is None else np.where(alive, p.labels[lo:hi], -1)
-            kernel(g, labels, target, v)
-            values[lo:hi] = np.where(alive, v, 0.0)
-            if not grads:
-                continue
-            if not alive.all():
-                g[~alive] = 0.0
-            f = factors[lo:hi]
-            np.matmul(g, p.b, out=grads[0][lo:hi])
-            _scaled(grads[0][lo:hi], f, alive, grads[0][lo:hi])
-            _add_product(grads[1], g, _scaled(p.a[lo:hi], f, alive, np.empty((hi - lo, p.a.shape[1]), dtype)), lo == 0)
-            if len(grads) > 2:
-                grads[2][...] = f @ g if lo == 0 else grads[2] + f @ g
+            values[lo:hi] = _put_slopes(p, lo, hi, g, own, scale, bool(grads))
+            if grads:
+                _carry(p, lo, hi, g, own, grads)
 
 
-def _scaled(x: Any, factors: Any, alive: Any, out: Any) -> Any:
-    """Rows times their factors, 0 where those are: whatever such a row holds, it adds nothing."""
-    np.multiply(x, factors[:, None], out=out)
-    if not alive.all():
-        out[~alive] = 0.0
-    return out
+def _put_slopes(p: Product, lo: int, hi: int, g: Any, own: Any, scale: float, keep: bool) -> Any:
+    """The values of some rows; their derivatives take the place of the scores."""
+    target = p.target(lo, hi, g) if p.target else None
+    labels = NO_LABELS if p.labels is None else p.labels[lo:hi]
+    if own is not None and p.labels is not None:
+        labels = np.where(own != 0.0, labels, -1)
+    found = np.empty(hi - lo, g.dtype)
+    work = _kernel(g.dtype, g.shape[1], p.labels is not None, keep, p.labels is not None and p.smoothing > 0.0)
+    bias = dispatch.EMPTY[g.dtype] if p.bias is None else p.bias
+    target = work.empty2 if target is None else target
+    arrays = (g, bias, labels, target, work.ones if p.class_weight is None else p.class_weight)
+    params = np.array([p.beta, p.smoothing, p.z_loss], F64)
+    dispatch.launch(work.driver, g.size // REGION, work.address, *arrays, found, keep, scale, params, *work.tail)
+    return found
+
+
+def _carry(p: Product, lo: int, hi: int, g: Any, own: Any, grads: tuple[Any, ...]) -> None:
+    """Carry the derivatives of some rows to a, b and the bias, each row's times its own factor if it has one."""
+    x, to_a = p.a[lo:hi], grads[0][lo:hi]
+    if own is not None:
+        x = x * own[:, None]
+        without = own == 0.0
+        x[without] = g[without] = 0.0
+    np.matmul(g, p.b, out=to_a)
+    if own is not None:
+        to_a *= own[:, None]
+        to_a[without] = 0.0
+    _add_product(grads[1], g, x, lo == 0)
+    if len(grads) > 2:
+        column = g.sum(0) if own is None else own @ g
+        grads[2][...] = column if lo == 0 else grads[2] + column
