@@ -183,7 +183,7 @@ class ArrayLoss(Loss):  # noqa: D101
                 shape = laid[k].shape
                 call.grads[k] = o.reshape(shape) if direct(o, dtype) else np.empty(shape, dtype)
         # Nothing to compute: the values are 0, and so are the derivatives.
-        nothing = call.units == 0 or any(laid[k].size == 0 for k in differentiable)
+        nothing = call.units == 0 or any(laid[k].size == 0 for k in differentiable if not record.inputs[k].optional)
         if nothing:
             check.all_or_none(self.name, {k: raw[k].shape for k in record.together})
             for g in call.grads.values():
