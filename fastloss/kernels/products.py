@@ -14,8 +14,8 @@ from numba import prange, types
 
 from .. import dispatch
 from ..arrays import F64, NAMES
+from ..dispatch import TILED_TO, rows_per_chunk
 from ..formulas.record import registered
-from ..row_loss import TILED_TO, rows_per_chunk
 from .cpu import array, call
 from .specialize import LOOP, compile_driver, inner
 
@@ -131,7 +131,8 @@ def _kernel(dtype: Any, k: int, labels: bool, keep: bool, smooth: bool) -> _Kern
     kind, mode, name = "labels" if labels else "dense", "grad" if keep else "value", NAMES[dtype]
     tiled = labels and k <= TILED_TO
     address = dispatch.rows(registered["cross_entropy"], name, mode, kind, smooth, tiled, False)[0]
-    tail = (dispatch.helpers(k, dtype, tiled), dispatch.room(k, mode, kind, tiled), rows_per_chunk(k))
+    chunk = rows_per_chunk(k)
+    tail = (dispatch.helpers(k, dtype, tiled), dispatch.room(k, mode, kind, tiled, "softmax", chunk), chunk)
     ones = np.ones(0 if labels and not smooth else k, dtype)
     with dispatch.compiling:
         return _Kernel(_driver(name), address, ones, np.empty((0, 0), dtype), tail)
