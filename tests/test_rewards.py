@@ -91,6 +91,20 @@ def test_the_figures_of_sacrebleu(smoothing, effective):
     np.testing.assert_allclose(got, expected, atol=1e-15)
 
 
+@pytest.mark.parametrize("max_n", [1, 4])
+def test_bleu_by_the_formula(max_n):
+    rng = np.random.default_rng(5)
+    ours, theirs = [[], *texts(rng, words=3)], [[1], *texts(rng, words=3)]
+    expected = []
+    for a, b in zip(ours, theirs, strict=True):
+        found = [runs_in_common(a, b, n) for n in range(1, max_n + 1)]
+        precisions = [f / max(len(a) - n, 1) for n, f in enumerate(found)]
+        brevity = 1.0 if len(a) > len(b) else np.exp(1 - len(b) / len(a)) if a else 0.0
+        expected.append(brevity * np.prod(precisions) ** (1 / max_n))
+    assert 10 < np.count_nonzero(expected) < len(ours)
+    np.testing.assert_allclose(rewards.bleu_sentence(ours, theirs, max_n=max_n, smoothing="none"), expected, rtol=1e-14)
+
+
 def coded(*sentences):
     """Sentences as whole numbers."""
     words = {}

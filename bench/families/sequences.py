@@ -51,9 +51,9 @@ def cross_entropy_numpy(logits, labels, lengths):
 
 
 def sequence_cross_entropy(n=32, t=256, v=1000):
-    """A quarter of the steps kept (the zeros of the others are written).
+    """A quarter of the steps kept, beside all of them, NumPy on those kept, and torch, which ignores by the label.
 
-    Beside: NumPy on the tokens kept, and torch, which ignores by the label.
+    The zeros in the gradient of the others are written.
     """
     import torch
 
