@@ -6,16 +6,8 @@ from types import MappingProxyType
 from .record import registered
 
 FILES = (
-    "regression",
-    "robust",
-    "counts",
-    "likelihoods",
-    "classification",
-    "softmax",
-    "boxes",
-    "preference",
-    "policy",
-    "survival",
+    *("regression", "robust", "counts", "likelihoods", "classification", "softmax"),
+    *("boxes", "preference", "policy", "survival"),
 )
 
 for _file in FILES:
