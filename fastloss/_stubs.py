@@ -125,9 +125,9 @@ def _methods(kind: Any, data: str, gradient: str, parameters: str, bound: str, l
         lines += ["@overload", f"def value_and_grad(self, {data}, *{named}{parameters}) -> {triple}: ..."]
         lines.append(f"def details(self, {data}, *{keywords('details', KEYWORDS)}{parameters}) -> Details: ...")
     pair = f"tuple[{gradient}, {gradient}]"
-    named = keywords("grad_and_hess", KEYWORDS | {"out": f"{pair} | None = ..."})
+    more = keywords("grad_and_hess", KEYWORDS | {"out": f"{pair} | None = ..."}) + parameters
     lines += [
-        f"def grad_and_hess(self, {data}, *{named}{parameters}) -> {pair}: ...",
+        f"def grad_and_hess(self, {data}{f', *{more}' * bool(more)}) -> {pair}: ...",
         f"def bind(self{bound}) -> Self: ...",
     ]
     return "".join(f"    {line}\n" for line in lines)
@@ -160,8 +160,10 @@ def _array_methods(loss: Any) -> str:
         optional = optional or spec.optional
         parts.append(f"{name}: _Input" + (" | None = ..." if spec.optional else " = ..." if optional else ""))
     data = ", ".join(parts)
-    several = sum(x.grad for x in record.inputs.values())
-    gradient = "_Floats" if several == 1 else "tuple[_Floats, ...]"
+    differentiable = [x for x in record.inputs.values() if x.grad]
+    gradient = "_Floats" if len(differentiable) == 1 else "tuple[_Floats, ...]"
+    if sum(not x.optional for x in differentiable) == 1 < len(differentiable):
+        gradient = f"_Floats | {gradient}"
     parameters = _parameters(record)
     return _methods(type(loss), data, gradient, parameters, f", *{parameters}" * bool(parameters), LABELS)
 
