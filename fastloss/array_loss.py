@@ -1,6 +1,8 @@
 """Losses of several arrays that are no elements beside each other: embeddings, boxes, masks, sequences, groups."""
 
 import math
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -66,10 +68,9 @@ class Call:
 
     def numbers(self) -> Any:
         """The parameters of the formula itself, as a kernel takes them."""
-        own = list(self.record.defaults)[: len(self.record.function.__defaults__ or ())]
-        return np.array([self.raw[k] for k in own], F64)
+        return self.packed[: len(self.record.function.__defaults__ or ())]
 
-    raw: dict[str, float]
+    packed: Any
 
     def divided(self) -> float:
         """What the sum of the losses is divided by; 0 where nothing counts."""
@@ -89,7 +90,14 @@ class ArrayLoss(Loss):  # noqa: D101
     # A loss of several arrays.
     __doc__ = ComposedDoc()
 
-    __slots__ = ()
+    __slots__ = ("_meant",)
+
+    _meant: dict[str, Any]
+
+    def __init__(self, record: Formula, defaults: Mapping[str, Any] | None = None) -> None:
+        super().__init__(record, defaults)
+        meant = {k: record.parameters[k].meant(v) for k, v in self.defaults.items()}
+        object.__setattr__(self, "_meant", meant)
 
     def __call__(
         self,
@@ -137,11 +145,11 @@ class ArrayLoss(Loss):  # noqa: D101
         if len(arrays) > len(names):
             raise TypeError(f"{self.name} takes {len(names)} arrays ({', '.join(names)}); {len(arrays)} given")
         given = dict(zip(names, arrays, strict=False))
-        for name in [n for n in options if n in inputs]:
+        for name in [n for n in options if n in inputs] if options else ():
             if name in given:
                 raise TypeError(f"{self.name}: {name} is given twice, by position and by name")
             given[name] = options.pop(name)
-        missing = [n for n in names if given.get(n) is None and not inputs[n].optional]
+        missing = [n for n, spec in inputs.items() if not spec.optional and given.get(n) is None]
         if missing:
             raise TypeError(f"{self.name} needs {' and '.join(missing)}; it takes ({', '.join(names)})")
         return (self.bind(**options) if options else self), given
@@ -158,8 +166,11 @@ class ArrayLoss(Loss):  # noqa: D101
         dtype = F64 if F64 in dtypes else F32
         dims: layout.Dims = {}
         laid: dict[str, Any] = {k: self._laid(k, raw[k], dtype, dims) if k in raw else None for k in record.inputs}
-        call = Call(record, self._meant(), laid, dims)
-        call.raw = dict(self.defaults)
+        for k, spec in record.inputs.items():
+            if spec.kind == "offsets" and laid[k] is None:
+                laid[k] = layout.one_group(spec, dims)
+        call = Call(record, self._meant, laid, dims)
+        call.packed = self._packed
         call.dtype, call.reduction, call.divisor = dtype, reduction, divisor
         if weight is not None:
             call.weight = weights(weight, call.shape, F64)
@@ -172,12 +183,13 @@ class ArrayLoss(Loss):  # noqa: D101
                 shape = laid[k].shape
                 call.grads[k] = o.reshape(shape) if direct(o, dtype) else np.empty(shape, dtype)
         # Nothing to compute: the values are 0, and so are the derivatives.
-        nothing = call.units == 0 or any(laid[k].size == 0 for k in differentiable)
+        nothing = call.units == 0 or any(laid[k].size == 0 for k in differentiable if not record.inputs[k].optional)
         if nothing:
+            check.all_or_none(self.name, {k: raw[k].shape for k in record.together})
             for g in call.grads.values():
                 g[...] = 0.0
         else:
-            import_module(f".kernels.{record.loop}", __package__).run(call)
+            _kernels(record.loop)(call)
         if derivatives:
             for k, o in zip(differentiable, outs[0], strict=True):
                 if not direct(o, dtype):
@@ -197,15 +209,20 @@ class ArrayLoss(Loss):  # noqa: D101
 
     def _laid(self, name: str, a: Any, dtype: Any, dims: layout.Dims) -> Any:
         spec: Input = self.record.inputs[name]
-        if spec.kind == "float":
+        if spec.kind in ("float", "double"):
+            dtype = F64 if spec.kind == "double" else dtype
             if a.ndim == 0 and spec.dims == "*" and not spec.grad and "*" in dims:
                 a = np.full(dims["*"], a)
             laid = layout.laid(self.name, name, spec, a, dtype, dims)
-            if sum_in_order(laid.reshape(-1), domain=spec.domain)[1] if layout.bounded(spec.domain) else 0:
+            checked = layout.bounded(spec.domain) and name not in self.record.checked_by_kernel
+            if checked and sum_in_order(laid.reshape(-1), domain=spec.domain)[1]:
                 check.violation(self.name, name, a, spec.domain)
                 check.violation(self.name, name, a.astype(dtype), spec.domain, note=f" in {NAMES[dtype]}")
             return laid
-        return layout.laid_integers(self.name, name, spec, a, dims, self._meant().get("ignore_index"))
+        return layout.laid_integers(self.name, name, spec, a, dims, self._meant.get("ignore_index"))
 
-    def _meant(self) -> dict[str, Any]:
-        return {k: self.record.parameters[k].meant(v) for k, v in self.defaults.items()}
+
+@cache
+def _kernels(loop: str) -> Callable[[Call], None]:
+    run: Callable[[Call], None] = import_module(f".kernels.{loop}", __package__).run
+    return run

@@ -11,6 +11,7 @@ from .formulas.record import SIGNS, Domain, Formula
 __all__ = [
     "LossNotFoundError",
     "SettingError",
+    "all_or_none",
     "entries",
     "integer",
     "nearest",
@@ -125,6 +126,17 @@ def same_rows(loss: str, what: str, got: tuple[int, ...], expected: tuple[int, .
     """Raise unless there is one entry per row of the prediction."""
     if got != expected:
         raise ValueError(f"{loss}: {what} has shape {got}; expected {expected}, one entry per row of the prediction")
+
+
+def all_or_none(loss: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise where one input is empty and another is not."""
+    empty = [k for k, shape in shapes.items() if 0 in shape]
+    if empty and len(empty) < len(shapes):
+        full = next(k for k in shapes if k not in empty)
+        raise ValueError(
+            f"{loss}: {empty[0]} has shape {shapes[empty[0]]} and {full} has shape {shapes[full]}; "
+            "expected both empty or neither"
+        )
 
 
 def position(i: int, shape: tuple[int, ...]) -> str:

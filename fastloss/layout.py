@@ -1,7 +1,8 @@
 """How the arrays of a loss of several are laid out: their axes by name, as kernels take them."""
 
 import math
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from . import check
 from .arrays import contiguous
 from .formulas.record import REAL, Domain, Input
 
-__all__ = ["Dims", "bounded", "laid", "laid_integers", "shape_of"]
+__all__ = ["Dims", "bounded", "laid", "laid_integers", "one_group", "shape_of"]
 
 Dims = dict[str, Any]
 """The lengths of named axes; "*" and "+" stand for the leading and the trailing shape, `of` for who said so first."""
@@ -22,84 +23,114 @@ def bounded(domain: Domain) -> bool:
     return domain != REAL
 
 
+class Axis(NamedTuple):
+    """One named axis: its name, and how much longer than that it is; a number where the name is empty."""
+
+    name: str
+    more: int
+
+
+class Axes(NamedTuple):
+    """A shape in names, parsed."""
+
+    leading: bool
+    middle: tuple[Axis, ...]
+    trailing: bool
+
+
+@cache
+def _parsed(spec: str) -> Axes:
+    tokens = spec.split()
+    middle = []
+    for token in tokens:
+        if token not in "*+":
+            name, _, more = ("", "", token) if token.isdecimal() else token.partition("+")
+            middle.append(Axis(name, int(more or 0)))
+    return Axes("*" in tokens, tuple(middle), "+" in tokens)
+
+
+def _length(axis: Axis, dims: Dims) -> Any:
+    """The length of an axis, None where nobody said so yet."""
+    if not axis.name:
+        return axis.more
+    known = dims.get(axis.name)
+    return None if known is None else known + axis.more
+
+
 def shape_of(spec: str, dims: Dims) -> tuple[int, ...]:
     """The shape that some axes have."""
-    shape: list[int] = []
-    for token in spec.split():
-        shape.extend(dims[token] if token in "*+" else (_length(token, dims),))
-    return tuple(shape)
+    leading, middle, trailing = _parsed(spec)
+    lengths = tuple(_length(axis, dims) for axis in middle)
+    return (*(dims["*"] if leading else ()), *lengths, *(dims["+"] if trailing else ()))
 
 
-def _length(token: str, dims: Dims) -> Any:
-    """The length of an axis, None where nobody said so yet."""
-    if token.isdecimal():
-        return int(token)
-    name, plus, more = token.partition("+")
-    return dims[name] + (int(more) if plus else 0) if name in dims else None
+def _wrong(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims, axis: str = "") -> ValueError:
+    """The error for a shape, which names what it should be and who says so."""
+    axes = _parsed(spec)
+    shown = []
+    for a in axes.middle:
+        length = _length(a, dims)
+        shown.append(str(length) if length is not None else a.name + (f" + {a.more}" if a.more else ""))
+    for there, token, at in ((axes.leading, "*", 0), (axes.trailing, "+", len(shown))):
+        if there:
+            shown[at:at] = map(str, dims[token]) if token in dims and token == axis else ["..."]
+    of = dims.get("of", {}).get(axis, name)
+    said = f", as in {of}" if of != name else ""
+    return ValueError(f"{loss}: {name} has shape {shape}; expected ({', '.join(shown)}{',' * (len(shown) == 1)}){said}")
 
 
-def _expected(tokens: list[str], dims: Dims) -> str:
-    shown = ["..." if t in "*+" else str(_length(t, dims) if _length(t, dims) is not None else t) for t in tokens]
-    return f"({', '.join(shown)}{',' * (len(shown) == 1)})"
-
-
-def _settle(loss: str, name: str, spec: Input, shape: tuple[int, ...], dims: Dims) -> tuple[int, ...]:
+def _settle(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims) -> tuple[int, ...]:
     """Learn lengths from a shape, or raise where they are not what others said; return it as kernels see it."""
-    tokens = spec.dims.split()
-    lead, tail = "*" in tokens, "+" in tokens
-    middle = [t for t in tokens if t not in "*+"]
+    leading, middle, trailing = _parsed(spec)
     extra = len(shape) - len(middle)
-    if extra < 0 or (extra and not (lead or tail)):
-        raise ValueError(f"{loss}: {name} has shape {shape}; expected {_expected(tokens, dims)}")
-    start = extra if lead else 0
-    whole: Dims = {"*": shape[:start]} if lead else {"+": shape[len(middle) :]} if tail else {}
-    wanted = _expected(tokens, dims)
-    for token, given in [*whole.items(), *zip(middle, shape[start:], strict=False)]:
-        known = dims.get(token) if token in "*+" else _length(token, dims)
-        if known is None:
-            axis, _, more = token.partition("+") if token not in "*+" else (token, "", "")
-            length = given - int(more or 0) if axis not in "*+" else given
-            if axis not in "*+" and length < 0:
-                raise ValueError(f"{loss}: {name} has shape {shape}; expected at least {more} along axis {token}")
-            dims[axis] = length
-            dims.setdefault("of", {})[axis] = name
-        elif known != given:
-            axis = token if token in "*+" else token.partition("+")[0]
-            of = dims.get("of", {}).get(axis)
-            if token in "*+":
-                text = ", ".join(map(str, known))
-                wanted = wanted.replace("...", text or "no further axes", 1)
-            same = f", as in {of}" if of and of != name else ""
-            raise ValueError(f"{loss}: {name} has shape {shape}; expected {wanted}{same}")
-    flat = [math.prod(whole["*"])] if lead else []
-    flat += shape[start : start + len(middle)]
-    return (*flat, math.prod(whole["+"])) if tail else tuple(flat)
+    if extra < 0 or (extra and not (leading or trailing)):
+        raise _wrong(loss, name, spec, shape, dims)
+    start = extra if leading else 0
+    stop = start + len(middle)
+    for axis, length in zip(middle, shape[start:stop], strict=True):
+        known = _length(axis, dims)
+        if known is None and length >= axis.more:
+            dims[axis.name] = length - axis.more
+            dims.setdefault("of", {})[axis.name] = name
+        elif known != length:
+            raise _wrong(loss, name, spec, shape, dims, axis.name)
+    for there, token, part in ((leading, "*", shape[:start]), (trailing, "+", shape[stop:])):
+        if there and dims.setdefault(token, part) != part:
+            raise _wrong(loss, name, spec, shape, dims, token)
+        if there:
+            dims.setdefault("of", {}).setdefault(token, name)
+    lead = (math.prod(shape[:start]),) if leading else ()
+    return (*lead, *shape[start:stop], math.prod(shape[stop:])) if trailing else (*lead, *shape[start:stop])
 
 
 def laid(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims) -> Any:
     """An array of numbers, contiguous and in a precision."""
-    return contiguous(a, dtype).reshape(_settle(loss, name, spec, a.shape, dims))
+    return contiguous(a, dtype).reshape(_settle(loss, name, spec.dims, a.shape, dims))
 
 
 def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore: int | None) -> Any:
-    """Labels (-1 where ignored), lengths, offsets or a mask, checked."""
-    if spec.kind == "mask":
+    """Labels (-1 where ignored), lengths, offsets, a mask or what is 0 or 1, checked."""
+    if spec.kind in ("mask", "binary"):
         if a.dtype.kind not in "biuf":
             raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected bool")
         if a.dtype.kind != "b" and not ((a == 0) | (a == 1)).all():
             first = int(np.argmax(((a != 0) & (a != 1)).reshape(-1)))
             where, value = check.position(first, a.shape), a.reshape(-1)[first]
-            raise ValueError(f"{loss}: {name}[{where}] is {value}; allowed: 0 (left out) or 1")
-        shape = _settle(loss, name, spec, a.shape, dims)
+            zero = "0 (left out)" if spec.kind == "mask" else "0"
+            raise ValueError(f"{loss}: {name}[{where}] is {value}; allowed: {zero} or 1")
+        shape = _settle(loss, name, spec.dims, a.shape, dims)
         return np.ascontiguousarray(a != 0).view(np.uint8).reshape(shape)
     if a.dtype.kind not in "iu":
         raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected integers")
-    whole = contiguous(np.minimum(a, np.uint64(I64.type(2**62))) if a.dtype == np.uint64 else a, I64)
-    whole = whole.reshape(_settle(loss, name, spec, a.shape, dims))
+    if a.dtype == np.uint64:
+        # Where any number will do, two that differ must still differ.
+        a = np.minimum(a, np.uint64(I64.type(2**62))) if spec.classes else a.astype(I64)
+    whole = contiguous(a, I64)
+    whole = whole.reshape(_settle(loss, name, spec.dims, a.shape, dims))
     if spec.kind == "offsets":
         _check_offsets(loss, name, spec, whole, dims)
     elif spec.classes:
-        low, high = (0, _length(spec.classes, dims)) if spec.kind == "lengths" else (0, _length(spec.classes, dims) - 1)
+        low, high = 0, dims[spec.classes] - (spec.kind != "lengths")
         outside = (whole < low) | (whole > high)
         ignored = whole == ignore if ignore is not None else np.zeros(1, bool)
         if outside.any() and (outside & ~ignored).any():
@@ -112,9 +143,15 @@ def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore:
     return whole
 
 
+def one_group(spec: Input, dims: Dims) -> Any:
+    """The offsets that stand for none given: all rows are one group."""
+    _settle("", "", spec.dims, (2,), dims)
+    return np.array([0, dims[spec.classes]], I64)
+
+
 def _check_offsets(loss: str, name: str, spec: Input, offsets: Any, dims: Dims) -> None:
     """Raise unless offsets begin at 0, never fall, and end at the length of what they divide."""
-    end = _length(spec.classes, dims)
+    end = dims[spec.classes]
     if offsets.size == 0 or offsets[0] != 0:
         raise ValueError(f"{loss}: {name} begin with {offsets[:1].tolist()}; expected 0 first")
     if (offsets[1:] < offsets[:-1]).any():

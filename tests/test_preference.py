@@ -279,7 +279,7 @@ def test_errors():
         fl.orpo(p, np.array([-1.0, 0.5]))
     with pytest.raises(ValueError, match=r"dpo: beta is 0; allowed: \(0, inf\)"):
         fl.dpo(p, p, p, p, beta=0)
-    with pytest.raises(ValueError, match=r"kto: desirable\[1\] is 2"):
+    with pytest.raises(ValueError, match=r"kto: desirable\[1\] is 2; allowed: 0 or 1"):
         fl.kto(p, p, np.array([0, 2]))
     with pytest.raises(ValueError, match=r"ppo_clip: clip is 1.5; allowed: \[0, 1\]"):
         fl.ppo_clip(p, p, p, clip=1.5)

@@ -72,7 +72,7 @@ def test_generated_files_are_up_to_date():
 
 def test_check_finds_a_stale_file_and_writing_mends_it(tmp_path, monkeypatch, capsys):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{_stubs.BEGIN}\noutdated\n{_stubs.END}\nafter\n", encoding="utf-8")
+    readme.write_text(f"before\n{_stubs.BEGIN}\nold\n{_stubs.END}\nafter\n", encoding="utf-8")
     monkeypatch.setattr(_stubs, "STUB", tmp_path / "__init__.pyi")
     monkeypatch.setattr(_stubs, "README", readme)
     assert _stubs.main(["--check"]) == 1
@@ -82,7 +82,7 @@ def test_check_finds_a_stale_file_and_writing_mends_it(tmp_path, monkeypatch, ca
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
-    assert "outdated" not in text
+    assert "\nold\n" not in text
 
 
 def test_a_readme_without_markers_is_refused():

@@ -5,10 +5,31 @@ from types import MappingProxyType
 
 from .record import registered
 
-FILES = (
-    *("regression", "robust", "counts", "likelihoods", "classification", "softmax"),
-    *("boxes", "preference", "policy", "survival"),
-)
+FILES = {
+    "regression": "Regression",
+    "robust": "Robust regression",
+    "counts": "Counts and positive amounts",
+    "likelihoods": "Likelihoods and scores of distributions",
+    "classification": "Binary classification",
+    "softmax": "Classes",
+    "multiclass": "Classes, thresholds and angles",
+    "margins": "Pairs of scores and given distances",
+    "pairs": "Pairs and triplets of embeddings",
+    "mining": "Mined triplets",
+    "infonce": "Contrastive softmax",
+    "redundancy": "Embeddings of two views",
+    "boxes": "Boxes",
+    "transport": "Transport",
+    "adversarial": "Adversarial training",
+    "sequences": "Sequences",
+    "linear": "Language models",
+    "preference": "Preferences",
+    "policy": "Policies",
+    "ranking": "Ranking",
+    "cox": "Survival: risk sets",
+    "survival": "Survival: accelerated failure times",
+}
+"""The files of the losses, in order, and what each is about."""
 
 for _file in FILES:
     import_module(f"{__name__}.{_file}")

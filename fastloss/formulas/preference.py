@@ -127,7 +127,7 @@ def orpo(chosen, rejected, lam=0.1):
     inputs={
         "log_prob": Input("*", "log-probability of an answer", grad=True),
         "ref_log_prob": Input("*", "log-probability of it under the reference model"),
-        "desirable": Input("*", "whether the answer is wanted", kind="mask"),
+        "desirable": Input("*", "whether the answer is wanted", kind="binary"),
         "kl": Input(
             "*", "reference point, an estimate of the divergence from the reference model; below 0: 0", optional=True
         ),

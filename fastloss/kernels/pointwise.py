@@ -190,17 +190,19 @@ def _compiled(
 
 def run(call: Any) -> None:
     """Evaluate every point."""
-    record, arrays, parameters = call.record, call.arrays, call.raw
+    record, arrays = call.record, call.arrays
     for low, high in record.ordered:
         check.ordered(record.name, low, arrays[low], high, arrays[high], call.shape)
     inputs = [a for a in arrays.values() if a is not None]
     grads = list(call.grads.values())
     read = tuple(0 if a is None else 1 if a.ndim == 1 else a.shape[1] for a in arrays.values())
     written = tuple(1 if a.ndim == 1 else a.shape[1] for a in grads)
-    constants = tuple(v if record.parameters[k].constant else None for k, v in parameters.items())
+    numbers = call.numbers()
+    named = zip(record.parameters.values(), numbers, strict=False)
+    constants = tuple(float(v) if parameter.constant else None for parameter, v in named)
     factors = call.factors() if grads else np.ones(1)
     work = call.units * (8 + 4 * sum(read))
     found = _compiled(record.function, call.name, read, written, constants)
     # Without the compiler a formula computes both sides of each choice with NumPy, which warns.
     with np.errstate(all="ignore") if config.DISABLE_JIT else nullcontext():
-        found(call.units, work, call.numbers(), factors, call.values, *inputs, *grads)
+        found(call.units, work, numbers, factors, call.values, *inputs, *grads)
