@@ -161,8 +161,10 @@ def _array_methods(loss: Any) -> str:
         optional = optional or spec.optional
         parts.append(f"{name}: _Input" + (" | None = ..." if spec.optional else " = ..." if optional else ""))
     data = ", ".join(parts)
-    several = sum(x.grad for x in record.inputs.values())
-    gradient = "_Floats" if several == 1 else "tuple[_Floats, ...]"
+    differentiable = [x for x in record.inputs.values() if x.grad]
+    gradient = "_Floats" if len(differentiable) == 1 else "tuple[_Floats, ...]"
+    if sum(not x.optional for x in differentiable) == 1 < len(differentiable):
+        gradient = f"_Floats | {gradient}"
     parameters = _parameters(record)
     return _methods(type(loss), data, gradient, parameters, f", *{parameters}" * bool(parameters), LABELS)
 

@@ -53,7 +53,8 @@ def dpo(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label_smoothing=0.
     parameters={"beta": Parameter("strength of the tie to the reference model", POSITIVE)},
     math=f"(m - 1 / (2 beta))^2, {MARGIN}",
     convex=True,
-    paper="Azar et al. (2023), A general paradigm to understand learning from preferences, arXiv:2310.12036",
+    paper="Azar et al. (2023), A general theoretical paradigm to understand learning from human preferences, "
+    "arXiv:2310.12036",
     example=EXAMPLE_WITH_REFERENCE,
 )
 def ipo(chosen, rejected, ref_chosen, ref_rejected, beta=0.1):
@@ -104,7 +105,8 @@ def orpo(chosen, rejected, lam=0.1):
     As TRL's and Liger's; lam is the paper's lambda and their beta.
     """
     same = chosen == rejected
-    none_c, none_r = -expm1(chosen), -expm1(rejected)
+    # abs, not a minus sign, for 0 and not -0.
+    none_c, none_r = abs(expm1(chosen)), abs(expm1(rejected))
     odds = (chosen - rejected) - (log1mexp(-chosen) - log1mexp(-rejected))
     value = softplus(where(same, 0.0, -odds))
     # The probabilities over the larger, so that none of two tiny ones vanishes.
@@ -125,7 +127,7 @@ def orpo(chosen, rejected, lam=0.1):
     inputs={
         "log_prob": Input("*", "log-probability of an answer", grad=True),
         "ref_log_prob": Input("*", "log-probability of it under the reference model"),
-        "desirable": Input("*", "whether the answer is wanted", kind="mask"),
+        "desirable": Input("*", "whether the answer is wanted", kind="binary"),
         "kl": Input(
             "*", "reference point, an estimate of the divergence from the reference model; below 0: 0", optional=True
         ),

@@ -13,14 +13,15 @@ def normal_interval(a, b, gap):
     size = abs(low)
     shrink = 0.5 * gap * (low + high)
     first, second, fallen = mills(size), mills(high), expm1(-shrink)
+    half_log_tau = 0.9189385332046727
     # Above zero: the densities are phi(low) and phi(low) exp(-shrink), the tails those times Mills' ratios.
     between = (first - second) - second * fallen
-    far, by_far = 0.5 * size * size - log(between), fallen / between
+    far, by_far = half_log_tau + 0.5 * size * size - log(between), fallen / between
     # Across zero: what is missing on both sides.
     scale = 0.3989422804014327
     density = scale * exp(-0.5 * size * size)
     missing = density * first + scale * exp(-0.5 * high * high) * second
-    across, by_across = -log1p(-missing) - 0.9189385332046727, density * fallen / (1.0 - missing)
+    across, by_across = -log1p(-missing), density * fallen / (1.0 - missing)
     # Narrow: the density at the middle times a series of Hermite polynomials.
     r = 0.5 * gap
     m = 0.5 * (low + high)
@@ -36,11 +37,11 @@ def normal_interval(a, b, gap):
     h10 = x * h9 - 9.0 * y * h8
     series = h2 / 6.0 + h4 / 120.0 + h6 / 5040.0 + h8 / 362880.0 + h10 / 39916800.0
     width = gap * (1.0 + series)
-    close, by_close = 0.5 * m * m - log(gap) - log1p(series), exp(x - 0.5 * y) * fallen / width
+    close, by_close = half_log_tau + 0.5 * m * m - log(gap) - log1p(series), exp(x - 0.5 * y) * fallen / width
     narrow = (gap < 0.25) & (shrink < 0.5)
     wide, by_wide = where(low < 0.0, across, far), where(low < 0.0, by_across, by_far)
     slope = where(narrow, by_close, by_wide)
-    return where(narrow, close, wide) + 0.9189385332046727, where(turned, -slope, slope)
+    return where(narrow, close, wide), where(turned, -slope, slope)
 
 
 def extreme_interval(a, b, gap):
@@ -48,9 +49,9 @@ def extreme_interval(a, b, gap):
     hazard = exp(a)
     more = where(gap < 100.0, hazard * expm1(minimum(gap, 100.0)), exp(b))
     capped = minimum(more, 1e4)
-    some = capped > 0.0
-    safe = where(some, capped, 1.0)
-    share = where(some, -expm1(-safe) / safe, 1.0)
+    none = capped == 0.0
+    safe = where(none, 1.0, capped)
+    share = where(none, 1.0, -expm1(-safe) / safe)
     # For small differences by way of their logarithm, which does not vanish when they do.
     seen = where(more < 0.5, b + log1mexp(gap) + log(share), log1p(-exp(-safe)))
     return hazard - seen, exp(-capped) / share - hazard
