@@ -34,9 +34,11 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 from ._version import __version__ as __version__
+from . import rewards as rewards
 from .evaluation import evaluate as evaluate
 from .formulas.record import Formula
 from .row_loss import Details
+from .sequences import sequence_log_probs as sequence_log_probs
 
 class _SupportsDLPack(Protocol):
     def __dlpack__(self, *, stream: Any = ...) -> Any: ...
