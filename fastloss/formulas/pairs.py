@@ -1,8 +1,10 @@
 """Losses of pairs and triplets of embeddings: formulas of their distance or cosine, which the kernels form."""
 
+from .adversarial import gradient_norm_penalty
+from .margins import contrastive_distance, triplet_distance
 from .record import NONNEGATIVE, SIGNS, UNIT, Input, Interval, Parameter, arrays
-from .special import above_zero, share
-from .vocabulary import maximum, where
+from .special import above_zero
+from .vocabulary import where
 
 PAIR = {
     "x1": Input("* d", "embeddings", grad=True),
@@ -25,9 +27,8 @@ def contrastive(d, t, margin=1.0):
 
     Twice the loss of the paper. At distance 0 the gradient is 0.
     """
-    m = maximum(margin - d, 0.0)
-    rest = 1.0 - t
-    return share(t, d * d) + share(rest, m * m), 2.0 * (share(t, d) - share(rest, m))
+    value, slope, _, _ = contrastive_distance(d, t, margin)
+    return value, slope
 
 
 @arrays(
@@ -58,8 +59,8 @@ def triplet(d_positive, d_negative, margin=1.0):
     As torch, without the epsilon that torch adds to differences: at distance 0 the gradient is 0. Its gradient at the
     kink is that of a violated margin.
     """
-    value, slope = above_zero(d_positive - d_negative + margin)
-    return value, (slope, -slope)
+    value, slopes, _, _ = triplet_distance(d_positive, d_negative, margin)
+    return value, slopes
 
 
 @arrays(
@@ -117,6 +118,5 @@ def gradient_penalty(d, lam=10.0, center=1.0, one_sided=0.0):
 
     Where a norm is 0 the derivative is 0.
     """
-    r = d - center
-    r = where(one_sided > 0.0, maximum(r, 0.0), r)
-    return lam * (r * r), 2.0 * lam * r
+    value, slope, _, _ = gradient_norm_penalty(d, center, one_sided, lam)
+    return value, slope
