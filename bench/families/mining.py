@@ -90,6 +90,37 @@ def semi_hard_torch(torch, x, labels):
     return cost[same & ~torch.eye(len(x), dtype=torch.bool)].mean()
 
 
+def circle_numpy(x, labels, m=0.25, gamma=256.0):
+    """Circle loss with its gradient."""
+    norm = np.sqrt((x * x).sum(1))[:, None]
+    unit = x / norm
+    s, same = unit @ unit.T, labels[:, None] == labels
+    positive = same & ~np.eye(len(x), dtype=bool)
+    logits = np.where(same, -gamma * np.maximum(1 + m - s, 0) * (s - 1 + m), gamma * np.maximum(s + m, 0) * (s - m))
+    slopes = np.where(same, -2 * gamma * (1 - s), np.where(s > -m, 2 * gamma * s, 0))
+    values, pull = 0.0, np.zeros_like(s)
+    for mask in (positive, ~same):
+        inside = np.where(mask, logits, -np.inf)
+        top = inside.max(1, keepdims=True)
+        e = np.exp(inside - top)
+        total = e.sum(1, keepdims=True)
+        values = values + top + np.log(total)
+        pull += e / total * np.where(mask, slopes, 0)
+    pull *= 1 / (1 + np.exp(-values)) / len(x)
+    grad = (pull + pull.T) @ unit
+    return float(np.logaddexp(0, values).mean()), (grad - (grad * unit).sum(1)[:, None] * unit) / norm
+
+
+def circle_torch(torch, x, labels, m=0.25, gamma=256.0):
+    """Circle loss by masks."""
+    unit = torch.nn.functional.normalize(x, dim=1)
+    s, same = unit @ unit.T, labels[:, None] == labels
+    near = torch.where(same, -gamma * torch.relu(1 + m - s) * (s - 1 + m), -torch.inf)
+    near = torch.logsumexp(near.masked_fill(torch.eye(len(x), dtype=torch.bool), -torch.inf), 1)
+    far = torch.logsumexp(torch.where(same, -torch.inf, gamma * torch.relu(s + m) * (s - m)), 1)
+    return torch.nn.functional.softplus(near + far).mean()
+
+
 def case(loss, n, numpy=None, torch=None):
     def make():
         x, labels = batch(n)
@@ -122,4 +153,6 @@ BENCHES = [
         "batch-all triplets, 256 x 128", case(fl.batch_all_triplet, 256, batch_all_numpy, batch_all_torch), "torch", 0.1
     ),
     Bench("semi-hard triplets, 256 x 128", case(fl.semi_hard_triplet, 256, None, semi_hard_torch), "torch", 1.0),
+    Bench("circle, 32 x 128", case(fl.circle, 32, circle_numpy, circle_torch), "numpy", 1.0),
+    Bench("circle, 1024 x 128", case(fl.circle, 1024, circle_numpy, circle_torch), "numpy", 1.0),
 ]

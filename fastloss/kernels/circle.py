@@ -7,7 +7,7 @@ import numpy as np
 
 from .blocks import kernel
 from .pairs import inverse_of, largest, power_of_two, steps
-from .pairwise import cosines_of, deliver, room, spread
+from .pairwise import deliver, room, weighed
 
 __all__ = ["run"]
 
@@ -96,12 +96,14 @@ def run(call: Any) -> None:
     unit, inverse, counted = np.empty((n, d)), np.empty((n, 2)), np.empty(n)
     helpers = (power_of_two, largest, inverse_of)
     kernel(normalise, "normalise", "float64", None, helpers, steps(True))(n, n * d, x, unit, inverse)
-    cosines, pull = cosines_of(unit), np.empty((n, n) if call.grads else (0, 0))
+    cosines, pull = unit @ unit.T, np.empty((n, n) if call.grads else (0, 0))
     mine = kernel(pulled, call.record.name, "float64", call.record.function, (tops,))
     mine(n, 8 * n * n, call.numbers(), call["labels"], cosines, call.values, counted, pull)
     call.counted = counted
     if call.grads:
-        grad = room(call)
-        spread(unit, cosines, pull, call.factors(), 0.0, np.zeros((1, d)), grad)
+        weighed(np.empty((1, n)), pull, call.factors(), 1.0)
+        # NaN is in the cosines too; where those do not count, it must not come back by 0 * NaN.
+        unit[~np.isfinite(unit)] = 0.0
+        grad = np.matmul(pull, unit, out=room(call))
         kernel(project, "project", "float64", None, (), steps(True))(n, n * d, unit, inverse, grad)
         deliver(call, grad)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .blocks import kernel
-from .pairwise import deliver, distances_of, room, scaled, spread
+from .pairwise import deliver, distances_of, gathered, room, scaled, weighed
 
 __all__ = ["run"]
 
@@ -313,7 +313,8 @@ def _by_rank(call: Any, x: Any, between: Any, options: Any) -> None:
     call.counted = counted
     if call.grads:
         grad = room(call)
-        spread(x, between, pull, call.factors(), _square(options), x, grad)
+        weighed(between, pull, call.factors(), _square(options))
+        gathered(x, pull, grad)
         deliver(call, grad)
 
 

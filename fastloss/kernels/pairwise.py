@@ -1,4 +1,4 @@
-"""All pairs of a batch of embeddings: their distances or cosines, and the gradient from derivatives by those.
+"""All pairs of a batch of embeddings: their distances, and the gradient from derivatives by those.
 
 In float64, without the shortcut by products, which cancels for near neighbours. A triangle of tiles is shared out, so
 that each pair is formed once and written to both its places by one thread.
@@ -13,10 +13,9 @@ from ..arrays import rounded
 from .blocks import factor_of, kernel
 from .pairs import DISTANCE, LEAST, MOST, power_of_two, steps
 
-__all__ = ["cosines_of", "deliver", "distances_of", "room", "scaled", "spread"]
+__all__ = ["deliver", "distances_of", "gathered", "room", "scaled", "weighed"]
 
 # Names that the templates below find bound when they are specialized.
-cosine: Any = None
 distance: Any = None
 
 TILE = 32
@@ -34,15 +33,11 @@ def corner(u):
 
 
 def two(x, a, b):
-    """Squared distances of a row from two others, or its products with them."""
+    """Squared distances of a row from two others."""
     s, t = 0.0, 0.0
     for j in range(x.size):
-        if cosine:
-            s += x[j] * a[j]
-            t += x[j] * b[j]
-        else:
-            s += (x[j] - a[j]) * (x[j] - a[j])
-            t += (x[j] - b[j]) * (x[j] - b[j])
+        s += (x[j] - a[j]) * (x[j] - a[j])
+        t += (x[j] - b[j]) * (x[j] - b[j])
     return s, t
 
 
@@ -56,14 +51,14 @@ def rooted(row):
 
 
 def compare_tile(first, second, top, left, held):
-    """Fill a tile with the distances, or products, of rows; on the diagonal of all, its lower triangle."""
+    """Fill a tile with the distances of rows."""
     for i in range(first.shape[0]):
         own, end = held[i], i if top == left else second.shape[0]
         for j in range(0, end, 2):
             k = min(j + 1, end - 1)
             # Two at a time: 20% less than one by one; four have more sums than stay in registers.
             own[j], own[k] = two(first[i], second[j], second[k])
-        if not cosine and rooted(own[:end]) > 0:
+        if rooted(own[:end]) > 0:
             for j in range(end):
                 root, scale = distance(first[i], second[j], 2.0)
                 own[j] = abs(root / scale)  # NaN without a sign, which orders above infinity
@@ -74,7 +69,7 @@ def compare_tile(first, second, top, left, held):
 
 
 def compare(lo, hi, x, out):
-    """The distance, or the product, of every pair of rows; -1 on the diagonal."""
+    """The distance of every pair of rows; -1 on the diagonal."""
     # Both halves are written row by row: single stores down a column fall on the same few lines of the cache.
     held = np.empty((TILE, TILE))
     for tile in range(lo, hi):
@@ -89,29 +84,42 @@ def compare(lo, hi, x, out):
                 out[left + j, top : top + first.shape[0]] = held[: first.shape[0], j]
 
 
-def weigh(lo, hi, between, pull, factors, slope):
-    """Make of derivatives by distances, one row an anchor, what each difference of two rows is multiplied by.
+def blend(own, between, held, i, mine, factors, left, slope):
+    """One row of a tile, added to the column that mirrors it."""
+    for j in range(own.size):
+        other = factor_of(factors, left + j)
+        s = (own[j] * mine if mine != 0.0 else 0.0) + (held[j, i] * other if other != 0.0 else 0.0)
+        if slope != 0.0:
+            s *= slope
+        else:
+            d = between[j]
+            s = s / d if s != 0.0 and d != 0.0 else 0.0
+        own[j] = s
+        held[j, i] = s
 
-    `slope` is that of a squared distance, 0 for distances themselves.
+
+def weigh(lo, hi, between, pull, factors, slope):
+    """Make of derivatives, one row an anchor, what each difference of two rows, or each row, is multiplied by.
+
+    `slope` is 0 where the derivatives are by distances, else what they are to be multiplied by.
     """
+    n, held = pull.shape[0], np.empty((TILE, TILE))
     for tile in range(lo, hi):
         row, column = corner(tile)
-        for i in range(row * TILE, min(pull.shape[0], (row + 1) * TILE)):
-            mine = factor_of(factors, i)
-            for j in range(column * TILE, min(i, (column + 1) * TILE)):
-                other = factor_of(factors, j)
-                s = (pull[i, j] * mine if mine != 0.0 else 0.0) + (pull[j, i] * other if other != 0.0 else 0.0)
-                if cosine:
-                    s = -s
-                elif slope[0] != 0.0:
-                    s *= slope[0]
-                else:
-                    d = between[i, j]
-                    s = s / d if s != 0.0 and d != 0.0 else 0.0
-                pull[i, j] = s
-                pull[j, i] = s
-            if row == column:
-                pull[i, i] = 0.0
+        top, left = row * TILE, column * TILE
+        bottom, right = min(n, top + TILE), min(n, left + TILE)
+        for j in range(left, right):
+            held[j - left, : bottom - top] = pull[j, top:bottom]
+        for i in range(top, bottom):
+            end = min(right, max(i, left)) if top == left else right
+            distances = between[i if between.shape[0] > 1 else 0, left:end]
+            blend(pull[i, left:end], distances, held, i - top, factor_of(factors, i), factors, left, slope[0])
+        for j in range(left, right):
+            if top != left:
+                pull[j, top:bottom] = held[j - left, : bottom - top]
+            else:
+                pull[j, j] = 0.0
+                pull[j, j + 1 : bottom] = held[j - left, j + 1 - top : bottom - top]
 
 
 def add(g, x, a, b, c, d, s, t, u, v):
@@ -121,16 +129,12 @@ def add(g, x, a, b, c, d, s, t, u, v):
         g[j] += (s * (e - a[j]) + t * (e - b[j])) + (u * (e - c[j]) + v * (e - d[j]))
 
 
-def gather(lo, hi, start, x, pull, grad):
-    """The derivative by each row: what its differences from all others are multiplied by, summed.
-
-    Differences are taken from `start`: the rows themselves, or one row of zeros.
-    """
+def gather(lo, hi, x, pull, grad):
+    """The derivative by each row: what its differences from all others are multiplied by, summed."""
     n = x.shape[0]
     for i in range(lo, hi):
-        g, weights = grad[i], pull[i]
+        g, weights, own = grad[i], pull[i], x[i]
         g[:] = 0.0
-        origin = start[i if start.shape[0] > 1 else 0]
         for j in range(0, n, 4):
             s = weights[j]
             t = weights[j + 1] if j + 1 < n else 0.0
@@ -139,11 +143,11 @@ def gather(lo, hi, start, x, pull, grad):
             if s == 0.0 and t == 0.0 and u == 0.0 and v == 0.0:
                 continue
             # A row that does not count is not read: it may hold NaN.
-            a = x[j] if s != 0.0 else origin
-            b = x[j + 1] if t != 0.0 else origin
-            c = x[j + 2] if u != 0.0 else origin
-            d = x[j + 3] if v != 0.0 else origin
-            add(g, origin, a, b, c, d, s, t, u, v)
+            a = x[j] if s != 0.0 else own
+            b = x[j + 1] if t != 0.0 else own
+            c = x[j + 2] if u != 0.0 else own
+            d = x[j + 3] if v != 0.0 else own
+            add(g, own, a, b, c, d, s, t, u, v)
 
 
 def _tiles(n: int) -> int:
@@ -159,32 +163,26 @@ def scaled(x: Any) -> tuple[Any, float, bool]:
     return x.astype(np.float64) * scale, 1.0 / scale, finite
 
 
-def _compared(x: Any, cosine: bool) -> Any:
+def distances_of(x: Any) -> Any:
+    """The distance of every pair of rows, -1 on the diagonal."""
     n, d = x.shape
     out = np.empty((n, n))
-    flags = (*steps(True), ("cosine", cosine))
-    found = kernel(compare, f"compare_{cosine}", "float64", None, (*DISTANCE, corner, two, rooted, compare_tile), flags)
+    found = kernel(compare, "compare", "float64", None, (*DISTANCE, corner, two, rooted, compare_tile), steps(True))
     found(_tiles(n), 0.5 * n * n * (8 + 0.3 * d), x, out)
     return out
 
 
-def distances_of(x: Any) -> Any:
-    """The distance of every pair of rows, -1 on the diagonal."""
-    return _compared(x, False)
+def weighed(between: Any, pull: Any, factors: Any, slope: float) -> None:
+    """Make of `pull`, derivatives by distances or products, what differences of rows, or rows, are multiplied by."""
+    n = len(pull)
+    work = kernel(weigh, "weigh", "float64", None, (corner, blend))
+    work(_tiles(n), 2 * n * n, between, pull, factors, np.full(1, slope))
 
 
-def cosines_of(x: Any) -> Any:
-    """The product of every pair of rows, -1 on the diagonal."""
-    return _compared(x, True)
-
-
-def spread(x: Any, between: Any, pull: Any, factors: Any, slope: float, start: Any, out: Any) -> None:
-    """Turn derivatives by distances or products into those by the rows; `pull` is overwritten."""
+def gathered(x: Any, pull: Any, out: Any) -> None:
+    """The derivatives by the rows, from what their differences are multiplied by."""
     n, d = x.shape
-    flags = (("cosine", start is not x),)
-    name = f"weigh_{start is not x}"
-    kernel(weigh, name, "float64", None, (corner,), flags)(_tiles(n), n * n, between, pull, factors, np.full(1, slope))
-    kernel(gather, "gather", "float64", None, (add,))(n, 0.3 * n * n * d, start, x, pull, out)
+    kernel(gather, "gather", "float64", None, (add,))(n, 0.3 * n * n * d, x, pull, out)
 
 
 def room(call: Any) -> Any:
