@@ -143,9 +143,26 @@ def test_not_a_number_in_a_histogram_comes_through_alone(rng, p):
 # Samples -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_long_rows_are_ordered_as_numpy_orders_them(rng, dtype):
+    from fastloss.kernels.order import FEW, ordered
+
+    x = rng.normal(0, 1e3, (6, FEW + 77)).astype(dtype)
+    x[1] = x[1].round(-2)
+    x[2] *= np.finfo(dtype).tiny
+    x[3, ::3], x[3, ::7], x[3, 5], x[3, 6] = np.nan, -np.nan, np.inf, -np.inf
+    x[4, ::2], x[4, 1::4] = 0.0, -0.0
+    x[5] = 1.5
+    places, order = ordered(np.dtype(dtype).name, x, True)
+    expected = np.argsort(x, axis=1, kind="stable")
+    np.testing.assert_array_equal(order, expected)
+    np.testing.assert_array_equal(places, np.take_along_axis(x, expected, axis=1))
+    assert np.isnan(places[3, -1])
+
+
 @pytest.mark.parametrize("digits", [0, 1, 12])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 9), (8, 8), (12, 18), (301, 200)])
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 9), (8, 8), (12, 18), (1500, 1100)])
 def test_samples_are_as_scipy_says(rng, n, m, weighted, digits):
     stats = pytest.importorskip("scipy.stats", reason="needs the peers extra")
     x, y = rng.normal(0, 2, n).round(digits), rng.normal(1, 3, m).round(digits)
@@ -168,7 +185,6 @@ def test_where_blocks_end_changes_nothing(rng, name, block, monkeypatch):
     x[0], y[1] = rng.normal(size=30), 7.0
     expected, grads = loss.value_and_grad(x, y, reduction="none")
     monkeypatch.setattr(samples, "BLOCK", block)
-    monkeypatch.setattr("fastloss.kernels.blocks.config.DISABLE_JIT", 1)
     monkeypatch.setattr(samples, "kernel", plain_kernel)
     values, others = loss.value_and_grad(x, y, reduction="none")
     np.testing.assert_allclose(values, expected, rtol=1e-14)
@@ -308,6 +324,7 @@ def test_a_cloud_beside_itself_and_beside_nothing(rng, name):
         loss(x, x[:, :2].copy())
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("unbiased", [True, False])
 def test_mmd_is_as_torch_derives_it(rng, unbiased):
     torch = pytest.importorskip("torch", reason="needs the peers extra")
@@ -386,6 +403,7 @@ def test_not_converged_is_said(rng):
     assert said[0].filename == __file__
 
 
+@pytest.mark.jit
 def test_small_and_large_problems_iterate_alike(rng, monkeypatch):
     a, b, cost = rng.random(50), rng.random(40), rng.random((50, 40))
     expected, grads = fl.sinkhorn.value_and_grad(a, b, cost, epsilon=0.02)
