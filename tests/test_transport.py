@@ -8,12 +8,10 @@ import pytest
 import fastloss as fl
 from fastloss import reference
 
-RNG_SEED = 11
-
 
 @pytest.fixture
 def rng():
-    return np.random.default_rng(RNG_SEED)
+    return np.random.default_rng(11)
 
 
 def differences(function, a, h):
@@ -436,6 +434,19 @@ def test_bins_without_mass_have_potentials_and_no_plan(rng):
                 ends.append(float(reference.sinkhorn(*moved, cost)))
             by_differences = (4 * ends[0] - 3 * float(reference.sinkhorn(a, b, cost)) - ends[1]) / 2e-7
             assert slope[i] == pytest.approx(by_differences, abs=1e-5)
+
+
+def test_padding_without_mass_that_nothing_may_reach(rng):
+    a, b, cost = rng.random(5), rng.random(4), rng.random((5, 4))
+    expected, (ga, gb, plan) = fl.sinkhorn.value_and_grad(a, b, cost)
+    wide_a, wide_b, wide = np.append(a, 0.0), np.append(b, [0.0, 0.0]), np.full((6, 6), np.inf)
+    wide[:5, :4] = cost
+    value, (ha, hb, padded) = fl.sinkhorn.value_and_grad(wide_a, wide_b, wide)
+    assert value == pytest.approx(expected, rel=1e-13)
+    np.testing.assert_allclose(ha[:5], ga, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(hb[:4], gb, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(padded[:5, :4], plan, rtol=1e-12)
+    assert padded.sum() == pytest.approx(plan.sum(), rel=1e-12)
 
 
 def test_costs_that_are_infinite_or_not_a_number(rng):

@@ -94,8 +94,9 @@ def slopes(tile):  # noqa: F811
     widest_vectors()
     running = lanes(0.0, GROUP)
     clear(running, 0)
-    for j in range(tile.shape[0] - 1, -1, -1):
-        row = tile[j]
+    last = tile.shape[0] - 1
+    for j in range(tile.shape[0]):
+        row = tile[last - j]
         for r in range(GROUP):
             running[r] += row[r]
             row[r] = running[r]

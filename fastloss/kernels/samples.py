@@ -188,7 +188,7 @@ def side(name: str, x: Any, weight: Any, traced: bool) -> Side:
     if weight is None:
         return Side(places, _even(n), order)
     below = np.zeros((len(x), n + 1))
-    np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1, out=below[:, 1:])
+    np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1, dtype=np.float64, out=below[:, 1:])
     total = below[:, -1:].copy()
     with np.errstate(invalid="ignore"):
         below /= np.where(total == 0.0, 1.0, total)
