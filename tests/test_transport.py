@@ -484,3 +484,18 @@ def test_points_are_costs_written_out(rng):
     assert value == pytest.approx(expected, rel=1e-13)
     np.testing.assert_allclose(gx, 2 * (plan[:, :, None] * (x[:, None] - y)).sum(axis=1), rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(gy, 2 * (plan[:, :, None] * (y - x[:, None])).sum(axis=0), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("debias", [False, True])
+def test_points_without_mass_are_not_there(rng, debias):
+    x, y, a, b = rng.normal(size=(6, 2)), rng.normal(size=(5, 2)), rng.random(6), rng.random(5)
+    a[2] = b[4] = b[0] = 0.0
+    rows, columns = a > 0, b > 0
+    options = {"epsilon": 0.5, "debias": debias, "tolerance": 1e-12}
+    value, (gx, gy) = fl.sinkhorn_points.value_and_grad(x, y, a, b, **options)
+    expected, (fx, fy) = fl.sinkhorn_points.value_and_grad(x[rows], y[columns], a[rows], b[columns], **options)
+    assert value == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(gx[rows], fx, atol=1e-11)
+    np.testing.assert_allclose(gy[columns], fy, atol=1e-11)
+    assert not gx[~rows].any()
+    assert not gy[~columns].any()

@@ -122,8 +122,12 @@ def plan(lo, hi, cost, a, rate, v, u, factor, out):
     widest_vectors()
     m = cost.shape[1]
     for i in range(lo, hi):
-        exponentials(cost[i], u[i], v, rate[0], out[i])
         row = out[i]
+        if a[i] == 0.0:
+            for j in range(m):
+                row[j] = T(0.0)
+            continue
+        exponentials(cost[i], u[i], v, rate[0], row)
         share = T(a[i] * factor[0])
         for j in range(m):
             row[j] *= share
@@ -302,10 +306,12 @@ def _pull(problem: Problem, found: Solution, x: Any, columns: Any, weight: float
 
 def _turned(problem: Problem, found: Solution) -> tuple[Problem, Solution]:
     """The same with its sides exchanged."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         shift = np.log(problem.a)
+        # Nothing draws a point without mass.
+        u = np.where(problem.b > 0.0, found.v - found.shift, -np.inf)
     mirror = problem._replace(a=problem.b, b=problem.a)
-    return mirror, Solution(found.v - found.shift, found.u + shift, shift, found.error)
+    return mirror, Solution(u, found.u + shift, shift, found.error)
 
 
 def _of_points(call: Any) -> float:
