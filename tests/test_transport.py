@@ -8,12 +8,10 @@ import pytest
 import fastloss as fl
 from fastloss import reference
 
-RNG_SEED = 11
-
 
 @pytest.fixture
 def rng():
-    return np.random.default_rng(RNG_SEED)
+    return np.random.default_rng(11)
 
 
 def differences(function, a, h):
@@ -143,9 +141,26 @@ def test_not_a_number_in_a_histogram_comes_through_alone(rng, p):
 # Samples -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_long_rows_are_ordered_as_numpy_orders_them(rng, dtype):
+    from fastloss.kernels.order import FEW, ordered
+
+    x = rng.normal(0, 1e3, (6, FEW + 77)).astype(dtype)
+    x[1] = x[1].round(-2)
+    x[2] *= np.finfo(dtype).tiny
+    x[3, ::3], x[3, ::7], x[3, 5], x[3, 6] = np.nan, -np.nan, np.inf, -np.inf
+    x[4, ::2], x[4, 1::4] = 0.0, -0.0
+    x[5] = 1.5
+    places, order = ordered(np.dtype(dtype).name, x, True)
+    expected = np.argsort(x, axis=1, kind="stable")
+    np.testing.assert_array_equal(order, expected)
+    np.testing.assert_array_equal(places, np.take_along_axis(x, expected, axis=1))
+    assert np.isnan(places[3, -1])
+
+
 @pytest.mark.parametrize("digits", [0, 1, 12])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 9), (8, 8), (12, 18), (301, 200)])
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 9), (8, 8), (12, 18), (1500, 1100)])
 def test_samples_are_as_scipy_says(rng, n, m, weighted, digits):
     stats = pytest.importorskip("scipy.stats", reason="needs the peers extra")
     x, y = rng.normal(0, 2, n).round(digits), rng.normal(1, 3, m).round(digits)
@@ -168,7 +183,6 @@ def test_where_blocks_end_changes_nothing(rng, name, block, monkeypatch):
     x[0], y[1] = rng.normal(size=30), 7.0
     expected, grads = loss.value_and_grad(x, y, reduction="none")
     monkeypatch.setattr(samples, "BLOCK", block)
-    monkeypatch.setattr("fastloss.kernels.blocks.config.DISABLE_JIT", 1)
     monkeypatch.setattr(samples, "kernel", plain_kernel)
     values, others = loss.value_and_grad(x, y, reduction="none")
     np.testing.assert_allclose(values, expected, rtol=1e-14)
@@ -308,6 +322,7 @@ def test_a_cloud_beside_itself_and_beside_nothing(rng, name):
         loss(x, x[:, :2].copy())
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("unbiased", [True, False])
 def test_mmd_is_as_torch_derives_it(rng, unbiased):
     torch = pytest.importorskip("torch", reason="needs the peers extra")
@@ -386,6 +401,7 @@ def test_not_converged_is_said(rng):
     assert said[0].filename == __file__
 
 
+@pytest.mark.jit
 def test_small_and_large_problems_iterate_alike(rng, monkeypatch):
     a, b, cost = rng.random(50), rng.random(40), rng.random((50, 40))
     expected, grads = fl.sinkhorn.value_and_grad(a, b, cost, epsilon=0.02)
@@ -418,6 +434,19 @@ def test_bins_without_mass_have_potentials_and_no_plan(rng):
                 ends.append(float(reference.sinkhorn(*moved, cost)))
             by_differences = (4 * ends[0] - 3 * float(reference.sinkhorn(a, b, cost)) - ends[1]) / 2e-7
             assert slope[i] == pytest.approx(by_differences, abs=1e-5)
+
+
+def test_padding_without_mass_that_nothing_may_reach(rng):
+    a, b, cost = rng.random(5), rng.random(4), rng.random((5, 4))
+    expected, (ga, gb, plan) = fl.sinkhorn.value_and_grad(a, b, cost)
+    wide_a, wide_b, wide = np.append(a, 0.0), np.append(b, [0.0, 0.0]), np.full((6, 6), np.inf)
+    wide[:5, :4] = cost
+    value, (ha, hb, padded) = fl.sinkhorn.value_and_grad(wide_a, wide_b, wide)
+    assert value == pytest.approx(expected, rel=1e-13)
+    np.testing.assert_allclose(ha[:5], ga, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(hb[:4], gb, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(padded[:5, :4], plan, rtol=1e-12)
+    assert padded.sum() == pytest.approx(plan.sum(), rel=1e-12)
 
 
 def test_costs_that_are_infinite_or_not_a_number(rng):
@@ -455,3 +484,18 @@ def test_points_are_costs_written_out(rng):
     assert value == pytest.approx(expected, rel=1e-13)
     np.testing.assert_allclose(gx, 2 * (plan[:, :, None] * (x[:, None] - y)).sum(axis=1), rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(gy, 2 * (plan[:, :, None] * (y - x[:, None])).sum(axis=0), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("debias", [False, True])
+def test_points_without_mass_are_not_there(rng, debias):
+    x, y, a, b = rng.normal(size=(6, 2)), rng.normal(size=(5, 2)), rng.random(6), rng.random(5)
+    a[2] = b[4] = b[0] = 0.0
+    rows, columns = a > 0, b > 0
+    options = {"epsilon": 0.5, "debias": debias, "tolerance": 1e-12}
+    value, (gx, gy) = fl.sinkhorn_points.value_and_grad(x, y, a, b, **options)
+    expected, (fx, fy) = fl.sinkhorn_points.value_and_grad(x[rows], y[columns], a[rows], b[columns], **options)
+    assert value == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(gx[rows], fx, atol=1e-11)
+    np.testing.assert_allclose(gy[columns], fy, atol=1e-11)
+    assert not gx[~rows].any()
+    assert not gy[~columns].any()

@@ -5,6 +5,7 @@ samples of one side; where on the other side a block begins, a binary search fin
 atom, and share its derivative by mass.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -187,13 +188,14 @@ def side(name: str, x: Any, weight: Any, traced: bool) -> Side:
     if weight is None:
         return Side(places, _even(n), order)
     below = np.zeros((len(x), n + 1))
-    np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1, out=below[:, 1:])
+    np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1, dtype=np.float64, out=below[:, 1:])
     total = below[:, -1:].copy()
     with np.errstate(invalid="ignore"):
         below /= np.where(total == 0.0, 1.0, total)
     return Side(places, below, order)
 
 
+@lru_cache(maxsize=8)
 def _even(n: int) -> Any:
     """The mass below each of n equal masses; equal fractions of another n are equal numbers."""
     return (np.arange(n + 1) / n)[None]
@@ -237,9 +239,7 @@ def _between(name: str, one: Side, other: Side, tiny: float, factors: Any, out: 
 def _check_mass(call: Any, x: Side, y: Side) -> None:
     """Raise where one side of a row has mass and the other has none."""
     totals = [s.below[:, -1] for s in (x, y)]
-    if (totals[0] != 0.0).all() and (totals[1] != 0.0).all():
-        return
-    uneven = np.atleast_1d((totals[0] == 0.0) != (totals[1] == 0.0))
+    uneven = (totals[0] == 0.0) != (totals[1] == 0.0)
     if uneven.any():
         i = int(np.argmax(uneven))
         name = "x_weight" if totals[0][i if len(totals[0]) > 1 else 0] == 0.0 else "y_weight"
@@ -247,30 +247,38 @@ def _check_mass(call: Any, x: Side, y: Side) -> None:
         raise ValueError(f"{call.record.name}: {name}{where} sums to 0; expected a positive sum")
 
 
+def _coupled_samples(call: Any, x: Side, y: Side) -> None:
+    """The cost of the coupling."""
+    p, nowhere = call.parameters["p"], np.empty((1, 0), call.dtype)
+    factors = call.factors() if call.grads else np.ones(1)
+    call.values[:] = coupled(call.name, x, y, p, factors, call.grads.get("x", nowhere))
+    if call.grads:
+        coupled(call.name, y, x, p, factors, call.grads["y"])
+
+
+def _between_samples(call: Any, x: Side, y: Side, weighted: bool) -> None:
+    """The root of the area between the distribution functions."""
+    scale = 2.0 if call.record.name == "energy_distance" else 1.0
+    # What rounding leaves of equal sums of weights is no difference.
+    tiny = (x.places.shape[1] + y.places.shape[1]) * 2.0**-53 if weighted else 0.0
+    found = _between(call.name, x, y, tiny, np.ones(1), np.empty((1, 0), call.dtype))
+    # NaN is sorted to the end, where no comparison finds it.
+    found[np.isnan(x.places[:, -1]) | np.isnan(y.places[:, -1])] = np.nan
+    call.values[:] = np.sqrt(scale * found)
+    if call.grads:
+        factors, none = call.factors(), call.values == 0.0
+        chain = np.where(none | (factors == 0.0), 0.0, factors * scale / (2 * np.where(none, 1.0, call.values)))
+        _between(call.name, x, y, tiny, chain, call.grads["x"])
+        _between(call.name, y, x, tiny, chain, call.grads["y"])
+
+
 def run(call: Any) -> None:
     """Evaluate every row."""
     x, y = (side(call.name, call[k], call[f"{k}_weight"], bool(call.grads)) for k in ("x", "y"))
-    _check_mass(call, x, y)
-    nowhere = np.empty((1, 0), call.dtype)
-    ones = np.ones(1)
+    weighted = call["x_weight"] is not None or call["y_weight"] is not None
+    if weighted:
+        _check_mass(call, x, y)
     if call.record.name == "wasserstein_samples":
-        power = call.parameters["p"]
-        call.values[:] = coupled(call.name, x, y, power, ones, nowhere)
-        factors, slopes = call.factors() if call.grads else ones, coupled
-        setting = power
+        _coupled_samples(call, x, y)
     else:
-        scale = 2.0 if call.record.name == "energy_distance" else 1.0
-        weighted = call["x_weight"] is not None or call["y_weight"] is not None
-        # What rounding leaves of equal sums of weights is no difference.
-        setting = (x.places.shape[1] + y.places.shape[1]) * 2.0**-53 if weighted else 0.0
-        areas_of = _between(call.name, x, y, setting, ones, nowhere)
-        # NaN is sorted to the end, where no comparison finds it.
-        areas_of[np.isnan(x.places[:, -1]) | np.isnan(y.places[:, -1])] = np.nan
-        call.values[:] = np.sqrt(scale * areas_of)
-        if call.grads:
-            root = np.where(call.values == 0.0, 1.0, call.values)
-            factors = np.where((call.values == 0.0) | (call.factors() == 0.0), 0.0, call.factors() * scale / (2 * root))
-        slopes = _between
-    if call.grads:
-        slopes(call.name, x, y, setting, factors, call.grads["x"])
-        slopes(call.name, y, x, setting, factors, call.grads["y"])
+        _between_samples(call, x, y, weighted)

@@ -122,8 +122,12 @@ def plan(lo, hi, cost, a, rate, v, u, factor, out):
     widest_vectors()
     m = cost.shape[1]
     for i in range(lo, hi):
-        exponentials(cost[i], u[i], v, rate[0], out[i])
         row = out[i]
+        if a[i] == 0.0:
+            for j in range(m):
+                row[j] = T(0.0)
+            continue
+        exponentials(cost[i], u[i], v, rate[0], row)
         share = T(a[i] * factor[0])
         for j in range(m):
             row[j] *= share
@@ -163,8 +167,8 @@ def _sweep(problem: Problem, cost: Any, a: Any, v: Any, u: Any, columns: Any) ->
 
 def _other_side(problem: Problem, u: Any, v: Any) -> Any:
     """The potential of the columns for given u, from a transposed copy: right however small the plan is."""
-    with np.errstate(divide="ignore"):
-        shifted = u + np.log(problem.a)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shifted = np.where(problem.a > 0.0, u + np.log(problem.a), -np.inf)
     result = v.copy()
     _sweep(problem, np.ascontiguousarray(problem.cost.T), problem.b, shifted, result, np.empty((1, 0)))
     return result
@@ -215,7 +219,7 @@ def _iterate(problem: Problem, shift: Any, u: Any, v: Any, state: Any) -> Any:
             all_of(1, 1.0, cost, a, b, shift, rate, limits, v, u, columns, state)
         else:
             _sweep(problem, cost, a, v, u, columns)
-            columns_of = kernel(columns_of_all, "sinkhorn_columns", precision, None, (right_columns,))
+            columns_of = kernel(columns_of_all, "sinkhorn_columns", "float64", None, (right_columns,))
             columns_of(1, 1.0, columns, b, shift, v, state)
         _, error, lost = state
         if lost:
@@ -241,10 +245,16 @@ def _solve_own(problem: Problem) -> Solution:
     return Solution(u, f + shift, shift, float(error))
 
 
+def _mean(potential: Any, mass: Any) -> Any:
+    """The mean of a potential under a histogram; where that is 0, an infinite one counts for nothing."""
+    some = mass > 0.0
+    return potential[some] @ mass[some]
+
+
 def _value(problem: Problem, found: Solution) -> Any:
     """<f, a> + <g, b>, the dual objective."""
     some = problem.b > 0.0
-    return problem.epsilon * (found.u @ problem.a + (found.v[some] - found.shift[some]) @ problem.b[some])
+    return problem.epsilon * (_mean(found.u, problem.a) + (found.v[some] - found.shift[some]) @ problem.b[some])
 
 
 def _masses(call: Any, key: str, n: int) -> tuple[Any, float]:
@@ -278,8 +288,8 @@ def _with_costs(call: Any) -> float:
     f = problem.epsilon * found.u
     g = found.v - found.shift if (b > 0.0).all() else _other_side(problem, found.u, np.zeros(b.size))
     g = problem.epsilon * g
-    call.grads["a"][...] = (f - f @ a) * (factor / mass_a)
-    call.grads["b"][...] = (g - g @ b) * (factor / mass_b)
+    call.grads["a"][...] = (f - _mean(f, a)) * (factor / mass_a)
+    call.grads["b"][...] = (g - _mean(g, b)) * (factor / mass_b)
     rate, out = np.array([1.0 / problem.epsilon]), call.grads["cost"]
     plan_of = kernel(plan, "sinkhorn_plan", call.name, None, (exponentials,))
     plan_of(len(a), 2 * out.size, problem.cost, a, rate, found.v, found.u, np.array([factor]), out)
@@ -296,10 +306,12 @@ def _pull(problem: Problem, found: Solution, x: Any, columns: Any, weight: float
 
 def _turned(problem: Problem, found: Solution) -> tuple[Problem, Solution]:
     """The same with its sides exchanged."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         shift = np.log(problem.a)
+        # Nothing draws a point without mass.
+        u = np.where(problem.b > 0.0, found.v - found.shift, -np.inf)
     mirror = problem._replace(a=problem.b, b=problem.a)
-    return mirror, Solution(found.v - found.shift, found.u + shift, shift, found.error)
+    return mirror, Solution(u, found.u + shift, shift, found.error)
 
 
 def _of_points(call: Any) -> float:
