@@ -11,7 +11,7 @@ import numpy as np
 
 from .blocks import kernel
 from .cpu import widest_vectors
-from .groups import COUNTS, sizes_of, sort_items, sorting
+from .groups import COUNTS, sort_items, sorting
 
 __all__ = ["run"]
 
@@ -208,7 +208,7 @@ def run(call: Any) -> None:
     offsets, lists = call["offsets"], "relevance" in call.arrays
     if lists:
         scores, times, lost = call["scores"], call["relevance"], np.empty(0, np.uint8)
-        call.counted = (sizes_of(offsets) > 1).astype(np.float64)
+        call.counted = (offsets[1:] - offsets[:-1] > 1).astype(np.float64)
     else:
         scores, times, lost = call["risk"], call["time"], call["event"]
         call.counted = lost.astype(np.float64)
