@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .blocks import kernel
-from .groups import COUNTS, largest_of, scale, sizes_of, sort_items, sorting
+from .groups import COUNTS, largest_of, longest, scale, sort_items, sorting
 from .ranking import LANES, discounts, gains, push
 
 __all__ = ["run"]
@@ -76,7 +76,7 @@ def approx_groups(lo, hi, offsets, scores, gains, table, params, values, counted
 def run(call: Any) -> None:
     """Evaluate every group."""
     scores, offsets = call["scores"], call["offsets"]
-    most = int(sizes_of(offsets).max())
+    most = longest(offsets)
     each, table = gains(call["relevance"], call.parameters), discounts(most)
     grad = next(iter(call.grads.values()), np.empty(0, scores.dtype))
     call.counted = np.empty(call.units)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .specialize import LOOP, inner
 
-__all__ = ["COUNTS", "largest_of", "scale", "sizes_of", "sort_items", "sorting"]
+__all__ = ["COUNTS", "largest_of", "longest", "scale", "sort_items", "sorting"]
 
 COUNTS = 8 * 256
 """Whole numbers of scratch that sorting needs beside its copies."""
@@ -112,19 +112,23 @@ def sorting() -> tuple[tuple[str, Any], ...]:
     return tuple((name, bound[name]) for name in ("sort_items", "largest_of"))
 
 
-def sizes_of(offsets: Any) -> Any:
-    """How many items each group has."""
-    return offsets[1:] - offsets[:-1]
+def longest(offsets: Any) -> int:
+    """How many items the largest group has."""
+    return int(offsets[1]) if offsets.size == 2 else int((offsets[1:] - offsets[:-1]).max())
 
 
 def scale(grad: Any, factors: Any, offsets: Any) -> None:
     """Multiply what each group's items have by the factor of the group; by a factor of 0 it is 0, whatever it was."""
+    if factors.size == 1:
+        factor = float(factors[0])
+        if factor == 0.0:
+            grad.fill(0.0)
+        elif factor != 1.0:
+            with np.errstate(over="ignore"):
+                np.multiply(grad, factor, out=grad)
+        return
+    each = np.repeat(factors, offsets[1:] - offsets[:-1])
     with np.errstate(over="ignore", invalid="ignore"):
-        if factors.size == 1:
-            each = factors[0]
-            np.multiply(grad, each, out=grad)
-        else:
-            each = np.repeat(factors, sizes_of(offsets))
-            np.multiply(grad, each, out=grad, casting="same_kind")
+        np.multiply(grad, each, out=grad, casting="same_kind")
     if not factors.all():
-        grad[np.broadcast_to(each == 0.0, grad.shape)] = 0.0
+        grad[each == 0.0] = 0.0

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..dispatch import EMPTY
 from .blocks import kernel
 from .cpu import widest_vectors
-from .groups import COUNTS, largest_of, scale, sizes_of, sort_items, sorting
+from .groups import COUNTS, largest_of, longest, scale, sort_items, sorting
 
 __all__ = ["LANES", "PAIRS", "discounts", "gains", "run"]
 
@@ -22,6 +23,8 @@ BLOCK = 512
 
 LANES = 16
 """Pairs of a row's end that are computed together, some perhaps for nothing; arrays of items are longer by as many."""
+
+NOTHING = EMPTY[np.dtype(np.float64)]
 
 # Names that the templates below find bound when they are specialized.
 T: Any = None
@@ -133,11 +136,11 @@ def one_row(i, n, s, gain, discount, runs, p, wanted):
     return value, slope
 
 
-def rank_groups(lo, hi, offsets, scores, relevance, gains, table, params, limit, values, pairs, grad):
-    """Sums over the pairs of each group but the large ones; the slopes of each item."""
+def rank_groups(lo, hi, offsets, scores, relevance, gains, table, params, options, values, counted, grad):
+    """The loss of each group but the large ones, and the slopes of its items."""
     p = unpack(params)
-    wanted = grad.size > 0
-    most = min(largest_of(lo, hi, offsets), limit[0])
+    limit, mean, wanted = options[0], options[1] != 0, grad.size > 0
+    most = min(largest_of(lo, hi, offsets), limit)
     order, keys = np.empty(most, np.int64), np.empty(most, np.int64)
     other, other_keys, counts = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(COUNTS, np.int64)
     runs = np.empty((most, 2), np.int64)
@@ -146,17 +149,19 @@ def rank_groups(lo, hi, offsets, scores, relevance, gains, table, params, limit,
     for g in range(lo, hi):
         a, b = offsets[g], offsets[g + 1]
         n = b - a
-        if n > limit[0]:
+        if n > limit:
             continue
         x, r, e, out = scores[a:b], relevance[a:b], gains[a:b], grad[a:b]
-        pairs[g] = arrange(x, r, e, table, s, gain, discount, runs, order, keys, other, other_keys, counts)
+        pairs = arrange(x, r, e, table, s, gain, discount, runs, order, keys, other, other_keys, counts)
+        share = 1.0 / pairs if mean and pairs > 0.0 else 1.0
         total = 0.0
         for i in range(n):
             value, slope = one_row(i, n, s, gain, discount, runs, p, wanted)
             total += value
             if wanted:
-                out[order[i]] = T(slope)
-        values[g] = total
+                out[order[i]] = T(slope * share)
+        values[g] = total * share
+        counted[g] = 1.0 if pairs > 0.0 else 0.0
 
 
 def arrange_one(lo, hi, scores, relevance, gains, table, s, gain, discount, runs, order, keys, pairs):
@@ -165,14 +170,14 @@ def arrange_one(lo, hi, scores, relevance, gains, table, s, gain, discount, runs
     pairs[0] = arrange(scores, relevance, gains, table, s, gain, discount, runs, order, keys, other, other_keys, counts)
 
 
-def rank_rows(lo, hi, s, gain, discount, runs, order, params, values, grad):
+def rank_rows(lo, hi, s, gain, discount, runs, order, params, share, values, grad):
     """Some rows of the pairs of one large group."""
     p = unpack(params)
     wanted = grad.size > 0
     for i in range(lo, hi):
         values[i], slope = one_row(i, order.size, s, gain, discount, runs, p, wanted)
         if wanted:
-            grad[order[i]] = T(slope)
+            grad[order[i]] = T(slope * share[0])
 
 
 PAIRS = (push, pull)
@@ -197,34 +202,35 @@ def run(call: Any) -> None:
     record, meant = call.record, call.parameters
     scores, relevance, offsets = call["scores"], call["relevance"], call["offsets"]
     by_weight = record.name == "lambda_rank"
-    sizes = sizes_of(offsets)
-    most = int(sizes.max())
-    each, table = (gains(relevance, meant), discounts(most, meant["k"])) if by_weight else (np.empty(0), np.empty(0))
+    most = longest(offsets)
+    each, table = (gains(relevance, meant), discounts(most, meant["k"])) if by_weight else (NOTHING, NOTHING)
     flags = (("tied", record.name == "ranknet"), ("weighted", by_weight), *sorting())
     bound = (call.name, record.function, (*PAIRS, arrange, one_row), flags)
-    grad = next(iter(call.grads.values()), np.empty(0, scores.dtype))
-    pairs, numbers, limit = np.empty(call.units), call.numbers(), np.array([LARGE])
+    grad = next(iter(call.grads.values()), EMPTY[scores.dtype])
+    numbers, mean = call.numbers(), meant["pairs"] == "mean"
+    call.counted = np.empty(call.units)
     work = scores.size * (32.0 + 2.0 * min(most, LARGE))
+    options = np.array((LARGE, mean))
     groups = kernel(rank_groups, record.name, *bound)
-    groups(call.units, work, offsets, scores, relevance, each, table, numbers, limit, call.values, pairs, grad)
-    for g in np.flatnonzero(sizes > LARGE) if most > LARGE else ():
+    groups(call.units, work, offsets, scores, relevance, each, table, numbers, options, call.values, call.counted, grad)
+    for g in np.flatnonzero(np.diff(offsets) > LARGE) if most > LARGE else ():
         part = slice(offsets[g], offsets[g + 1])
         arrays = (scores[part], relevance[part], each[part], table)
-        call.values[g], pairs[g] = _large(record.name, bound, arrays, numbers, grad[part])
-    call.counted = (pairs > 0.0).astype(np.float64)
-    share = 1.0 / np.maximum(pairs, 1.0) if meant["pairs"] == "mean" else np.ones(1)
-    call.values *= share
+        call.values[g], call.counted[g] = _large(record.name, bound, arrays, numbers, mean, grad[part])
     if call.grads:
-        scale(grad, call.factors() * share, offsets)
+        scale(grad, call.factors(), offsets)
 
 
-def _large(name: str, bound: tuple[Any, ...], arrays: tuple[Any, ...], numbers: Any, grad: Any) -> tuple[float, float]:
-    """The sum over the pairs of one group, row by row in parallel, and their number."""
+def _large(
+    name: str, bound: tuple[Any, ...], arrays: tuple[Any, ...], numbers: Any, mean: bool, grad: Any
+) -> tuple[float, bool]:
+    """The loss of one group, row by row in parallel, and whether it counts."""
     n, dtype = arrays[0].size, arrays[0].dtype
     s, gain, discount = np.empty((3, n + LANES), dtype)
     runs, order, keys = np.empty((n, 2), np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
     pairs, values = np.empty(1), np.empty(n)
     kernel(arrange_one, f"{name}_arranged", *bound)(1, 1, *arrays, s, gain, discount, runs, order, keys, pairs)
+    share = 1.0 / np.maximum(pairs, 1.0) if mean else np.ones(1)
     rows = kernel(rank_rows, f"{name}_rows", *bound)
-    rows(n, 2.0 * n * n, s, gain, discount, runs, order, numbers, values, grad)
-    return values.sum(), pairs[0]
+    rows(n, 2.0 * n * n, s, gain, discount, runs, order, numbers, share, values, grad)
+    return values.sum() * share[0], pairs[0] > 0.0

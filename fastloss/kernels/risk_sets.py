@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from .blocks import kernel
-from .groups import COUNTS, largest_of, sizes_of, sort_items, sorting
+from .cpu import widest_vectors
+from .groups import COUNTS, sort_items, sorting
 
 __all__ = ["run"]
 
@@ -28,133 +29,178 @@ def relative(x, top):
     return 1.0 if x == top else exp64(x - top)
 
 
-def shared(x, failed, top, before):
-    """Of those at one time: the sum over the rest of their risk set, and that over those who failed."""
-    rest, lost = before, 0.0
-    for i in range(x.size):
-        if failed[i] != 0:
-            lost += relative(x[i], top)
-        else:
-            rest += relative(x[i], top)
-    return rest, lost
-
-
-def scan(x, failed, runs, efron, tops, tails, losses):
-    """What each event adds to the negative log-likelihood; the sums over risk sets."""
-    n = x.size
-    top, tail = -np.inf, -1.0
+def line_up(first, order, times, scores, failed, factors, x, lost, each, runs, top, above):
+    """The items of one group as they are scanned; where those of equal time end; the largest risk of each risk set."""
+    n = order.size
+    for i in range(n):
+        q = first + order[i]
+        x[i], lost[i] = scores[q], 1.0 if lists else np.float64(failed[q])
+        each[i] = factor_of(factors, q)
+        # Times, until it is known who shares one.
+        top[i] = times[q]
     i = 0
+    largest = -np.inf
     while i < n:
-        j = runs[i]
-        earlier, before = top, 1.0 + tail
-        events = 0
+        j = i + 1
+        while not lists and j < n and top[j] == top[i]:
+            j += 1
+        before = largest
         for q in range(i, j):
-            if x[q] > top:
-                top, tail = x[q], (tail + 1.0) * exp64(top - x[q])
-            else:
-                tail += relative(x[q], top)
-            events += failed[q]
-        among = log1p64(tail)
-        if efron and events > 1:
-            rest, lost = shared(x[i:j], failed[i:j], top, before * relative(earlier, top))
-            among = 0.0
-            for k in range(events):
-                among += log64(rest + lost * (events - k) / events)
-            among /= events
+            # Without a time nothing is known of any risk set.
+            x[q] = x[q] if top[q] == top[q] else np.nan
+            largest = x[q] if x[q] > largest else largest
         for q in range(i, j):
-            tops[q], tails[q] = top, tail
-            ahead = 0.0 if x[q] == top else top - x[q]
-            losses[q] = among + ahead if failed[q] != 0 else 0.0
+            runs[q], top[q], above[q] = j, largest, largest
+        above[i] = before
         i = j
 
 
-def shares(x, failed, top, tail, before, efron, mass):
-    """The slope of the logarithms of one time by exp(x - top): of those who failed, and of all others at risk."""
-    events = 0
+def exponentials(x, top, above, e, ratio):
+    """Risks relative to the largest of their risk set; what the sum before them is to be multiplied by."""
+    widest_vectors()
     for i in range(x.size):
-        events += failed[i]
-    if not efron or events < 2:
-        return mass / (1.0 + tail), mass / (1.0 + tail)
-    rest, lost = shared(x, failed, top, before)
-    of_failed, of_all = 0.0, 0.0
-    for k in range(events):
-        part = (events - k) / events
-        each = mass / events / (rest + lost * part)
-        of_failed += part * each
-        of_all += each
-    return of_failed, of_all
+        e[i] = 1.0 if x[i] == top[i] else exp64(x[i] - top[i])
+        ratio[i] = 1.0 if above[i] == top[i] else exp64(above[i] - top[i])
 
 
-def scan_back(x, failed, runs, efron, tops, tails, factors, slopes):
-    """The slope of each item, from the last of the risk sets to the first."""
-    carried, above = 0.0, -np.inf
-    j = x.size
+def add_up(x, runs, top, e, ratio, tail):
+    """The sum of each risk set, relative to its largest risk, less 1 for one that has it."""
+    n = x.size
+    i = 0
+    rest, started = 0.0, False
+    while i < n:
+        j = runs[i]
+        # The largest risk lies here, or in the risk set before, whose 1 stands apart already.
+        here = not started or ratio[i] != 1.0
+        if started and here:
+            rest = (1.0 + rest) * ratio[i]
+        for q in range(i, j):
+            if here and x[q] == top[q]:
+                here = False
+            else:
+                rest += e[q]
+        started = True
+        for q in range(i, j):
+            tail[q] = rest
+        i = j
+
+
+def parts(lost, e, before):
+    """Of those at one time: how many failed, what they sum to, and the sum of all others at risk."""
+    events, own, rest = 0.0, 0.0, before
+    for i in range(e.size):
+        events += lost[i]
+        own += e[i] if lost[i] != 0.0 else 0.0
+        rest += 0.0 if lost[i] != 0.0 else e[i]
+    return events, own, rest
+
+
+def logarithms(x, lost, top, tail, losses):
+    """What each event adds to the negative log-likelihood."""
+    widest_vectors()
+    for i in range(x.size):
+        ahead = 0.0 if x[i] == top[i] else top[i] - x[i]
+        loss = log1p64(tail[i]) + ahead
+        losses[i] = loss if lost[i] != 0.0 else 0.0
+
+
+def average(x, lost, runs, top, e, ratio, tail, losses):
+    """Efron's logarithms in place of Breslow's, where several failed at one time."""
+    n = x.size
+    i = 0
+    while i < n:
+        j = runs[i]
+        before = (1.0 + tail[i - 1]) * ratio[i] if i > 0 else 0.0
+        events, own, rest = parts(lost[i:j], e[i:j], before)
+        if events > 1.0:
+            total = 0.0
+            for k in range(int(events)):
+                total += log64(rest + own * ((events - k) / events))
+            for q in range(i, j):
+                ahead = 0.0 if x[q] == top[q] else top[q] - x[q]
+                losses[q] = total / events + ahead if lost[q] != 0.0 else 0.0
+        i = j
+
+
+def carry_back(efron, lost, each, runs, e, ratio, tail, slopes, takes):
+    """From the last risk set to the first: what multiplies the exponential of each item, and what is taken off."""
+    carried = 0.0
+    j = lost.size
     while j > 0:
-        i, mass, events = j, 0.0, 0
+        i, mass, events = j, 0.0, 0.0
         while i > 0 and runs[i - 1] == j:
             i -= 1
-            mass += factors[i] if failed[i] != 0 else 0.0
-            events += failed[i]
-        top, tail = tops[i], tails[i]
-        of_failed, of_all = 0.0, 0.0
-        if mass != 0.0:
-            before = (1.0 + tails[i - 1]) * relative(tops[i - 1], top) if i > 0 else 0.0
-            of_failed, of_all = shares(x[i:j], failed[i:j], top, tail, before, efron, mass)
-        carried = carried * relative(top, above) if carried != 0.0 else 0.0
-        for q in range(i, j):
-            e, f = relative(x[q], top), factors[q] if failed[q] != 0 else 0.0
-            slope = carried + (of_failed if failed[q] != 0 else of_all)
-            if f != 0.0 and (events == 1 or not efron):
+            mass += each[i] if lost[i] != 0.0 else 0.0
+            events += lost[i]
+        inverse = 1.0 / (1.0 + tail[i])
+        of_all = mass * inverse if mass != 0.0 else 0.0
+        if efron and events > 1.0 and mass != 0.0:
+            before = (1.0 + tail[i - 1]) * ratio[i] if i > 0 else 0.0
+            _, own, rest = parts(lost[i:j], e[i:j], before)
+            of_failed, of_all = 0.0, 0.0
+            for k in range(int(events)):
+                share = (events - k) / events
+                one = mass / events / (rest + own * share)
+                of_failed += share * one
+                of_all += one
+            for q in range(i, j):
+                slopes[q] = carried + (of_failed if lost[q] != 0.0 else of_all)
+                takes[q] = each[q] if lost[q] != 0.0 else 0.0
+        else:
+            for q in range(i, j):
+                f = each[q] if lost[q] != 0.0 else 0.0
+                slopes[q] = carried + (mass - f) * inverse if mass != f else carried
                 # Its own part less 1 without cancellation: all others of the risk set.
-                others = tail if x[q] == top else 1.0 + (tail - e)
-                slope = carried + (mass - f) / (1.0 + tail)
-                f *= others / (1.0 + tail)
-            slopes[q] = (e * slope if slope != 0.0 else 0.0) - f
+                others = tail[q] if e[q] == 1.0 else 1.0 + (tail[q] - e[q])
+                takes[q] = f * (others * inverse) if f != 0.0 else 0.0
         carried += of_all
-        above = top
+        carried = carried * ratio[i] if carried != 0.0 else 0.0
         j = i
 
 
 def risk_groups(lo, hi, offsets, scores, times, failed, ties, factors, values, grad):
-    """The values and slopes of all items, group by group."""
-    most = largest_of(lo, hi, offsets)
-    places, counts = np.empty((5, most), np.int64), np.empty(COUNTS, np.int64)
-    numbers = np.empty((6, most))
-    order, efron = places[0], ties[0] == 1
+    """The values and slopes of all items of some groups. What is costly runs along all of them at once."""
+    begin = offsets[lo]
+    n = offsets[hi] - begin
+    order, places = np.empty(n, np.int64), np.empty((3, n), np.int64)
+    counts = np.empty(COUNTS, np.int64)
+    runs, numbers = places[0], np.empty((9, n))
+    x, lost, each, top, above = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
+    e, ratio, tail, losses = numbers[5], numbers[6], numbers[7], numbers[8]
+    efron, wanted = ties[0] == 1, grad.size > 0
     for g in range(lo, hi):
-        a = offsets[g]
-        t = times[a : offsets[g + 1]]
-        n = t.size
-        runs, lost = places[3][:n], places[4][:n]
-        x, losses, tops = numbers[0][:n], numbers[1][:n], numbers[2][:n]
-        tails, each, slopes = numbers[3][:n], numbers[4][:n], numbers[5][:n]
-        sort_items(t, order, places[1], places[2], places[3], counts)
+        first = offsets[g]
+        a, b = first - begin, offsets[g + 1] - begin
+        o = order[a:b]
+        sort_items(times[first : offsets[g + 1]], o, places[0][a:b], places[1][a:b], places[2][a:b], counts)
         if lists:
             # The last of a list is the first that is scanned.
-            for i in range(n // 2):
-                order[i], order[n - 1 - i] = order[n - 1 - i], order[i]
-        end = n
-        for i in range(n - 1, -1, -1):
-            q = order[i]
-            tied = not lists and i < n - 1 and t[q] == t[order[i + 1]]
-            end = end if tied else i + 1
-            runs[i] = end
-            # Without a time nothing is known of any risk set.
-            x[i] = scores[a + q] if t[q] == t[q] else np.nan
-            lost[i] = 1 if lists else failed[a + q]
-            each[i] = factor_of(factors, g if lists else a + q)
-        scan(x, lost, runs, efron, tops, tails, losses)
+            for i in range(o.size // 2):
+                o[i], o[o.size - 1 - i] = o[o.size - 1 - i], o[i]
+        own = factors[g : g + 1] if lists and factors.size > 1 else factors
+        line_up(first, o, times, scores, failed, own, x[a:b], lost[a:b], each[a:b], runs[a:b], top[a:b], above[a:b])
+    exponentials(x, top, above, e, ratio)
+    for g in range(lo, hi):
+        a, b = offsets[g] - begin, offsets[g + 1] - begin
+        add_up(x[a:b], runs[a:b], top[a:b], e[a:b], ratio[a:b], tail[a:b])
+    logarithms(x, lost, top, tail, losses)
+    slopes, takes = above, top
+    for g in range(lo, hi):
+        first = offsets[g]
+        a, b = first - begin, offsets[g + 1] - begin
+        if efron:
+            average(x[a:b], lost[a:b], runs[a:b], top[a:b], e[a:b], ratio[a:b], tail[a:b], losses[a:b])
         total = 0.0
-        for i in range(n):
+        for i in range(a, b):
             total += losses[i]
             if not lists:
-                values[a + order[i]] = losses[i]
+                values[first + order[i]] = losses[i]
         if lists:
             values[g] = total
-        if grad.size > 0:
-            scan_back(x, lost, runs, efron, tops, tails, each, slopes)
-            for i in range(n):
-                grad[a + order[i]] = T(slopes[i])
+        if wanted:
+            carry_back(efron, lost[a:b], each[a:b], runs[a:b], e[a:b], ratio[a:b], tail[a:b], slopes[a:b], takes[a:b])
+            for i in range(a, b):
+                grad[first + order[i]] = T((e[i] * slopes[i] if slopes[i] != 0.0 else 0.0) - takes[i])
 
 
 def run(call: Any) -> None:
@@ -162,7 +208,7 @@ def run(call: Any) -> None:
     offsets, lists = call["offsets"], "relevance" in call.arrays
     if lists:
         scores, times, lost = call["scores"], call["relevance"], np.empty(0, np.uint8)
-        call.counted = (sizes_of(offsets) > 1).astype(np.float64)
+        call.counted = (offsets[1:] - offsets[:-1] > 1).astype(np.float64)
     else:
         scores, times, lost = call["risk"], call["time"], call["event"]
         call.counted = lost.astype(np.float64)
@@ -174,7 +220,7 @@ def run(call: Any) -> None:
         call.record.name,
         call.name,
         None,
-        (relative, shared, scan, shares, scan_back),
+        (relative, line_up, exponentials, add_up, parts, logarithms, average, carry_back),
         (("lists", lists), *sorting()),
     )
     groups(offsets.size - 1, 64.0 * scores.size, offsets, scores, times, lost, ties, factors, call.values, grad)

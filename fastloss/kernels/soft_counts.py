@@ -24,19 +24,18 @@ BLOCK = 1 << 15
 T: Any = None
 sigmoid: Any = None
 formula: Any = None
-unpack: Any = None
 factor_of: Any = None
 active: Any = None
 
 
-def add_up(lo, hi, rows, x, t, partial):
+def add_up(lo, hi, lengths, x, t, partial):
     """Sums of |p - t| and of p + t down the columns, of some blocks."""
     widest_vectors()
     for block in range(lo, hi):
         wrong, total = partial[block, 0], partial[block, 1]
         for j in range(wrong.size):
             wrong[j], total[j] = 0.0, 0.0
-        first, last = block * rows[0], min((block + 1) * rows[0], x.size)
+        first, last = block * lengths[1], min((block + 1) * lengths[1], x.size)
         for a in range(first, last, wrong.size):
             b = min(a + wrong.size, last)
             xs, ts = x[a:b], t[a:b]
@@ -48,25 +47,39 @@ def add_up(lo, hi, rows, x, t, partial):
                 total[j] += np.float64(p) + np.float64(ts[j])
 
 
-def spread(lo, hi, stretch, x, t, by_wrong, by_total, grad):
-    """The slope of every element of some stretches."""
+def classes(lo, hi, partial, values, counted, by_wrong, by_total):
+    """The formula of each class."""
+    c = by_wrong.size
+    for k in range(lo, hi):
+        wrong, total = 0.0, 0.0
+        for block in range(partial.shape[0]):
+            for j in range(k, partial.shape[2], c):
+                wrong += partial[block, 0, j]
+                total += partial[block, 1, j]
+        values[k], by_wrong[k], by_total[k] = formula(wrong, total)
+        counted[k] = 0.0 if total == 0.0 else 1.0
+
+
+def spread(lo, hi, lengths, x, t, by_wrong, by_total, factors, grad):
+    """The slope of every element of some blocks."""
     widest_vectors()
-    for a in range(lo * stretch[0], min(hi * stretch[0], x.size), stretch[0]):
-        b = min(a + stretch[0], x.size)
+    c = by_wrong.size
+    room = np.empty((2, lengths[0]), x.dtype)
+    wrongs, totals = room[0], room[1]
+    for j in range(lengths[0]):
+        factor = factor_of(factors, j % c)
+        # A class that does not count has no slope, whatever it holds.
+        wrongs[j] = T(by_wrong[j % c] * factor if factor != 0.0 else 0.0)
+        totals[j] = T(by_total[j % c] * factor if factor != 0.0 else 0.0)
+    for a in range(lo * lengths[1], min(hi * lengths[1], x.size), lengths[0]):
+        b = min(a + lengths[0], x.size)
         xs, ts, out = x[a:b], t[a:b], grad[a:b]
         for j in range(xs.size):
             p = sigmoid(xs[j]) if active else xs[j]
             r = p * (T(1.0) - ts[j]) - ts[j] * sigmoid(-xs[j]) if active else xs[j] - ts[j]
-            side = by_wrong[j] if r > T(0.0) else -by_wrong[j]
-            slope = by_total[j] if r == T(0.0) else by_total[j] + side
-            # A class that does not count has no slope, whatever it holds.
+            side = wrongs[j] if r > T(0.0) else -wrongs[j]
+            slope = totals[j] if r == T(0.0) else totals[j] + side
             out[j] = slope * (p * sigmoid(-xs[j])) if active and slope != T(0.0) else slope
-
-
-def classes(lo, hi, sums, values, by_wrong, by_total):
-    """The formula of each class."""
-    for k in range(lo, hi):
-        values[k], by_wrong[k], by_total[k] = formula(sums[0, k], sums[1, k])
 
 
 def run(call: Any) -> None:
@@ -78,18 +91,14 @@ def run(call: Any) -> None:
         check.violation(record.name, "prediction", call["prediction"], UNIT)
     stretch = c * -(-STRETCH // c)
     rows = stretch * max(1, BLOCK // stretch)
-    partial = np.empty((-(-x.size // rows), 2, stretch))
-    flags = (("active", active),)
-    kernel(add_up, "soft_counts", call.name, None, (), flags)(len(partial), 2 * x.size, np.array([rows]), x, t, partial)
-    sums = partial.sum(axis=0).reshape(2, -1, c).sum(axis=1)
-    by_wrong, by_total = np.empty((2, c))
-    kernel(classes, record.name, "float64", record.function)(c, c, sums, call.values, by_wrong, by_total)
-    call.counted = (sums[1] != 0.0).astype(np.float64)
+    blocks = -(-x.size // rows)
+    partial, slopes = np.empty((blocks, 2, stretch)), np.empty((2, c))
+    lengths, flags = np.array((stretch, rows)), (("active", active),)
+    kernel(add_up, "soft_counts", call.name, None, (), flags)(blocks, 2 * x.size, lengths, x, t, partial)
+    call.counted = np.empty(c)
+    formulas = kernel(classes, record.name, "float64", record.function)
+    formulas(c, partial.size, partial, call.values, call.counted, slopes[0], slopes[1])
     for grad in call.grads.values():
-        factors = call.factors()
-        with np.errstate(over="ignore", invalid="ignore"):
-            slopes = np.where(factors != 0.0, np.stack((by_wrong, by_total)) * factors, 0.0).astype(x.dtype)
-        sides = np.tile(slopes, stretch // c)
-        kernel(spread, "soft_slopes", call.name, None, (), flags)(
-            -(-x.size // stretch), 4 * x.size, np.array([stretch]), x, t, sides[0], sides[1], grad.reshape(-1)
-        )
+        spreads = kernel(spread, "soft_slopes", call.name, None, (), flags)
+        out, factors = grad.reshape(-1), call.factors()
+        spreads(blocks, 4 * x.size, lengths, x, t, slopes[0], slopes[1], factors, out)
