@@ -227,7 +227,7 @@ def test_what_cannot_be_is_refused():
     x, y = np.ones((4, 3)), np.ones((5, 3))
     with pytest.raises(ValueError, match=r"keys has shape \(5, 3\); expected \(4, 3\)"):
         fl.info_nce(x, y)
-    with pytest.raises(ValueError, match=r"negatives has shape \(5, 2\); expected \(m, 3\)"):
+    with pytest.raises(ValueError, match=r"negatives has shape \(5, 2\); expected \(5, 3\), as in queries"):
         fl.info_nce(x, x, np.ones((5, 2)))
     with pytest.raises(ValueError, match=r"labels has shape \(3,\); expected \(4,\)"):
         fl.supcon(x, np.zeros(3, int))
