@@ -47,8 +47,8 @@ __all__ = ["Details", "RowLoss"]
 
 I64 = np.dtype(np.int64)
 
-TILED = ("softmax", "angular")
-"""The loops over labels that have such tiles."""
+TILED = {("softmax", "labels"), ("softmax", "dense"), ("angular", "labels"), ("distillation", "dense")}
+"""The loops that have such tiles, with their kinds of target."""
 
 
 class Details(NamedTuple):
@@ -210,7 +210,7 @@ class RowLoss(Loss):  # noqa: D101
                 label_driver(dtype)
             for kind in ("labels",) * loop.labels + ("dense",) * bool(loop.dense):
                 for mode in ("value", "grad", "hess")[: 2 + self.record.second]:
-                    for tiled in {False, self.record.loop in TILED and kind == "labels"}:
+                    for tiled in {False, (self.record.loop, kind) in TILED}:
                         rows(self.record, dtype, mode, kind, False, tiled, False)
 
     def _run_small(self, mode: str, p: Any, t: Any, ignored: Any, out: Any) -> tuple[Any, Any] | None:
@@ -322,7 +322,7 @@ class RowLoss(Loss):  # noqa: D101
         record, dtype, k = self.record, call.dtype, call.z.shape[1]
         labels = call.kind == "labels"
         smooth = labels and self.defaults.get("label_smoothing", 0.0) > 0.0
-        tiled = labels and record.loop in TILED and k <= TILED_TO
+        tiled = (record.loop, call.kind) in TILED and k <= TILED_TO
         address, driver, _ = rows(record, NAMES[dtype], mode, call.kind, smooth, tiled, details)
         class_weight = call.class_weight
         plain_weights = not class_weight.size

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numba import config, prange, types
 
-from . import access, multiclass, softmax, staging
+from . import access, dense_tiles, multiclass, softmax, staging
 from .cpu import array, call, combine, widest_vectors
 from .softmax import BLOCK, label_terms, parts, softmax_dense, softmax_labels
 from .specialize import INNER, LOOP, Chunk, compile_chunk, compile_driver, inner
@@ -368,6 +368,8 @@ _LOOPS = {
 
 def room(k: int, mode: str, kind: str, tiled: bool, loop: str, rows: int) -> int:
     """How many numbers of scratch a chunk of some rows needs."""
+    if kind == "dense" and tiled:
+        return dense_tiles.dense_room(k)
     return softmax.room(k, mode, kind, tiled) + multiclass.extra_room(k, loop, rows)
 
 
@@ -386,7 +388,10 @@ def row_chunk(record: Any, dtype: str, mode: str, kind: str, smooth: bool, tiled
     }
     if template is softmax_labels:
         bound["row_terms"] = inner(label_terms, LOOP, **bound)
-    if record.loop in multiclass.LOOPS:
+    if kind == "dense" and tiled:
+        template = dense_tiles.softmax_dense_tiled
+        bound = dense_tiles.tile_extras({**bound, "taught": record.loop == "distillation"})
+    elif record.loop in multiclass.LOOPS:
         bound |= multiclass.extras(record.loop, kind, dtype, log_probs_dense, bound)
     flags = "".join(f"_{k}" for k, v in {"smooth": smooth, "tiled": tiled, "described": described}.items() if v)
     signature = types.float64(*_arguments(dtype), array(dtype), array("float64"))

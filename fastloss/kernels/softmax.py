@@ -477,14 +477,8 @@ def parts(dtype: str, derivatives: bool, curvature: bool, smooth: bool, tiled: b
     constants["tail_of"] = inner(tail_of, SCALAR, T=constants["T"])
     segment = inner(scan_segment, {**LOOP, "forceinline": True}, **constants, exponentials_of=loop(exponentials))
     row = loop(scan_row, top_of=loop(order_max), scan_segment_of=segment)
-    shared = {
-        **constants,
-        "top_of": loop(order_max),
-        "scan_one": row,
-        "settled": loop(settle),
-        "describe": loop(describe_rows),
-    }
-    shared["pick"] = loop(tiles.pick_labels)
+    shared = {**constants, "scan_one": row, "settled": loop(settle), "describe": loop(describe_rows)}
+    shared |= {"pick": loop(tiles.pick_labels), "top_of": loop(order_max)}
     if tiled:
         words = {"ZERO": constants["T"](0), "lanes": staging.lanes, "clear": staging.clear, "call": call}
         words["widest_vectors"] = widest_vectors
