@@ -18,12 +18,9 @@ BLOCK = 512
 T: Any = None
 exp: Any = None
 widest_vectors: Any = None
-distances: Any = None
-gaussians: Any = None
-drawn_by: Any = None
 
 
-def distances(x, columns, lo, c):  # noqa: F811
+def distances(x, columns, lo, c):
     """Squared distances of a point to those from lo on, whose coordinates are rows of a matrix."""
     widest_vectors()
     for j in range(c.size):
@@ -36,7 +33,7 @@ def distances(x, columns, lo, c):  # noqa: F811
             c[j] += d * d
 
 
-def gaussians(c, u, v, rates, e, w):  # noqa: F811
+def gaussians(c, u, v, rates, e, w):
     """Sum over the rates of exp(u + v - rate c) in e, and of the rates times it in w."""
     widest_vectors()
     for j in range(c.size):
@@ -52,7 +49,7 @@ def gaussians(c, u, v, rates, e, w):  # noqa: F811
             w[j] += g * single
 
 
-def drawn_by(x, columns, lo, w, out):  # noqa: F811
+def drawn_by(x, columns, lo, w, out):
     """Add the weighted differences of some points to one."""
     widest_vectors()
     for k in range(x.size):

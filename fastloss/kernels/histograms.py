@@ -23,18 +23,10 @@ T: Any = None
 lanes: Any = None
 clear: Any = None
 factor_of: Any = None
-mass_of: Any = None
-inverses: Any = None
-differences: Any = None
-transpose: Any = None
-accumulate: Any = None
-slopes: Any = None
-couple: Any = None
-centre: Any = None
 widest_vectors: Any = None
 
 
-def mass_of(x):  # noqa: F811
+def mass_of(x):
     """The sum of a row, and whether an element is negative."""
     widest_vectors()
     total = 0.0
@@ -45,7 +37,7 @@ def mass_of(x):  # noqa: F811
     return total, below > T(0.0)
 
 
-def inverses(p, t):  # noqa: F811
+def inverses(p, t):
     """What each histogram is multiplied by, 0 where it is empty, and what was found."""
     mass, below = mass_of(p)
     other, under = mass_of(t)
@@ -53,14 +45,14 @@ def inverses(p, t):  # noqa: F811
     return (0.0 if mass == 0.0 else 1.0 / mass), (0.0 if other == 0.0 else 1.0 / other), found
 
 
-def differences(p, t, by_p, by_t, out):  # noqa: F811
+def differences(p, t, by_p, by_t, out):
     """The difference of two histograms of mass 1."""
     widest_vectors()
     for j in range(p.size):
         out[j] = np.float64(p[j]) * by_p - np.float64(t[j]) * by_t
 
 
-def transpose(source, target):  # noqa: F811
+def transpose(source, target):
     """Move a matrix of whole squares into its transpose."""
     widest_vectors()
     for r in range(0, source.shape[0], SQUARE):
@@ -68,7 +60,7 @@ def transpose(source, target):  # noqa: F811
             turn(source, target, r, j)
 
 
-def accumulate(tile, gaps, tiny, total):  # noqa: F811
+def accumulate(tile, gaps, tiny, total):
     """Sum of |F - G| times the gaps; the tile gets the derivatives by F."""
     widest_vectors()
     # On the stack, where no store to the tile can change them.
@@ -89,7 +81,7 @@ def accumulate(tile, gaps, tiny, total):  # noqa: F811
         total[r] = area[r]
 
 
-def slopes(tile):  # noqa: F811
+def slopes(tile):
     """The derivatives by the mass of each bin: of all F from there on."""
     widest_vectors()
     running = lanes(0.0, GROUP)
@@ -102,7 +94,7 @@ def slopes(tile):  # noqa: F811
             row[r] = running[r]
 
 
-def centre(p, by_p, factor, slope, out):  # noqa: F811
+def centre(p, by_p, factor, slope, out):
     """Derivatives by the row as given, which is divided by its sum: less their mean under the histogram."""
     widest_vectors()
     mean = 0.0
@@ -145,7 +137,7 @@ def distances(lo, hi, prediction, target, gaps, factors, values, found, grad):
                 room[r, k:] = 0.0
 
 
-def couple(p, t, x, by_p, by_t, tiny, slope):  # noqa: F811
+def couple(p, t, x, by_p, by_t, tiny, slope):
     """Cost of the monotone coupling, and its derivatives by p up to a constant (the dual potential).
 
     Where both bins are used up at once, the potential is the mean of what either order of going on gives.

@@ -19,17 +19,15 @@ T: Any = None
 BITS: Any = None
 DIGITS: Any = None
 LOWEST: Any = None
-key_of: Any = None
-distribute: Any = None
 
 
-def key_of(x):  # noqa: F811
+def key_of(x):
     """Whole numbers that are ordered, as if unsigned, like floats; the largest for NaN, one for both zeros."""
     b = T(x + T(0.0)).view(BITS)
     return BITS(-1) if x != x else BITS(b ^ ((b >> BITS(DIGIT * DIGITS - 1)) | LOWEST))
 
 
-def distribute(keys, index, counts, shift, to, at):  # noqa: F811
+def distribute(keys, index, counts, shift, to, at):
     """Write keys in the order of one digit; the counts say where each begins."""
     start = 0
     for d in range(counts.size):

@@ -22,16 +22,9 @@ BLOCK = 1 << 13
 # Names that the templates below find bound when they are specialized.
 T: Any = None
 factor_of: Any = None
-first_above: Any = None
-after: Any = None
-start_of: Any = None
-share: Any = None
-couple: Any = None
-area: Any = None
-slope: Any = None
 
 
-def first_above(a, x):  # noqa: F811
+def first_above(a, x):
     """How many numbers of an ascending array are at most x."""
     low = 0
     high = a.size
@@ -44,7 +37,7 @@ def first_above(a, x):  # noqa: F811
     return low
 
 
-def after(x, i):  # noqa: F811
+def after(x, i):
     """Where the samples that equal x[i] end."""
     e = i + 1
     while e < x.size and x[e] == x[i]:
@@ -52,20 +45,20 @@ def after(x, i):  # noqa: F811
     return e
 
 
-def start_of(x, i):  # noqa: F811
+def start_of(x, i):
     """The first atom that begins at i or later."""
     while 0 < i < x.size and x[i] == x[i - 1]:
         i += 1
     return i
 
 
-def share(below, i, e, order, each, out):  # noqa: F811
+def share(below, i, e, order, each, out):
     """Give the samples i to e of an atom their derivatives: so much by mass and place, times their mass."""
     for q in range(i, e):
         out[order[q]] = T(each * (below[q + 1] - below[q]))
 
 
-def couple(x, y, a, b, i, stop, square, factor, order, out):  # noqa: F811
+def couple(x, y, a, b, i, stop, square, factor, order, out):
     """Cost of the atoms of x from i to stop under the monotone coupling, and its derivatives by place."""
     j = max(0, min(first_above(b, a[i]) - 1, y.size - 1)) if i < stop else 0
     total = 0.0
@@ -99,7 +92,7 @@ def couple(x, y, a, b, i, stop, square, factor, order, out):  # noqa: F811
     return total
 
 
-def area(x, y, a, b, i, stop, tiny):  # noqa: F811
+def area(x, y, a, b, i, stop, tiny):
     """Integral of (F - G)^2 from x[i - 1] to x[stop - 1]; up to the first x and beyond the last, as far as y go."""
     total = 0.0
     f = a[i]
@@ -123,7 +116,7 @@ def area(x, y, a, b, i, stop, tiny):  # noqa: F811
         place = to
 
 
-def slope(x, y, a, b, i, stop, tiny, factor, order, out):  # noqa: F811
+def slope(x, y, a, b, i, stop, tiny, factor, order, out):
     """Derivatives of the integral of (F - G)^2 by the places of the atoms of x from i to stop."""
     j = 0 if i == 0 else first_above(y, x[i - 1])
     while i < stop:

@@ -29,13 +29,9 @@ T: Any = None
 exp64: Any = None
 log64: Any = None
 widest_vectors: Any = None
-exponentials: Any = None
-highest: Any = None
-right_row: Any = None
-right_columns: Any = None
 
 
-def exponentials(c, u, v, rate, e):  # noqa: F811
+def exponentials(c, u, v, rate, e):
     """e = exp(u + v - rate c), and its sum."""
     widest_vectors()
     total = 0.0
@@ -46,7 +42,7 @@ def exponentials(c, u, v, rate, e):  # noqa: F811
     return total
 
 
-def highest(c, v, rate):  # noqa: F811
+def highest(c, v, rate):
     """The largest of v - rate c."""
     top = -np.inf
     for j in range(c.size):
@@ -55,7 +51,7 @@ def highest(c, v, rate):  # noqa: F811
     return top
 
 
-def right_row(c, u, v, rate, e):  # noqa: F811
+def right_row(c, u, v, rate, e):
     """The potential for which the exponentials of a row sum to 1, and what those in e sum to instead."""
     total = exponentials(c, u, v, rate, e)
     if not TINY < total < HUGE:
@@ -84,7 +80,7 @@ def sweep(lo, hi, cost, a, rate, v, u, columns):
                     sums[j] += share * np.float64(e[j])
 
 
-def right_columns(columns, b, shift, v):  # noqa: F811
+def right_columns(columns, b, shift, v):
     """Make the sums of the columns right; the error that they had, and whether a column was out of reach."""
     error = 0.0
     lost = False
