@@ -47,6 +47,7 @@ def input_shape(spec: Input) -> str:
 def input_kind(spec: Input) -> str:
     """What an input holds, in a word or two."""
     words = {"labels": "int labels", "lengths": "int lengths", "offsets": "int offsets", "mask": "bool mask"}
+    words["binary"] = "array of 0 and 1"
     return words.get(spec.kind, "array" if not spec.grad else f"array, {_ARRAY}")
 
 

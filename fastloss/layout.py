@@ -10,7 +10,7 @@ from . import check
 from .arrays import contiguous
 from .formulas.record import REAL, Domain, Input
 
-__all__ = ["Dims", "bounded", "laid", "laid_integers", "shape_of"]
+__all__ = ["Dims", "bounded", "laid", "laid_integers", "one_group", "shape_of"]
 
 Dims = dict[str, Any]
 """The lengths of named axes; "*" and "+" stand for the leading and the trailing shape, `of` for who said so first."""
@@ -109,19 +109,23 @@ def laid(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims) -> A
 
 
 def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore: int | None) -> Any:
-    """Labels (-1 where ignored), lengths, offsets or a mask, checked."""
-    if spec.kind == "mask":
+    """Labels (-1 where ignored), lengths, offsets, a mask or what is 0 or 1, checked."""
+    if spec.kind in ("mask", "binary"):
         if a.dtype.kind not in "biuf":
             raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected bool")
         if a.dtype.kind != "b" and not ((a == 0) | (a == 1)).all():
             first = int(np.argmax(((a != 0) & (a != 1)).reshape(-1)))
             where, value = check.position(first, a.shape), a.reshape(-1)[first]
-            raise ValueError(f"{loss}: {name}[{where}] is {value}; allowed: 0 (left out) or 1")
+            zero = "0 (left out)" if spec.kind == "mask" else "0"
+            raise ValueError(f"{loss}: {name}[{where}] is {value}; allowed: {zero} or 1")
         shape = _settle(loss, name, spec.dims, a.shape, dims)
         return np.ascontiguousarray(a != 0).view(np.uint8).reshape(shape)
     if a.dtype.kind not in "iu":
         raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected integers")
-    whole = contiguous(np.minimum(a, np.uint64(I64.type(2**62))) if a.dtype == np.uint64 else a, I64)
+    if a.dtype == np.uint64:
+        # Where any number will do, two that differ must still differ.
+        a = np.minimum(a, np.uint64(I64.type(2**62))) if spec.classes else a.astype(I64)
+    whole = contiguous(a, I64)
     whole = whole.reshape(_settle(loss, name, spec.dims, a.shape, dims))
     if spec.kind == "offsets":
         _check_offsets(loss, name, spec, whole, dims)
@@ -137,6 +141,12 @@ def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore:
         if ignored.any():
             return np.where(ignored, -1, whole)
     return whole
+
+
+def one_group(spec: Input, dims: Dims) -> Any:
+    """The offsets that stand for none given: all rows are one group."""
+    _settle("", "", spec.dims, (2,), dims)
+    return np.array([0, dims[spec.classes]], I64)
 
 
 def _check_offsets(loss: str, name: str, spec: Input, offsets: Any, dims: Dims) -> None:

@@ -30,6 +30,7 @@ from .dispatch import (
     EMPTY,
     HALF_CHUNK,
     PARALLEL_FROM,
+    TILED_TO,
     half_row_driver,
     helpers,
     label_driver,
@@ -37,6 +38,7 @@ from .dispatch import (
     overflows,
     room,
     rows,
+    rows_per_chunk,
 )
 from .formulas.record import LOOPS, NONNEGATIVE
 from .loss import REDUCTIONS, ComposedDoc, Loss, denominator
@@ -47,9 +49,6 @@ I64 = np.dtype(np.int64)
 
 TILED = {("softmax", "labels"), ("softmax", "dense"), ("angular", "labels"), ("distillation", "dense")}
 """The loops that have such tiles, with their kinds of target."""
-
-TILED_TO = 40
-"""The largest K for which a transposed tile of rows beats a loop along each row."""
 
 
 class Details(NamedTuple):
@@ -67,11 +66,6 @@ class Details(NamedTuple):
     def top_k(self, k: int = 1) -> Any:
         """Whether the label is among the k largest logits."""
         return self.rank < k
-
-
-def rows_per_chunk(k: int, chunk: int = CHUNK) -> int:
-    """Whole groups of 64 rows where K is small, at least one row where it is large."""
-    return chunk // k // 64 * 64 if k <= chunk // 64 else max(1, chunk // k)
 
 
 class _Call(NamedTuple):

@@ -111,6 +111,8 @@ class Parameter(NamedTuple):
     """True where a vector gives one level per column of the prediction."""
     choices: tuple[str, ...] = ()
     """The words that may be chosen; a kernel gets the index of one."""
+    constant: bool = False
+    """True where each value has a kernel of its own, which computes nothing for the others; of losses of points."""
 
     def show(self, value: Any, number: Callable[[Any], str] = "{:g}".format) -> str:
         """Return a value as a caller would write it."""
@@ -173,7 +175,8 @@ class Input(NamedTuple):
     axes, a trailing + for any trailing ones, and a kernel gets each as one axis. "g+1" is one more than g."""
     doc: str
     kind: str = "float"
-    """"float"; or, of whole numbers, "labels", "lengths", "offsets" of groups; or a "mask"."""
+    """"float", or "double" where every digit decides; or, of whole numbers, "labels", "lengths", "offsets" of groups
+    (left out: one group); or a "mask", or "binary", 0 or 1."""
     grad: bool = False
     """Whether the loss is differentiated with respect to it."""
     optional: bool = False
@@ -218,8 +221,16 @@ class Formula(NamedTuple):
     """For a loss of several arrays, the arrays in order."""
     units: str
     """For a loss of several arrays, the axes along which it has values of its own; empty: one for the whole batch."""
+    ordered: tuple[tuple[str, str], ...]
+    """Pairs of inputs of which the first nowhere exceeds the second."""
     example: str
     """Arguments of a call to show."""
+    together: tuple[str, ...]
+    """Inputs of which all are empty or none."""
+    checked_by_kernel: tuple[str, ...]
+    """Inputs whose domains the kernel checks in the pass that reads them; those of others are checked before."""
+    mean_of: str
+    """The loss of single rows whose mean this one is a function of: f(sum, count) is its formula."""
 
     @property
     def transcendental(self) -> bool:
@@ -233,8 +244,8 @@ class Formula(NamedTuple):
 
 
 TRANSCENDENTAL = {
-    *("exp", "expm1", "log", "log1p", "log1p_unit", "pow", "sigmoid", "softplus", "tanh"),
-    *("digamma", "lgamma", "ndtr", "trigamma"),
+    *("atan", "exp", "expm1", "log", "log1p", "log1p_unit", "pow", "sigmoid", "softplus", "tanh"),
+    *("digamma", "lgamma", "mills", "ndtr", "trigamma"),
 }
 
 
@@ -316,7 +327,11 @@ FIELDS: dict[str, Any] = {
     "inputs": {},
     "units": "",
     "options": {},
+    "ordered": (),
     "example": "",
+    "together": (),
+    "checked_by_kernel": (),
+    "mean_of": "",
 }
 """What a decorator may say of a loss, and what holds where it says nothing."""
 

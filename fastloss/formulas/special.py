@@ -1,6 +1,6 @@
 """Functions that several formulas share, in the style of a formula: carried into every world along with them."""
 
-from .vocabulary import exp, lgamma, log, log1p, log1p_unit, maximum, ndtr, sign, where
+from .vocabulary import exp, expm1, lgamma, log, log1p, log1p_unit, maximum, ndtr, sign, where
 
 
 def logistic_parts(z):
@@ -36,6 +36,12 @@ def above_zero(m):
     inside = m >= 0.0
     outside = where(m < 0.0, 0.0, m)
     return where(inside, m, outside), where(inside, 1.0, outside)
+
+
+def log1mexp(x):
+    """log(1 - exp(-x)) for x >= 0, without cancellation."""
+    near = x < 0.6931471805599453
+    return where(near, log(-expm1(-x)), log1p(-exp(-where(near, 1.0, x))))
 
 
 def log1p_square(u):

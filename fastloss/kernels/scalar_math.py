@@ -143,6 +143,9 @@ def _elementary(form, log1p_tail, log1p_unit, tables):
     exp_series = form.polynomial(tables["exp"])
     tanh_series = form.polynomial(tables["tanh"])
     tanh_switch = real(0.55)
+    atan_series = form.polynomial(tables["atan"])
+    atan_flat, atan_steep = real(math.sqrt(2) - 1), real(math.sqrt(2) + 1)
+    half_pi_high, half_pi_low = real(tables["half_pi"][0]), real(tables["half_pi"][1])
 
     subnormal_scale, subnormal_exponent = real(2.0 ** (form.digits + 1)), real(-(form.digits + 1))
     log_origin = integer(tables["log_origin"])
@@ -234,6 +237,21 @@ def _elementary(form, log1p_tail, log1p_unit, tables):
         return with_sign(small if a < tanh_switch else large, x)
 
     @_jit
+    def atan(x):
+        """Return the angle of slope x."""
+        a = abs(x)
+        steep = a > atan_steep
+        middle = a > atan_flat
+        # The angle less 90 or 45 degrees, so that its tangent is below that of 22.5.
+        top = -one if steep else (a - one if middle else a)
+        bottom = a if steep else (a + one if middle else one)
+        f = top / bottom
+        square = f * f
+        low = half_pi_low if steep else (half * half_pi_low if middle else zero)
+        high = half_pi_high if steep else (half * half_pi_high if middle else zero)
+        return with_sign(high + ((atan_series(square) * square * f + low) + f), x)
+
+    @_jit
     def softplus(x):
         """Return log(1 + e**x)."""
         return (x if x > zero else zero) + log1p_unit(exp(-abs(x)))
@@ -254,7 +272,7 @@ def _elementary(form, log1p_tail, log1p_unit, tables):
         """Return the distance from 1 to the next larger number."""
         return exponent_unit
 
-    words = (exp, log, log1p, expm1, tanh, softplus, sigmoid, sign, epsilon, where, maximum, minimum, sqrt)
+    words = (exp, log, log1p, expm1, tanh, atan, softplus, sigmoid, sign, epsilon, where, maximum, minimum, sqrt)
     return words, exp_of_sum, (scale, split, log_edges)
 
 
@@ -275,6 +293,7 @@ def _special(form, log, exp_of_sum, tables):
 
     four, ndtr_limit = real(4), real(40)
     ndtr_series = form.polynomial(tables["ndtr"])
+    eight, mills_series = real(8), form.polynomial(tables["mills"])
 
     @_jit
     def lgamma(x):
@@ -342,7 +361,13 @@ def _special(form, log, exp_of_sum, tables):
         lower = density * ((ndtr_series(w - one) * w + half) * (shifted * inverse))
         return one - lower if x > zero else lower
 
-    return lgamma, digamma, trigamma, ndtr
+    @_jit
+    def mills(x):
+        """Return (1 - ndtr(x)) over the normal density at x, for x >= 0."""
+        result = mills_series(one - eight / (x + four)) / (x + half)
+        return result if x >= zero else nan
+
+    return lgamma, digamma, trigamma, ndtr, mills
 
 
 def _power(wide, scale, split, log_edges, tables):

@@ -29,8 +29,10 @@ def parse_loss(text: str) -> Case:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(str(error)) from None
     record = asked.loss.record
-    if record.name not in MEASURED:
-        raise InputError(f"{record.name} takes several arrays; python -m bench.families measures such losses")
+    if record.name not in MEASURED or asked.figure:
+        raise InputError(
+            f"{asked.figure or record.name} takes several arrays; python -m bench.families measures such losses"
+        )
     changed = {k: v for k, v in asked.loss.defaults.items() if v != record.defaults[k]}
     for k, v in changed.items():
         if isinstance(v, tuple):
