@@ -23,7 +23,7 @@ from .. import dispatch
 from . import access
 from .cpu import call, widest_vectors
 from .scalar_math import VOCABULARY
-from .specialize import LOOP, SCALAR, Chunk, bind, compile_chunk, compile_driver, inner
+from .specialize import LOOP, SCALAR, Chunk, bind, cached_jit, compile_chunk, compile_driver, inner
 from .worlds import carry, cpu
 
 __all__ = ["Kernel", "factor_of", "kernel"]
@@ -59,6 +59,12 @@ def _driver() -> Any:
     table = types.Array(types.int64, 1, "C")
     signature = types.void(types.intp, table, types.intp, types.intp, types.boolean)
     return compile_driver(_drive, "units", signature)
+
+
+@cached_jit(error_model="numpy")
+def address_of(a):
+    """Where the first element of an array lies; NumPy itself takes five times as long to say so."""
+    return a.ctypes.data
 
 
 def _reader(kinds: tuple[Type, ...]) -> Any:
@@ -146,7 +152,7 @@ class Kernel:
         cells: list[int] = []
         for a in arrays:
             assert a.flags.c_contiguous
-            cells.append(a.__array_interface__["data"][0])
+            cells.append(address_of(a))
             cells.extend(a.shape)
         dispatch.launch(_driver(), int(work), address, np.array(cells, np.int64), units, chunk)
 

@@ -8,7 +8,8 @@ exp         1.02 / 0.20  1.02 / 0.56   tanh     1.47 / 0.40  1.46 / 1.18   lgamm
 log         0.95 / 0.28  1.21 / 0.74   softplus 2.00 / 0.37  1.95 / 1.45   digamma  3 eps / 0.6  6 eps / 1.9
 log1p       1.55 / 0.32  1.79 / 0.81   sigmoid  2.41 / 0.31  2.39 / 0.78   trigamma 4.5 / 0.4    3.8 / 1.2
 log1p_unit  1.40 / 0.14  1.39 / 0.62   pow      0.67 / 1.45  1.69 / 3.7    ndtr     6.1 / 0.7    3.8 / 2.4
-expm1       1.46 / 0.18  2.07 / 0.53   (digamma: error / max(1, |digamma(x)|))
+expm1       1.46 / 0.18  2.07 / 0.53   atan     1.73 / 0.38  1.28 / 0.95   mills    5.8 / 0.4    5.2 / 1.4
+(digamma: error / max(1, |digamma(x)|))
 """
 
 import math
