@@ -14,6 +14,7 @@ from .arrays import (
     F64,
     NAMES,
     compute_dtype,
+    contiguous,
     direct,
     finish,
     incoming,
@@ -90,14 +91,16 @@ class ArrayLoss(Loss):  # noqa: D101
     # A loss of several arrays.
     __doc__ = ComposedDoc()
 
-    __slots__ = ("_meant",)
+    __slots__ = ("_layouts", "_meant")
 
+    _layouts: dict[Any, tuple[layout.Dims, dict[str, tuple[int, ...]]]]
     _meant: dict[str, Any]
 
     def __init__(self, record: Formula, defaults: Mapping[str, Any] | None = None) -> None:
         super().__init__(record, defaults)
         meant = {k: record.parameters[k].meant(v) for k, v in self.defaults.items()}
         object.__setattr__(self, "_meant", meant)
+        object.__setattr__(self, "_layouts", {})
 
     def __call__(
         self,
@@ -164,11 +167,7 @@ class ArrayLoss(Loss):  # noqa: D101
         differentiable = [k for k in record.predictions if k in raw]
         dtypes = [compute_dtype(raw[k], k) for k in differentiable]
         dtype = F64 if F64 in dtypes else F32
-        dims: layout.Dims = {}
-        laid: dict[str, Any] = {k: self._laid(k, raw[k], dtype, dims) if k in raw else None for k in record.inputs}
-        for k, spec in record.inputs.items():
-            if spec.kind == "offsets" and laid[k] is None:
-                laid[k] = layout.one_group(spec, dims)
+        laid, dims = self._all_laid(raw, dtype)
         call = Call(record, self._meant, laid, dims)
         call.packed = self._packed
         call.dtype, call.reduction, call.divisor = dtype, reduction, divisor
@@ -206,6 +205,24 @@ class ArrayLoss(Loss):  # noqa: D101
             return result if back is None else back(result)
         divided = call.divided()
         return sum_in_order(call.values, call.weight)[0] / divided if divided != 0.0 else 0.0
+
+    def _all_laid(self, raw: dict[str, Any], dtype: Any) -> tuple[dict[str, Any], layout.Dims]:
+        """Every input as kernels take it, None where it is not given; what shapes mean is remembered."""
+        inputs = self.record.inputs
+        key = tuple((k, a.shape) for k, a in raw.items())
+        dims, shapes = self._layouts.get(key, ({}, {}))
+        laid: dict[str, Any] = {}
+        for k, spec in inputs.items():
+            if k not in raw:
+                laid[k] = layout.one_group(spec, dims) if spec.kind == "offsets" else None
+            elif k in shapes:
+                laid[k] = contiguous(raw[k], dtype).reshape(shapes[k])
+            else:
+                laid[k] = self._laid(k, raw[k], dtype, dims)
+        if not shapes and len(self._layouts) < 256 and all(a.ndim for a in raw.values()):
+            plain = [k for k in raw if inputs[k].kind == "float" and not layout.bounded(inputs[k].domain)]
+            self._layouts[key] = dims, {k: laid[k].shape for k in plain}
+        return laid, dims
 
     def _laid(self, name: str, a: Any, dtype: Any, dims: layout.Dims) -> Any:
         spec: Input = self.record.inputs[name]
