@@ -130,3 +130,35 @@ def test_the_test_can_fail(formula, fault, monkeypatch):
     monkeypatch.setenv("FASTLOSS_CACHE", "0")
     found = faults(assembly(record, "float32", monkeypatch), "float32")
     assert any(fault in f for f in found), found
+
+
+POINTS = {
+    "giou": lambda a: (a.reshape(-1, 4), a.reshape(-1, 4)),
+    "dpo": lambda a: (a, a, a, a),
+    "aft": lambda a: (a, a, a),
+}
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", POINTS)
+def test_loops_of_points_are_vector_code(name, dtype, monkeypatch):
+    from fastloss.kernels import blocks, pointwise
+
+    monkeypatch.setenv("FASTLOSS_CACHE", "0")
+    blocks.kernel.cache_clear()
+    pointwise._compiled.cache_clear()
+    found = []
+    compiled = blocks.Kernel.compiled
+    monkeypatch.setattr(blocks.Kernel, "compiled", lambda *args: found.append(compiled(*args)) or found[-1])
+    fl.LOSSES[name].value_and_grad(*POINTS[name](np.ones(64, dtype)))
+    assert not found[0].cached
+    # The kernel comes after the function that unpacks its arrays.
+    texts = re.split(r"^(_Z\w+):", found[0].inspect_asm(), flags=re.MULTILINE)
+    (body,) = (text for title, text in zip(texts[1::2], texts[2::2], strict=True) if "pointwise" in title)
+    blocks_, following = blocks_of(body)
+    repeated = in_cycles(blocks_, following)
+    wide = {n for n in repeated if re.search(r"%[yz]mm", blocks_[n]) and len(PACKED.findall(blocks_[n])) > 10}
+    assert wide
+    assert {kind for n in wide for _, kind in PACKED.findall(blocks_[n])} == {TYPES[dtype]}
+    assert not any(SCALAR.search(blocks_[n]) for n in wide)
+    assert not set(CALLED.findall(body)) - ALLOWED_CALLS
