@@ -177,10 +177,17 @@ def np_words(dtype) -> dict:
     }
 
 
+def retyped(c, literal):
+    """A constant of a function's code with every float in it made a number of the world."""
+    if isinstance(c, tuple):
+        return tuple(retyped(x, literal) for x in c)
+    return literal(c) if isinstance(c, float) else c
+
+
 def carry(function, literal, words: dict):
     """The text of a formula with other literals and other words, and so every function it calls."""
     code = function.__code__
-    constants = tuple(literal(c) if isinstance(c, float) else c for c in code.co_consts)
+    constants = tuple(retyped(c, literal) for c in code.co_consts)
     names = {"__builtins__": {}}
     for name in code.co_names:
         if name in words:

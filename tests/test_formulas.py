@@ -14,6 +14,7 @@ import fastloss.formulas  # noqa: F401
 from fastloss import reference
 from fastloss.formulas import special, vocabulary
 from fastloss.formulas.record import SIGNS, registered
+from fastloss.kernels import worlds
 
 FORMULAS = {f.name: f for f in registered.values() if f.family == "elementwise"}
 CASES = [pytest.param(f, v, id=f"{f.name}-{v}" if v else f.name) for f in FORMULAS.values() for v in variants(f)]
@@ -579,11 +580,20 @@ def test_formulas_use_the_vocabulary_and_float_literals_only():
         for name in code.co_names:
             known = name in vocabulary.__all__ or name == "abs" or function.__globals__[name] in texts()
             assert known, (function.__name__, name)
-        numbers_only = [c for c in code.co_consts if c is not None and c != function.__doc__]
+        found = [c for c in code.co_consts if c is not None and c != function.__doc__]
+        numbers_only = [x for c in found for x in (c if type(c) is tuple else (c,))]
         assert all(type(c) is float for c in numbers_only), (function.__name__, numbers_only)
         for instruction in dis.get_instructions(code):
             assert instruction.opcode not in dis.hasjrel + dis.hasjabs, (function.__name__, instruction.opname)
             assert "**" not in instruction.argrepr, function.__name__
+
+
+def test_literals_that_are_returned_together_are_retyped_too():
+    def pair(z, t):
+        return z, (0.5, 1.0), (0.0, 0.0)
+
+    found = worlds.carry(pair, worlds.World(np.float32, {}))(np.float32(1.0), np.float32(2.0))
+    assert all(type(x) is np.float32 for x in (*found[1], *found[2]))
 
 
 def test_every_irrational_literal_is_known_to_the_oracle():

@@ -29,7 +29,7 @@ class World(NamedTuple):
 def carry(function: Callable[..., Any], world: World) -> Any:
     """The same text with other literals and other words; functions it calls are carried too."""
     code = function.__code__
-    retyped = code.replace(co_consts=tuple(world.literal(c) if type(c) is float else c for c in code.co_consts))
+    retyped = code.replace(co_consts=tuple(_literal(c, world) for c in code.co_consts))
     bound = dict(function.__globals__)
     for name in code.co_names:
         if name in world.words:
@@ -37,6 +37,13 @@ def carry(function: Callable[..., Any], world: World) -> Any:
         elif isinstance(bound.get(name), FunctionType):
             bound[name] = carry(bound[name], world)
     return world.finish(FunctionType(retyped, bound, function.__name__))
+
+
+def _literal(c: Any, world: World) -> Any:
+    # Python folds several literals that are returned together into one constant.
+    if type(c) is tuple:
+        return tuple(_literal(x, world) for x in c)
+    return world.literal(c) if type(c) is float else c
 
 
 @cache
