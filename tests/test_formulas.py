@@ -566,7 +566,7 @@ def test_crps_gaussian_is_its_integral():
 
 
 def texts():
-    found = {f.function for f in FORMULAS.values()}
+    found = {f.function for f in registered.values()}
     while True:
         more = {f.__globals__[n] for f in found for n in set(f.__code__.co_names) - {*vocabulary.__all__, "abs"}}
         if more <= found:

@@ -122,8 +122,8 @@ def proportions(x, y):
 
 def distance(x, y, px, py):
     """Squared distance of the centres over the squared diagonal of the hull; derivatives by the ends, and by both."""
-    dx, dy = x[0][5], y[0][5]
-    (xl, xh), (yl, yh) = x[1], y[1]
+    (_, _, _, _, _, dx, _), (xl, xh), _, _, _ = x
+    (_, _, _, _, _, dy, _), (yl, yh), _, _, _ = y
     q = dx * dx * px + dy * dy * py
     by_x, by_y = 2.0 * q * px, 2.0 * q * py
     return q, (by_x * xl, by_x * xh, dx * px), (by_y * yl, by_y * yh, dy * py)
@@ -252,7 +252,9 @@ def ciou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
     loss, (xl, xh), (yl, yh), _, _, _ = overlap(x, y)
     kx, ky, px, py = proportions(x, y)
     q, (al, ah, shift_x), (bl, bh, shift_y) = distance(x, y, px, py)
-    v, by_w, by_h = shape(x[0][0], y[0][0], x[0][1], y[0][1], kx, ky)
+    (w, tw, _, _, _, _, _), _, _, _, _ = x
+    (h, th, _, _, _, _, _), _, _, _, _ = y
+    v, by_w, by_h = shape(w, h, tw, th, kx, ky)
     alpha = where(v > 0.0, v / where(v > 0.0, loss + v, 1.0), 0.0)
     by_w, by_h = alpha * by_w, alpha * by_h
     dx1, dx2 = ends(xl + al - by_w, xh + ah - by_w, shift_x, x, box_format)

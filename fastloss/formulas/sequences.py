@@ -6,7 +6,6 @@ from .record import UNIT, Input, Integers, Parameter, arrays
 from .vocabulary import exp
 
 IGNORED = {"ignore_index": (-100.0, Parameter("label of a token that does not count", Integers(), none=-math.inf))}
-LN2 = 0.6931471805599453
 TOKENS = "np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([1, 0])"
 
 
@@ -76,7 +75,7 @@ def perplexity(total, count):
 )
 def bits_per_byte(total, count, n_bytes):
     """Bits per byte: the cross-entropy of a text in bits, whatever its tokens, for each of its bytes."""
-    share = 1.0 / (LN2 * n_bytes)
+    share = 1.0 / (0.6931471805599453 * n_bytes)
     return total * share, share
 
 
