@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from .record import registered
 
-FILES = ("regression", "robust", "counts", "likelihoods", "classification", "softmax", "boxes")
+FILES = ("regression", "robust", "counts", "likelihoods", "classification", "softmax", "boxes", "regions")
 
 for _file in FILES:
     import_module(f"{__name__}.{_file}")

@@ -166,7 +166,8 @@ class Input(NamedTuple):
     axes, a trailing + for any trailing ones, and a kernel gets each as one axis. "g+1" is one more than g."""
     doc: str
     kind: str = "float"
-    """"float"; or, of whole numbers, "labels", "lengths", "offsets" of groups; or a "mask"."""
+    """"float"; or, of whole numbers, "labels", "lengths", "offsets" of groups; or a "mask"; or "regions", which are
+    floats or, without the axis c, the label of each pixel."""
     grad: bool = False
     """Whether the loss is differentiated with respect to it."""
     optional: bool = False
@@ -211,6 +212,8 @@ class Formula(NamedTuple):
     """For a loss of several arrays, the arrays in order."""
     units: str
     """For a loss of several arrays, the axes along which it has values of its own; empty: one for the whole batch."""
+    units_by: dict[str, dict[str, str]]
+    """The same by the words of a parameter, where they depend on one."""
     example: str
     """Arguments of a call to show."""
 
@@ -218,6 +221,12 @@ class Formula(NamedTuple):
     def transcendental(self) -> bool:
         """Whether the formula takes an exponential, a logarithm or the like of each element."""
         return bool(_words(self.function) & TRANSCENDENTAL)
+
+    def axes(self, parameters: dict[str, Any]) -> str:
+        """The units under some parameters, as a caller means them."""
+        for name, units in self.units_by.items():
+            return units[parameters[name]]
+        return self.units
 
     @property
     def summary(self) -> str:
@@ -305,6 +314,7 @@ FIELDS: dict[str, Any] = {
     "switched": {},
     "inputs": {},
     "units": "",
+    "units_by": {},
     "options": {},
     "example": "",
 }

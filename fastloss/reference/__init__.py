@@ -5,3 +5,4 @@ Independent of the rest of the package: these lines state the mathematics, again
 
 from .basic import *  # noqa: F403
 from .boxes import *  # noqa: F403
+from .regions import *  # noqa: F403
