@@ -1,10 +1,13 @@
 """Losses of regions: sums over the pixels of each class, a formula of the sums, its slopes back to the pixels.
 
-Two kernels. `sweep` sums, for each block of pixels of a sample, what the formulas of regions need; `judge` adds the
-blocks up in their order, evaluates the formula for each sample or for the batch, and averages over the classes;
-`sweep` then goes over the pixels again and writes the gradient. A block is a unit of its own, so that one large image
-keeps all threads busy, and blocks depend on the shape alone. Activations are computed in both passes over the pixels:
-that takes less time than to store and load them.
+Three kernels. `measure` sums, for each block of pixels of a sample, what the formulas of regions need; `judge` adds
+the blocks up in their order, evaluates the formula for each sample or for the batch, and averages over the classes;
+`spread` goes over the pixels again and writes the gradient. A block is a unit of its own, so that one large image
+keeps all threads busy, and blocks depend on the shape alone.
+
+Between the two passes the memory of the gradient holds the probabilities, which saves the second pass the
+exponentials. A probability p is kept as the smaller of p and 1 - p, with the sign bit set where that is 1 - p: neither
+loses a digit.
 """
 
 from typing import Any
@@ -70,109 +73,140 @@ def region(target, labels, label, own, keep, at, row):
     return row
 
 
-def by_sigmoid(x, p, q):
-    """Probabilities and their complements, neither by subtraction."""
+def by_sigmoid(x, w):
+    """The code of a probability: the smaller of p and 1 - p, with the sign bit set where that is 1 - p."""
     for j in range(x.size):
         e = exp(-abs(x[j]))
-        inverse = T(1.0) / (T(1.0) + e)
-        small = e * inverse
-        up = x[j] >= T(0.0)
-        p[j] = inverse if up else small
-        q[j] = small if up else inverse
+        w[j] = np.copysign(e / (T(1.0) + e), -x[j])
 
 
-def by_softmax(z, at, s, p, q, top, tail, ties):
-    """The same over the classes of each pixel, whose scores lie s apart."""
-    c, size = p.shape
-    m = top.size
-    first = part(z, at, m)
+def by_softmax(z, at, s, w, first, step, rest, inverse, top):
+    """The same over the classes of each pixel, whose scores lie s apart, and their codes `step`."""
+    c, m = z.shape[1], top.size
+    x = part(z, at, m)
     for j in range(m):
-        top[j] = first[j]
-        tail[j] = T(0.0)
-        ties[j] = T(0.0)
+        top[j] = x[j]
+        rest[j] = T(-1.0)
+        inverse[j] = T(0.0)
     for k in range(1, c):
         x = part(z, at + k * s, m)
         for j in range(m):
             top[j] = x[j] if x[j] > top[j] else top[j]
     for k in range(c):
-        x, a = part(z, at + k * s, m), part(p, k * size, m)
+        x, e = part(z, at + k * s, m), part(w, first + k * step, m)
         for j in range(m):
+            # Equal infinities have no difference. What the others sum to is never a difference from 1.
             most = x[j] == top[j]
-            # Equal infinities have no difference.
-            e = T(1.0) if most else exp(x[j] - top[j])
-            tail[j] += T(0.0) if most else e
-            ties[j] += T(1.0) if most else T(0.0)
-            a[j] = e
+            e[j] = T(1.0) if most else exp(x[j] - top[j])
+            inverse[j] += T(0.0) if most else e[j]
+            rest[j] += T(1.0) if most else T(0.0)
     for j in range(m):
-        tail[j] = tail[j] + (ties[j] - T(1.0))
-        ties[j] = T(1.0) / (T(1.0) + tail[j])
+        rest[j] += inverse[j]
+        inverse[j] = T(1.0) / (T(1.0) + rest[j])
     for k in range(c):
-        a, b = part(p, k * size, m), part(q, k * size, m)
+        e = part(w, first + k * step, m)
         for j in range(m):
-            most = a[j] == T(1.0)
-            a[j] = a[j] * ties[j]
-            b[j] = tail[j] * ties[j] if most else T(1.0) - a[j]
+            small = rest[j] < T(1.0)
+            e[j] = -rest[j] * inverse[j] if (e[j] == T(1.0)) & small else e[j] * inverse[j]
 
 
-def activate(z, at, s, m, activation, keep, p, q, rows):
-    """Probabilities p of a block of pixels and q = 1 - p, both 0 where a pixel does not count."""
-    c, size = p.shape
+def activate(z, at, s, m, activation, keep, w, first, step, rows):
+    """Codes of the probabilities of a block of pixels; 0 where a pixel does not count."""
     if activation == 2:
-        by_softmax(z, at, s, p, q, part(rows, 0, m), part(rows, size, m), part(rows, 2 * size, m))
-    for k in range(c):
-        x, a, b = part(z, at + k * s, m), part(p, k * size, m), part(q, k * size, m)
+        size = rows.shape[1]
+        by_softmax(z, at, s, w, first, step, part(rows, 0, m), part(rows, size, m), part(rows, 2 * size, m))
+    for k in range(z.shape[1]):
+        x, y = part(z, at + k * s, m), part(w, first + k * step, m)
         if activation == 1:
-            by_sigmoid(x, a, b)
+            by_sigmoid(x, y)
         elif activation == 0:
-            for j in range(x.size):
-                a[j] = x[j]
-                b[j] = T(1.0) - x[j]
+            for j in range(m):
+                y[j] = x[j] if x[j] <= T(0.5) else x[j] - T(1.0)
         if keep.size > 0:
-            for j in range(x.size):
-                a[j] = a[j] if keep[j] > T(0.0) else T(0.0)
-                b[j] = b[j] if keep[j] > T(0.0) else T(0.0)
+            for j in range(m):
+                y[j] = y[j] if keep[j] > T(0.0) else T(0.0)
 
 
-def outside(x):
-    """How many numbers lie outside of [0, 1]."""
+def outside(x, keep):
+    """How many numbers that count lie outside of [0, 1]."""
     count = T(0.0)
-    for j in range(x.size):
-        count += T(1.0) if (x[j] < T(0.0)) | (x[j] > T(1.0)) else T(0.0)
+    if keep.size > 0:
+        for j in range(x.size):
+            bad = (x[j] < T(0.0)) | (x[j] > T(1.0))
+            count += keep[j] if bad else T(0.0)
+    else:
+        for j in range(x.size):
+            count += T(1.0) if (x[j] < T(0.0)) | (x[j] > T(1.0)) else T(0.0)
     return float(count)
 
 
-def difference(p, q, t):
-    """p - t, exact where both are near 1."""
-    return (T(1.0) - t) - q if t >= T(0.5) else p - t
+def decode(w, t):
+    """p, and p - t, exact where both are near 1."""
+    large = np.copysign(T(1.0), w) < T(0.0)
+    small = abs(w)
+    p = T(1.0) - small if large else small
+    return p, ((T(1.0) - t) - small if large else small - t)
 
 
-def overlaps(p, q, t, sums):
+def overlaps(w, t, sums):
     """Sums of min(p, t), of what p has beyond t, of what it lacks, and of min(1 - p, 1 - t)."""
     tp, fp, fn, tn = T(0.0), T(0.0), T(0.0), T(0.0)
     for j in range(t.size):
-        d = difference(p[j], q[j], t[j])
-        r = T(1.0) - t[j]
-        tp += p[j] if d <= T(0.0) else t[j]
+        p, d = decode(w[j], t[j])
+        q = abs(w[j]) if p > T(0.5) else T(1.0) - p
+        within = d <= T(0.0)
+        tp += p if within else t[j]
         # In this order NaN comes through.
-        fp += T(0.0) if d <= T(0.0) else d
+        fp += T(0.0) if within else d
         fn += T(0.0) if d >= T(0.0) else -d
-        tn += q[j] if q[j] < r else r
+        tn += T(1.0) - t[j] if within else q
     sums[0] = tp
     sums[1] = fp
     sums[2] = fn
     sums[3] = tn
 
 
-def squares(p, q, t, sums):
+def squares(w, t, sums):
     """Sums of p t, and of half of (p - t)^2 for either side."""
     tp, half = T(0.0), T(0.0)
     for j in range(t.size):
-        d = difference(p[j], q[j], t[j])
-        tp += p[j] * t[j]
+        p, d = decode(w[j], t[j])
+        tp += p * t[j]
         half += T(0.5) * d * d
     sums[0] = tp
     sums[1] = half
     sums[2] = half
+
+
+def measure(lo, hi, z, target, labels, mask, how, parts, codes):
+    """Sums over blocks of pixels; codes of their probabilities where there is room for them."""
+    widest_vectors()
+    c, s, size = z.shape[1], z.shape[2], how[BLOCK]
+    blocks, kept_codes, rows = parts.shape[1], codes.size > 0, np.empty((5, size), T)
+    w = codes if kept_codes else np.empty((1, c, size), T)
+    keep = np.empty(size if labels.size > 0 or mask.size > 0 else 0, T)
+    label = part(rows, 3 * size, size)
+    for v in range(lo, hi):
+        i, start = v // blocks, v % blocks * size
+        m = min(size, s - start)
+        at = i * c * s + start
+        first, step = (at, s) if kept_codes else (0, size)
+        kept = keep_pixels(labels, mask, i * s + start, m, label, keep)
+        activate(z, at, s, m, how[ACTIVATION], keep, w, first, step, rows)
+        for k in range(c):
+            x, sums = part(w, first + k * step, m), part(parts, (v * c + k) * SUMS, SUMS)
+            t = region(target, labels, label, T(k + (c == 1)), keep, at + k * s, part(rows, 4 * size, m))
+            sums[4] = kept
+            sums[5] = outside(part(z, at + k * s, m), keep) if how[ACTIVATION] == 0 else 0.0
+            if how[FREE] == 0 and labels.size == 0:
+                sums[5] += outside(t, keep)
+            if how[SQUARED] == 0:
+                overlaps(x, t, sums)
+                # Pixels that do not count were taken for true negatives.
+                sums[3] -= m - kept
+            else:
+                squares(x, t, sums)
+                sums[3] = kept
 
 
 def add_blocks(parts, first, last, sums):
@@ -245,106 +279,97 @@ def judge(lo, hi, params, parts, class_weight, how, values, state, slopes):
             slopes[u, k, 1] = by[k, 1] + by[k, 2] if how[SQUARED] else by[k, 0] - by[k, 2]
 
 
-def slope_row(p, q, t, x, y, squared, g):
+def slope_row(w, t, x, y, squared, g):
     """The slopes by the probabilities of one class."""
+    middle = T(0.5) * (x + y)
     if squared:
         for j in range(g.size):
-            g[j] = x * t[j] + y * difference(p[j], q[j], t[j])
-        return
-    middle = T(0.5) * (x + y)
-    for j in range(g.size):
-        d = difference(p[j], q[j], t[j])
-        # A prediction that equals a hard target can only move to one side.
-        above = (d > T(0.0)) | ((d == T(0.0)) & (t[j] <= T(0.0)))
-        below = (d < T(0.0)) | ((d == T(0.0)) & (t[j] >= T(1.0)))
-        g[j] = x if above else (y if below else middle)
+            p, d = decode(w[j], t[j])
+            g[j] = x * t[j] + y * d
+    else:
+        for j in range(g.size):
+            p, d = decode(w[j], t[j])
+            # A prediction that equals a hard target can only move to one side.
+            side = d if d != T(0.0) else T(0.5) - t[j]
+            inner = (d == T(0.0)) & (t[j] > T(0.0)) & (t[j] < T(1.0))
+            g[j] = middle if inner else (x if side > T(0.0) else y)
 
 
-def through_softmax(z, at, s, p, g, top, base, mean, grad):
-    """From slopes by probabilities to slopes by scores."""
-    c, size = p.shape
-    m = top.size
+def through_softmax(w, first, step, g, base, mean):
+    """From slopes by probabilities to slopes by scores, which take the place of the codes."""
+    c, size = g.shape
+    m = base.size
     for j in range(m):
         base[j] = T(0.0)
         mean[j] = T(0.0)
-    # Slopes relative to that of a largest score: where it takes nearly all, little is left to cancel.
+    # Slopes relative to that of a class that takes more than half: where it takes nearly all, little is left to cancel.
     for k in range(c):
-        x, row = part(z, at + k * s, m), part(g, k * size, m)
+        x, row = part(w, first + k * step, m), part(g, k * size, m)
         for j in range(m):
-            base[j] = row[j] if x[j] == top[j] else base[j]
+            base[j] = row[j] if np.copysign(T(1.0), x[j]) < T(0.0) else base[j]
     for k in range(c):
-        a, row = part(p, k * size, m), part(g, k * size, m)
+        x, row = part(w, first + k * step, m), part(g, k * size, m)
         for j in range(m):
-            mean[j] += a[j] * (row[j] - base[j])
+            p, _ = decode(x[j], T(0.0))
+            mean[j] += p * (row[j] - base[j])
     for k in range(c):
-        a, row, out = part(p, k * size, m), part(g, k * size, m), part(grad, at + k * s, m)
+        x, row = part(w, first + k * step, m), part(g, k * size, m)
         for j in range(m):
-            out[j] = a[j] * ((row[j] - base[j]) - mean[j])
+            p, _ = decode(x[j], T(0.0))
+            x[j] = p * ((row[j] - base[j]) - mean[j])
 
 
-def sweep(lo, hi, z, target, labels, mask, how, parts, given, slopes, factors, grad):
-    """Sums over blocks of pixels; or their gradient, from slopes given for each pixel or computed anew."""
+def spread(lo, hi, target, labels, mask, how, given, slopes, factors, grad):
+    """The gradient of blocks of pixels in place of their codes, from slopes given for each pixel or computed here."""
     widest_vectors()
-    c, s, size, activation = z.shape[1], z.shape[2], how[BLOCK], how[ACTIVATION]
-    blocks = (s + size - 1) // size
-    writing, softmax = grad.size > 0, activation == 2
-    p, q, rows = np.empty((c, size), T), np.empty((c, size), T), np.empty((5, size), T)
-    g = np.empty((c, size) if softmax and writing else (0, 0), T)
+    c, s, size, activation = grad.shape[1], grad.shape[2], how[BLOCK], how[ACTIVATION]
+    blocks, rows = (s + size - 1) // size, np.empty((4, size), T)
+    # Results go by way of g: a loop that may read what it writes is not vectorised.
+    g = np.empty((c, size), T)
     keep = np.empty(size if labels.size > 0 or mask.size > 0 else 0, T)
-    label = part(rows, 3 * size, size)
+    label = part(rows, 0, size)
     for v in range(lo, hi):
         i, start = v // blocks, v % blocks * size
         m = min(size, s - start)
         at = i * c * s + start
         u = 0 if how[WHOLE] else i
         factor = factor_of(factors, u)
-        if factor == 0.0:
-            for k in range(c):
-                clear(part(grad, at + k * s, m), 0)
-            continue
-        kept = keep_pixels(labels, mask, i * s + start, m, label, keep)
-        activate(z, at, s, m, activation, keep, p, q, rows)
+        if factor != 0.0:
+            keep_pixels(labels, mask, i * s + start, m, label, keep)
         for k in range(c):
-            place = at + k * s
-            a, b = part(p, k * size, m), part(q, k * size, m)
-            # Of a single class the label is 1.
-            own = T(k + 1) if c == 1 else T(k)
-            t = a if given.size > 0 else region(target, labels, label, own, keep, place, part(rows, 4 * size, m))
-            if writing:
-                out = part(g, k * size, m) if softmax else part(grad, place, m)
-                x, y = T(slopes[u, k, 0] * factor), T(slopes[u, k, 1] * factor)
-                if given.size > 0:
-                    ready = part(given, place, m)
-                    for j in range(m):
-                        out[j] = x * ready[j]
-                else:
-                    slope_row(a, b, t, x, y, how[SQUARED] != 0, out)
-                if activation == 1:
-                    for j in range(m):
-                        out[j] *= a[j] * b[j]
-                elif keep.size > 0:
-                    for j in range(m):
-                        out[j] = out[j] if keep[j] > T(0.0) else T(0.0)
+            w = part(grad, at + k * s, m)
+            out = part(g, k * size, m)
+            x, y = T(slopes[u, k, 0] * factor), T(slopes[u, k, 1] * factor)
+            if factor == 0.0:
+                clear(w, 0)
+            elif given.size > 0:
+                ready = part(given, at + k * s, m)
+                for j in range(m):
+                    out[j] = x * ready[j]
             else:
-                sums = part(parts, (v * c + k) * SUMS, SUMS)
-                sums[4] = kept
-                sums[5] = outside(a) if activation == 0 else 0.0
-                if how[FREE] == 0 and labels.size == 0:
-                    sums[5] += outside(t)
-                if how[SQUARED] == 0:
-                    overlaps(a, b, t, sums)
-                else:
-                    squares(a, b, t, sums)
-                    sums[3] = kept
-        if softmax and writing:
-            rows3 = part(rows, 0, m), part(rows, size, m), part(rows, 2 * size, m)
-            through_softmax(z, at, s, p, g, *rows3, grad)
+                t = region(target, labels, label, T(k + (c == 1)), keep, at + k * s, part(rows, size, m))
+                slope_row(w, t, x, y, how[SQUARED] != 0, out)
+        if factor == 0.0:
+            continue
+        if activation == 2:
+            through_softmax(grad, at, s, g, part(rows, 2 * size, m), part(rows, 3 * size, m))
+            continue
+        for k in range(c):
+            w, out = part(grad, at + k * s, m), part(g, k * size, m)
+            if activation == 1:
+                for j in range(m):
+                    small = abs(w[j])
+                    w[j] = out[j] * (small * (T(1.0) - small))
+            else:
+                for j in range(m):
+                    w[j] = out[j]
+                if keep.size > 0:
+                    for j in range(m):
+                        w[j] = w[j] if keep[j] > T(0.0) else T(0.0)
 
 
-HELPERS = (
-    *(keep_pixels, region, by_sigmoid, by_softmax, activate, outside, difference, overlaps, squares),
-    *(slope_row, through_softmax),
-)
+MEASURE = (keep_pixels, region, by_sigmoid, by_softmax, activate, outside, decode, overlaps, squares)
+SPREAD = (keep_pixels, region, decode, slope_row, through_softmax)
 
 
 def block_of(classes: int, pixels: int) -> int:
@@ -378,23 +403,22 @@ class Pixels:
         self.how[BLOCK] = self.size
         self.blocks = -(-s // self.size)
 
-    def sweep(self, call: Any, parts: Any, given: Any, slopes: Any, factors: Any, grad: Any) -> None:
-        """Sum up all blocks, or write their gradient."""
-        sweeping = kernel(sweep, "regions_sweep", call.name, None, HELPERS)
-        read = (self.z, self.target, self.labels, self.mask, self.how)
-        sweeping(len(self.z) * self.blocks, self.z.size * 2, *read, parts, given, slopes, factors, grad)
-
     def sums(self, call: Any) -> Any:
-        """What the pixels of each block sum to."""
-        n, c, _ = self.z.shape
-        parts, no = np.empty((n, self.blocks, c, SUMS)), np.empty((0, 0, 0), call.dtype)
-        self.sweep(call, parts, no, np.empty((0, 0, 0)), np.ones(1), no)
+        """What the pixels of each block sum to; the gradient to be is left with codes of their probabilities."""
+        n, c, s = self.z.shape
+        parts = np.empty((n, self.blocks, c, SUMS))
+        codes = call.grads.get("prediction", np.empty((0, c, s), call.dtype))
+        measuring = kernel(measure, "regions_measure", call.name, None, MEASURE)
+        read = (self.z, self.target, self.labels, self.mask, self.how)
+        measuring(n * self.blocks, self.z.size, *read, parts, codes)
         return parts
 
     def spread(self, call: Any, slopes: Any, given: Any = None) -> None:
-        """Write the gradient."""
+        """Write the gradient, by slopes given for each pixel or computed from those of the sums."""
         given = np.empty((0, 0, 0), call.dtype) if given is None else given
-        self.sweep(call, np.empty((0, 0, 0, 0)), given, slopes, call.factors(), call.grads["prediction"])
+        spreading = kernel(spread, "regions_spread", call.name, None, SPREAD)
+        read = (self.target, self.labels, self.mask, self.how)
+        spreading(len(self.z) * self.blocks, self.z.size, *read, given, slopes, call.factors(), call.grads["prediction"])
 
 
 def refuse(call: Any, second: str) -> None:
