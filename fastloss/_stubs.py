@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .docs import input_kind, input_shape
+from .formulas import FILES
 from .formulas.record import LOOPS, REAL, Formula, Integers, Parameter
 
 __all__ = ["generated", "main", "readme_with_table", "stub", "table"]
@@ -125,11 +126,9 @@ def _methods(kind: Any, data: str, gradient: str, parameters: str, bound: str, l
         lines += ["@overload", f"def value_and_grad(self, {data}, *{named}{parameters}) -> {triple}: ..."]
         lines.append(f"def details(self, {data}, *{keywords('details', KEYWORDS)}{parameters}) -> Details: ...")
     pair = f"tuple[{gradient}, {gradient}]"
-    named = keywords("grad_and_hess", KEYWORDS | {"out": f"{pair} | None = ..."})
-    lines += [
-        f"def grad_and_hess(self, {data}, *{named}{parameters}) -> {pair}: ...",
-        f"def bind(self{bound}) -> Self: ...",
-    ]
+    if named := keywords("grad_and_hess", KEYWORDS | {"out": f"{pair} | None = ..."}):
+        lines.append(f"def grad_and_hess(self, {data}, *{named}{parameters}) -> {pair}: ...")
+    lines.append(f"def bind(self{bound}) -> Self: ...")
     return "".join(f"    {line}\n" for line in lines)
 
 
@@ -215,14 +214,25 @@ def _prediction_and_target(record: Formula) -> tuple[str, str]:
 
 
 def table(losses: Mapping[str, Any]) -> str:
-    """Return the README's table of losses."""
-    lines = ["| Loss | Value | Parameters | Prediction | Target |", "|---|---|---|---|---|"]
-    for name, loss in losses.items():
-        record: Formula = loss.record
-        value = _code(record.math) or record.summary
-        parameters = _code(", ".join(_shown(record, k) for k in record.parameters))
-        lines.append("| " + " | ".join([_code(name), value, parameters, *_prediction_and_target(record)]) + " |")
-    return "\n".join(lines)
+    """Return the README's tables of losses, one for each file of formulas, folded under the names that it holds."""
+    parts = []
+    for file, title in FILES.items():
+        own = [loss for loss in losses.values() if loss.record.function.__module__.endswith(f".{file}")]
+        if not own:
+            continue
+        names = ", ".join(f"<code>{loss.name}</code>" for loss in own)
+        parts += [f"<details><summary><b>{title}</b>: {names}</summary>", ""]
+        parts += ["| Loss | Value | Parameters | Prediction | Target | Reference |", "|---|---|---|---|---|---|"]
+        parts += [_line(loss.record) for loss in own]
+        parts += ["", "</details>", ""]
+    return "\n".join(parts).rstrip()
+
+
+def _line(record: Formula) -> str:
+    value = _code(record.math) or record.summary
+    parameters = _code(", ".join(_shown(record, k) for k in record.parameters))
+    cells = [_code(record.name), value, parameters, *_prediction_and_target(record), record.paper.replace("|", "\\|")]
+    return "| " + " | ".join(cells) + " |"
 
 
 def readme_with_table(readme: str, losses: Mapping[str, Any]) -> str:

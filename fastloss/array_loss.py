@@ -1,6 +1,8 @@
 """Losses of several arrays that are no elements beside each other: embeddings, boxes, masks, sequences, groups."""
 
 import math
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -66,10 +68,9 @@ class Call:
 
     def numbers(self) -> Any:
         """The parameters of the formula itself, as a kernel takes them."""
-        own = list(self.record.defaults)[: len(self.record.function.__defaults__ or ())]
-        return np.array([self.raw[k] for k in own], F64)
+        return self.packed[: len(self.record.function.__defaults__ or ())]
 
-    raw: dict[str, float]
+    packed: Any
 
     def divided(self) -> float:
         """What the sum of the losses is divided by; 0 where nothing counts."""
@@ -89,7 +90,14 @@ class ArrayLoss(Loss):  # noqa: D101
     # A loss of several arrays.
     __doc__ = ComposedDoc()
 
-    __slots__ = ()
+    __slots__ = ("_meant",)
+
+    _meant: dict[str, Any]
+
+    def __init__(self, record: Formula, defaults: Mapping[str, Any] | None = None) -> None:
+        super().__init__(record, defaults)
+        meant = {k: record.parameters[k].meant(v) for k, v in self.defaults.items()}
+        object.__setattr__(self, "_meant", meant)
 
     def __call__(
         self,
@@ -137,11 +145,11 @@ class ArrayLoss(Loss):  # noqa: D101
         if len(arrays) > len(names):
             raise TypeError(f"{self.name} takes {len(names)} arrays ({', '.join(names)}); {len(arrays)} given")
         given = dict(zip(names, arrays, strict=False))
-        for name in [n for n in options if n in inputs]:
+        for name in [n for n in options if n in inputs] if options else ():
             if name in given:
                 raise TypeError(f"{self.name}: {name} is given twice, by position and by name")
             given[name] = options.pop(name)
-        missing = [n for n in names if given.get(n) is None and not inputs[n].optional]
+        missing = [n for n, spec in inputs.items() if not spec.optional and given.get(n) is None]
         if missing:
             raise TypeError(f"{self.name} needs {' and '.join(missing)}; it takes ({', '.join(names)})")
         return (self.bind(**options) if options else self), given
@@ -158,8 +166,8 @@ class ArrayLoss(Loss):  # noqa: D101
         dtype = F64 if F64 in dtypes else F32
         dims: layout.Dims = {}
         laid: dict[str, Any] = {k: self._laid(k, raw[k], dtype, dims) if k in raw else None for k in record.inputs}
-        call = Call(record, self._meant(), laid, dims)
-        call.raw = dict(self.defaults)
+        call = Call(record, self._meant, laid, dims)
+        call.packed = self._packed
         call.dtype, call.reduction, call.divisor = dtype, reduction, divisor
         if weight is not None:
             call.weight = weights(weight, call.shape, F64)
@@ -177,7 +185,7 @@ class ArrayLoss(Loss):  # noqa: D101
             for g in call.grads.values():
                 g[...] = 0.0
         else:
-            import_module(f".kernels.{record.loop}", __package__).run(call)
+            _kernels(record.loop)(call)
         if derivatives:
             for k, o in zip(differentiable, outs[0], strict=True):
                 if not direct(o, dtype):
@@ -205,10 +213,13 @@ class ArrayLoss(Loss):  # noqa: D101
                 check.violation(self.name, name, a, spec.domain)
                 check.violation(self.name, name, a.astype(dtype), spec.domain, note=f" in {NAMES[dtype]}")
             return laid
-        ignore = self._meant().get("ignore_index")
+        ignore = self._meant.get("ignore_index")
         if spec.kind == "regions":
             return layout.laid_regions(self.name, name, spec, a, dtype, dims, ignore)
         return layout.laid_integers(self.name, name, spec, a, dims, ignore)
 
-    def _meant(self) -> dict[str, Any]:
-        return {k: self.record.parameters[k].meant(v) for k, v in self.defaults.items()}
+
+@cache
+def _kernels(loop: str) -> Callable[[Call], None]:
+    run: Callable[[Call], None] = import_module(f".kernels.{loop}", __package__).run
+    return run

@@ -142,7 +142,8 @@ def docstring(record: Formula) -> str:
 def _example(record: Formula) -> str:
     setup = ">>> import numpy as np, fastloss as fl\n"
     if record.family == "arrays":
-        return f"{setup}>>> loss, grad = fl.{record.name}.value_and_grad({record.example})\n>>> np.isfinite(loss)\nTrue"
+        call = f">>> loss, grad = fl.{record.name}.value_and_grad({record.example})"
+        return f"{setup}{call}\n>>> bool(np.isfinite(loss))\nTrue"
     if record.family == "rows":
         z = "np.log([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]])"
         t = "np.array([0.5, -1.0])" if record.loop == "ensemble" else "np.array([0, 2])"

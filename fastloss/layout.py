@@ -1,7 +1,8 @@
 """How the arrays of a loss of several are laid out: their axes by name, as kernels take them."""
 
 import math
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,63 +23,89 @@ def bounded(domain: Domain) -> bool:
     return domain != REAL
 
 
+class Axis(NamedTuple):
+    """One named axis: its name, and how much longer than that it is; a number where the name is empty."""
+
+    name: str
+    more: int
+
+
+class Axes(NamedTuple):
+    """A shape in names, parsed."""
+
+    leading: bool
+    middle: tuple[Axis, ...]
+    trailing: bool
+
+
+@cache
+def _parsed(spec: str) -> Axes:
+    tokens = spec.split()
+    middle = []
+    for token in tokens:
+        if token not in "*+":
+            name, _, more = ("", "", token) if token.isdecimal() else token.partition("+")
+            middle.append(Axis(name, int(more or 0)))
+    return Axes("*" in tokens, tuple(middle), "+" in tokens)
+
+
+def _length(axis: Axis, dims: Dims) -> Any:
+    """The length of an axis, None where nobody said so yet."""
+    if not axis.name:
+        return axis.more
+    known = dims.get(axis.name)
+    return None if known is None else known + axis.more
+
+
 def shape_of(spec: str, dims: Dims) -> tuple[int, ...]:
     """The shape that some axes have."""
-    shape: list[int] = []
-    for token in spec.split():
-        shape.extend(dims[token] if token in "*+" else (_length(token, dims),))
-    return tuple(shape)
+    leading, middle, trailing = _parsed(spec)
+    lengths = tuple(_length(axis, dims) for axis in middle)
+    return (*(dims["*"] if leading else ()), *lengths, *(dims["+"] if trailing else ()))
 
 
-def _length(token: str, dims: Dims) -> Any:
-    """The length of an axis, None where nobody said so yet."""
-    if token.isdecimal():
-        return int(token)
-    name, plus, more = token.partition("+")
-    return dims[name] + (int(more) if plus else 0) if name in dims else None
+def _wrong(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims, axis: str = "") -> ValueError:
+    """The error for a shape, which names what it should be and who says so."""
+    axes = _parsed(spec)
+    shown = []
+    for a in axes.middle:
+        length = _length(a, dims)
+        shown.append(str(length) if length is not None else a.name + (f" + {a.more}" if a.more else ""))
+    for there, token, at in ((axes.leading, "*", 0), (axes.trailing, "+", len(shown))):
+        if there:
+            shown[at:at] = map(str, dims[token]) if token in dims and token == axis else ["..."]
+    of = dims.get("of", {}).get(axis, name)
+    said = f", as in {of}" if of != name else ""
+    return ValueError(f"{loss}: {name} has shape {shape}; expected ({', '.join(shown)}{',' * (len(shown) == 1)}){said}")
 
 
-def _expected(tokens: list[str], dims: Dims) -> str:
-    shown = ["..." if t in "*+" else str(_length(t, dims) if _length(t, dims) is not None else t) for t in tokens]
-    return f"({', '.join(shown)}{',' * (len(shown) == 1)})"
-
-
-def _settle(loss: str, name: str, spec: Input, shape: tuple[int, ...], dims: Dims) -> tuple[int, ...]:
+def _settle(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims) -> tuple[int, ...]:
     """Learn lengths from a shape, or raise where they are not what others said; return it as kernels see it."""
-    tokens = spec.dims.split()
-    lead, tail = "*" in tokens, "+" in tokens
-    middle = [t for t in tokens if t not in "*+"]
+    leading, middle, trailing = _parsed(spec)
     extra = len(shape) - len(middle)
-    if extra < 0 or (extra and not (lead or tail)):
-        raise ValueError(f"{loss}: {name} has shape {shape}; expected {_expected(tokens, dims)}")
-    start = extra if lead else 0
-    whole: Dims = {"*": shape[:start]} if lead else {"+": shape[len(middle) :]} if tail else {}
-    wanted = _expected(tokens, dims)
-    for token, given in [*whole.items(), *zip(middle, shape[start:], strict=False)]:
-        known = dims.get(token) if token in "*+" else _length(token, dims)
-        if known is None:
-            axis, _, more = token.partition("+") if token not in "*+" else (token, "", "")
-            length = given - int(more or 0) if axis not in "*+" else given
-            if axis not in "*+" and length < 0:
-                raise ValueError(f"{loss}: {name} has shape {shape}; expected at least {more} along axis {token}")
-            dims[axis] = length
-            dims.setdefault("of", {})[axis] = name
-        elif known != given:
-            axis = token if token in "*+" else token.partition("+")[0]
-            of = dims.get("of", {}).get(axis)
-            if token in "*+":
-                text = ", ".join(map(str, known))
-                wanted = wanted.replace("...", text or "no further axes", 1)
-            same = f", as in {of}" if of and of != name else ""
-            raise ValueError(f"{loss}: {name} has shape {shape}; expected {wanted}{same}")
-    flat = [math.prod(whole["*"])] if lead else []
-    flat += shape[start : start + len(middle)]
-    return (*flat, math.prod(whole["+"])) if tail else tuple(flat)
+    if extra < 0 or (extra and not (leading or trailing)):
+        raise _wrong(loss, name, spec, shape, dims)
+    start = extra if leading else 0
+    stop = start + len(middle)
+    for axis, length in zip(middle, shape[start:stop], strict=True):
+        known = _length(axis, dims)
+        if known is None and length >= axis.more:
+            dims[axis.name] = length - axis.more
+            dims.setdefault("of", {})[axis.name] = name
+        elif known != length:
+            raise _wrong(loss, name, spec, shape, dims, axis.name)
+    for there, token, part in ((leading, "*", shape[:start]), (trailing, "+", shape[stop:])):
+        if there and dims.setdefault(token, part) != part:
+            raise _wrong(loss, name, spec, shape, dims, token)
+        if there:
+            dims.setdefault("of", {}).setdefault(token, name)
+    lead = (math.prod(shape[:start]),) if leading else ()
+    return (*lead, *shape[start:stop], math.prod(shape[stop:])) if trailing else (*lead, *shape[start:stop])
 
 
 def laid(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims) -> Any:
     """An array of numbers, contiguous and in a precision."""
-    return contiguous(a, dtype).reshape(_settle(loss, name, spec, a.shape, dims))
+    return contiguous(a, dtype).reshape(_settle(loss, name, spec.dims, a.shape, dims))
 
 
 def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore: int | None) -> Any:
@@ -93,16 +120,24 @@ def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore:
             first = int(np.argmax(((a != 0) & (a != 1)).reshape(-1)))
             where, value = check.position(first, a.shape), a.reshape(-1)[first]
             raise ValueError(f"{loss}: {name}[{where}] is {value}; allowed: 0 (left out) or 1")
-        shape = _settle(loss, name, spec, a.shape, dims)
+        shape = _settle(loss, name, spec.dims, a.shape, dims)
         return np.ascontiguousarray(a != 0).view(np.uint8).reshape(shape)
     if a.dtype.kind not in "iu":
         raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected integers")
     whole = contiguous(np.minimum(a, np.uint64(I64.type(2**62))) if a.dtype == np.uint64 else a, I64)
-    whole = whole.reshape(_settle(loss, name, spec, a.shape, dims))
+    whole = whole.reshape(_settle(loss, name, spec.dims, a.shape, dims))
     if spec.kind == "offsets":
         _check_offsets(loss, name, spec, whole, dims)
     elif spec.classes:
-        low, high = (0, _length(spec.classes, dims)) if spec.kind == "lengths" else (0, _length(spec.classes, dims) - 1)
+        low, high = 0, dims[spec.classes] - (spec.kind != "lengths")
+        # Most labels need no more than their range.
+        if (
+            whole.size
+            and whole.min() >= low
+            and whole.max() <= high
+            and not (ignore is not None and low <= ignore <= high)
+        ):
+            return whole
         outside = (whole < low) | (whole > high)
         ignored = whole == ignore if ignore is not None else np.zeros(1, bool)
         if outside.any() and (outside & ~ignored).any():
@@ -121,8 +156,8 @@ def laid_regions(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Di
     flat, single = a.shape == (n, *pixels), a.shape == (n, 1, *pixels)
     if a.dtype.kind in "iu" and (flat or (single and (c > 1 or (ignore is not None and (a == ignore).any())))):
         # Of a single class the labels are 1 in its region and 0 outside.
-        labels = spec._replace(dims="n +", kind="labels", classes="c" if c > 1 else "2")
-        return laid_integers(loss, name, labels, a, dims, ignore)
+        labels = spec._replace(dims="n +", kind="labels", classes="labels")
+        return laid_integers(loss, name, labels, a, {**dims, "labels": max(c, 2)}, ignore)
     if a.shape != (n, c, *pixels) and not (flat and c == 1):
         raise ValueError(
             f"{loss}: {name} has shape {a.shape} and dtype {a.dtype}; expected {(n, c, *pixels)}, "
@@ -133,7 +168,7 @@ def laid_regions(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Di
 
 def _check_offsets(loss: str, name: str, spec: Input, offsets: Any, dims: Dims) -> None:
     """Raise unless offsets begin at 0, never fall, and end at the length of what they divide."""
-    end = _length(spec.classes, dims)
+    end = dims[spec.classes]
     if offsets.size == 0 or offsets[0] != 0:
         raise ValueError(f"{loss}: {name} begin with {offsets[:1].tolist()}; expected 0 first")
     if (offsets[1:] < offsets[:-1]).any():

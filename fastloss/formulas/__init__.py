@@ -5,7 +5,17 @@ from types import MappingProxyType
 
 from .record import registered
 
-FILES = ("regression", "robust", "counts", "likelihoods", "classification", "softmax", "boxes", "regions")
+FILES = {
+    "regression": "Regression",
+    "robust": "Robust regression",
+    "counts": "Counts and positive amounts",
+    "likelihoods": "Likelihoods and scores of distributions",
+    "classification": "Binary classification",
+    "softmax": "Classes",
+    "boxes": "Boxes",
+    "regions": "Regions",
+}
+"""The files of the losses, in order, and what each is about."""
 
 for _file in FILES:
     import_module(f"{__name__}.{_file}")

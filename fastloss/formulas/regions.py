@@ -163,9 +163,7 @@ def focal_tversky(tp, fp, fn, tn, alpha=0.5, beta=0.5, gamma=4.0 / 3.0, smooth_n
     options={
         "weighting": (
             0.0,
-            Parameter(
-                "weight of a class of T pixels: 1 / T^2, 1 / T or 1", choices=("square", "simple", "uniform")
-            ),
+            Parameter("weight of a class of T pixels: 1 / T^2, 1 / T or 1", choices=("square", "simple", "uniform")),
         ),
         **ACTIVATION,
         **PER,

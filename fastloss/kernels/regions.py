@@ -418,7 +418,9 @@ class Pixels:
         given = np.empty((0, 0, 0), call.dtype) if given is None else given
         spreading = kernel(spread, "regions_spread", call.name, None, SPREAD)
         read = (self.target, self.labels, self.mask, self.how)
-        spreading(len(self.z) * self.blocks, self.z.size, *read, given, slopes, call.factors(), call.grads["prediction"])
+        spreading(
+            len(self.z) * self.blocks, self.z.size, *read, given, slopes, call.factors(), call.grads["prediction"]
+        )
 
 
 def refuse(call: Any, second: str) -> None:

@@ -104,9 +104,7 @@ def tversky(prediction, target, alpha=0.5, beta=0.5, smooth_num=1e-5, smooth_den
     return focal_tversky(prediction, target, alpha, beta, 1.0, smooth_num, smooth_den, **options)
 
 
-def focal_tversky(
-    prediction, target, alpha=0.5, beta=0.5, gamma=4 / 3, smooth_num=1e-5, smooth_den=1e-5, **options
-):
+def focal_tversky(prediction, target, alpha=0.5, beta=0.5, gamma=4 / 3, smooth_num=1e-5, smooth_den=1e-5, **options):
     """The Tversky loss to the power 1 / gamma."""
 
     def score(p, t, w):

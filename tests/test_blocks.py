@@ -1,0 +1,103 @@
+"""Kernels of units: the disk cache, many threads at the first call, a fork after one, and units that fill no chunk."""
+
+import os
+
+import numpy as np
+import pytest
+from children import run
+
+import fastloss as fl
+from fastloss.kernels import blocks
+
+pytestmark = pytest.mark.jit
+
+PRELUDE = """
+import os, threading, warnings
+import numpy as np
+import fastloss as fl
+
+warnings.filterwarnings("ignore", category=DeprecationWarning)
+rng = np.random.default_rng(0)
+target = np.sort(rng.random((50_000, 2, 2)), axis=1).reshape(-1, 4)
+boxes = target + 0.01
+"""
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    script = PRELUDE + "print(fl.iou.value_and_grad(boxes, target)[0])"
+    first = run(script, FASTLOSS_CACHE_DIR=tmp_path)
+    files = {f.name: f.stat().st_mtime_ns for f in tmp_path.iterdir()}
+    assert any(f.startswith("iou") for f in files)
+    assert run(script, FASTLOSS_CACHE_DIR=tmp_path) == first
+    assert {f.name: f.stat().st_mtime_ns for f in tmp_path.iterdir()} == files
+
+
+def test_many_threads_at_the_first_call_and_a_fork_after_it():
+    script = (
+        PRELUDE
+        + """
+results = []
+threads = [threading.Thread(target=lambda: results.append(fl.iou.value_and_grad(boxes, target))) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(results) == 4
+assert all(value == results[0][0] and (grad == results[0][1]).all() for value, grad in results)
+pid = os.fork()
+if pid == 0:
+    value, grad = fl.iou.value_and_grad(boxes, target)
+    os._exit(0 if value == results[0][0] and (grad == results[0][1]).all() else 3)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    )
+    if not hasattr(os, "fork"):
+        pytest.skip("this platform has no fork")
+    for layer in ("omp", "workqueue"):
+        assert run(script, NUMBA_THREADING_LAYER=layer, FASTLOSS_CACHE_DIR=os.environ.get("FASTLOSS_CACHE_DIR")) == "0"
+
+
+# Names that the template below finds bound when it is specialized.
+T = None
+factor_of = None
+
+
+def doubled(lo, hi, factors, x, out):
+    for i in range(lo, hi):
+        row, result = x[i], out[i]
+        for j in range(row.size):
+            result[j] = T(2.0) * T(factor_of(factors, i)) * row[j]
+
+
+@pytest.mark.parametrize("units", [0, 1, 7, 100])
+@pytest.mark.parametrize("work", [1, 10**6])
+def test_every_unit_is_worked_on_once(units, work, monkeypatch):
+    monkeypatch.setattr("fastloss.dispatch.PARALLEL_FROM", 1)
+    x, out = np.random.default_rng(0).random((units, 3)), np.full((units, 3), np.nan)
+    blocks.kernel(doubled, "doubled", "float64")(units, work, np.full(1, 0.5), x, out)
+    np.testing.assert_array_equal(out, x)
+    if units:
+        factors = np.arange(float(units))
+        blocks.kernel(doubled, "doubled", "float64")(units, work, factors, x, out)
+        np.testing.assert_array_equal(out, 2 * (factors if units > 1 else np.zeros(1))[:, None] * x)
+
+
+def test_warming_up_compiles_what_calls_use(tmp_path):
+    script = (
+        PRELUDE
+        + """
+from pathlib import Path
+fl.iou.warmup(("float64",))
+folder = Path(os.environ["FASTLOSS_CACHE_DIR"])
+before = {f.name for f in folder.iterdir()}
+fl.iou(boxes[:9], target[:9])
+fl.iou.value_and_grad(boxes, target)
+print({f.name for f in folder.iterdir()} - before)
+"""
+    )
+    assert run(script, FASTLOSS_CACHE_DIR=tmp_path) == "set()"
+
+
+def test_a_sum_of_values_leaves_out_those_of_weight_zero():
+    values = np.array([1.0, np.nan, 3.0])
+    assert fl.dispatch.sum_in_order(values, np.array([1.0, 0.0, 0.5]))[0] == 2.5
