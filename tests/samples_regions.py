@@ -38,6 +38,13 @@ def distances(rng):
     return {"prediction": rng.uniform(0.02, 0.98, shape), "distance": rng.normal(0, 3, shape), "mask": mask}
 
 
+def hard(rng):
+    """Scores, and regions of which the last class of the first sample has none."""
+    target = (rng.random((3, 2, 4, 5)) < 0.4).astype(float)
+    target[0, 1] = 0.0
+    return {"prediction": rng.normal(0, 1.5, target.shape), "target": target}
+
+
 def nothing(second="target"):
     return lambda: {"prediction": np.empty((0, 2, 3)), second: np.empty((0, 2, 3))}
 
@@ -56,5 +63,9 @@ SAMPLES = {
         labels, [{}, {**SOFTMAX, "weighting": "simple", **BATCH}], counted=label_counts, empty=nothing()
     ),
     "mcc": Sample(soft, [{}, {**SOFTMAX, **BATCH}, {**SIGMOID, "average": "micro"}], empty=nothing()),
+    "lovasz_hinge": Sample(hard, [{}, BATCH], empty=nothing()),
+    "lovasz_softmax": Sample(
+        labels, [{}, {**SOFTMAX, **BATCH}, {**SIGMOID, "classes": "all"}], counted=label_counts, empty=nothing()
+    ),
     "boundary": Sample(distances, [{}, SIGMOID, {**SOFTMAX, **BATCH}], empty=nothing("distance")),
 }

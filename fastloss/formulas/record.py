@@ -66,8 +66,11 @@ class OneOf(NamedTuple):
     values: tuple[float, ...]
 
     def outside(self, x: Any) -> Any:
-        """True where x is none of them."""
-        return x not in self.values
+        """True where x (scalar or array) is none of them."""
+        outside: Any = x == x
+        for value in self.values:
+            outside = outside & (x != value)
+        return outside
 
     def __str__(self) -> str:
         return "{" + ", ".join(f"{v:g}" for v in self.values) + "}"
@@ -95,7 +98,7 @@ SIGNS = Signs()
 POSITIVE = Interval(0.0, low_open=True)
 NONNEGATIVE = Interval(0.0)
 UNIT = Interval(0.0, 1.0)
-Domain = Interval | Signs
+Domain = Interval | Signs | OneOf
 
 
 class Parameter(NamedTuple):

@@ -239,3 +239,45 @@ def boundary(total, fp, fn, pixels):
     """
     inverse = inverse_of(pixels)
     return total * inverse, (inverse, 0.0, 0.0, 0.0)
+
+
+@arrays(
+    "lovasz",
+    inputs={**INPUTS, "prediction": Input("n c +", "scores of each class by itself", grad=True)},
+    math="Lovasz extension of the Jaccard loss at max(1 - y z, 0), y = 2 t - 1",
+    options={"per": PER["per"], **IGNORE},
+    convex=True,
+    differentiable=False,
+    paper="Berman, Triki, Blaschko (2018), The Lovasz-Softmax loss, arXiv:1705.08790",
+    example="np.array([[[1.2, -0.3]]]), np.array([[0, 1]])",
+    **UNITS,
+)
+def lovasz_hinge():
+    """Lovasz hinge: a convex surrogate of the Jaccard loss of binary regions, each class by itself.
+
+    Targets are 0 or 1. Without a pixel of the region the largest error is the loss.
+    """
+
+
+@arrays(
+    "lovasz",
+    inputs=INPUTS,
+    math="mean over classes of the Lovasz extension of the Jaccard loss at |t - p|",
+    options={
+        **ACTIVATION,
+        "classes": (0.0, Parameter("whether classes without a pixel count", choices=("present", "all"))),
+        **PER,
+        **IGNORE,
+    },
+    bounded=True,
+    differentiable=False,
+    minimum_at_target=True,
+    paper="Berman, Triki, Blaschko (2018), The Lovasz-Softmax loss, arXiv:1705.08790",
+    example=EXAMPLE,
+    **UNITS,
+)
+def lovasz_softmax():
+    """Lovasz-Softmax: a surrogate of the Jaccard loss, mean over the classes that a sample has, or over all.
+
+    Takes probabilities, or scores with ``activation="softmax"``. Targets are 0 or 1.
+    """

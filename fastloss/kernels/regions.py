@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 
 from .. import check
-from ..formulas.record import UNIT
-from .blocks import kernel
+from ..formulas.record import UNIT, Domain
+from .blocks import in_stages, kernel
 from .staging import clear, part
 
-__all__ = ["Pixels", "run"]
+__all__ = [
+    *("ACTIVATION", "BLOCK", "FIRST", "PRESENT", "RAW", "WHOLE"),
+    *("Pixels", "decode", "inside", "keep_pixels", "region", "run"),
+]
 
 # Names that the templates below find bound when they are specialized.
 T: Any = None
@@ -33,12 +36,15 @@ ACTIVATIONS = {None: 0, "sigmoid": 1, "softmax": 2}
 SUMS = 6
 """Sums of a class over a block: tp, fp, fn, tn, pixels that count, predictions or targets outside of [0, 1]."""
 
+RAW = 3
+"""In place of an activation: scores stay what they are, and no codes of probabilities."""
+
 # What a kernel is told, as whole numbers.
-ACTIVATION, SQUARED, FREE, WHOLE, MICRO, FIRST, POWER, BLOCK = range(8)
+ACTIVATION, SQUARED, FREE, WHOLE, MICRO, FIRST, POWER, BLOCK, PRESENT = range(9)
 
 
 def keep_pixels(labels, mask, at, m, label, keep):
-    """Labels of a block of pixels, and 1 for those that count; how many do."""
+    """Labels of a block of pixels, -1 of those that do not count, and 1 for those that do; how many."""
     if keep.size == 0:
         return float(m)
     for j in range(keep.size):
@@ -52,6 +58,8 @@ def keep_pixels(labels, mask, at, m, label, keep):
         chosen = part(mask, at, m)
         for j in range(chosen.size):
             keep[j] = keep[j] if chosen[j] != 0 else T(0.0)
+        for j in range(chosen.size):
+            label[j] = label[j] if keep[j] > T(0.0) else T(-1.0)
     kept = T(0.0)
     row = part(keep, 0, m)
     for j in range(row.size):
@@ -95,11 +103,12 @@ def by_softmax(z, at, s, w, first, step, rest, inverse, top):
     for k in range(c):
         x, e = part(z, at + k * s, m), part(w, first + k * step, m)
         for j in range(m):
-            # Equal infinities have no difference. What the others sum to is never a difference from 1.
-            most = x[j] == top[j]
-            e[j] = T(1.0) if most else exp(x[j] - top[j])
-            inverse[j] += T(0.0) if most else e[j]
-            rest[j] += T(1.0) if most else T(0.0)
+            # Equal infinities have no difference.
+            e[j] = T(1.0) if x[j] == top[j] else exp(x[j] - top[j])
+        # Apart, since LLVM gives up on loops with more arrays. What the others sum to is no difference from 1.
+        for j in range(m):
+            inverse[j] += T(0.0) if e[j] == T(1.0) else e[j]
+            rest[j] += T(1.0) if e[j] == T(1.0) else T(0.0)
     for j in range(m):
         rest[j] += inverse[j]
         inverse[j] = T(1.0) / (T(1.0) + rest[j])
@@ -121,7 +130,11 @@ def activate(z, at, s, m, activation, keep, w, first, step, rows):
             by_sigmoid(x, y)
         elif activation == 0:
             for j in range(m):
-                y[j] = x[j] if x[j] <= T(0.5) else x[j] - T(1.0)
+                # The sign bit is set of 1 - p alone, be it 0, and not of a p of -0.
+                y[j] = abs(x[j]) if x[j] <= T(0.5) else np.copysign(T(1.0) - x[j], T(-1.0))
+        elif activation == RAW:
+            for j in range(m):
+                y[j] = x[j]
         if keep.size > 0:
             for j in range(m):
                 y[j] = y[j] if keep[j] > T(0.0) else T(0.0)
@@ -253,23 +266,20 @@ def judge(lo, hi, params, parts, class_weight, how, values, state, slopes):
         state[u, 0] = 1.0 if counts else 0.0
         by[:] = 0.0
         value = 0.0
-        if how[MICRO] and total > 0.0:
-            merged[:] = 0.0
-            for k in range(first, c):
-                for x in range(4):
-                    merged[x] += weight[k] * sums[k, x] if weight[k] != 0.0 else 0.0
-            out = formula(merged[0], merged[1], merged[2], merged[3], *p)
-            value = out[0]
-            for k in range(first, c):
-                w = weight[k]
-                by[k, 0], by[k, 1], by[k, 2], by[k, 3] = w * out[1][0], w * out[1][1], w * out[1][2], w * out[1][3]
-        elif total > 0.0:
-            for k in range(first, c):
-                w = weight[k] / total
-                if w != 0.0:
-                    out = formula(sums[k, 0], sums[k, 1], sums[k, 2], sums[k, 3], *p)
-                    value += w * out[0]
-                    by[k, 0], by[k, 1], by[k, 2], by[k, 3] = w * out[1][0], w * out[1][1], w * out[1][2], w * out[1][3]
+        micro = how[MICRO] != 0
+        for k in range(first, c if total > 0.0 else first):
+            for x in range(4):
+                merged[x] = (merged[x] if micro and k > first else 0.0) + (
+                    sums[k, x] * (weight[k] if micro else 1.0) if weight[k] != 0.0 else 0.0
+                )
+            share = 1.0 if micro else weight[k] / total
+            # The loss of a class, or of the sums over all of them once the last is in.
+            if share != 0.0 and (not micro or k == c - 1):
+                out = formula(merged[0], merged[1], merged[2], merged[3], *p)
+                value += share * out[0]
+                for x in range(first if micro else k, k + 1):
+                    w = weight[x] if micro else share
+                    by[x, 0], by[x, 1], by[x, 2], by[x, 3] = w * out[1][0], w * out[1][1], w * out[1][2], w * out[1][3]
         values[u] = value if counts else 0.0
         for k in range(c):
             if not counts:
@@ -284,11 +294,11 @@ def slope_row(w, t, x, y, squared, g):
     middle = T(0.5) * (x + y)
     if squared:
         for j in range(g.size):
-            p, d = decode(w[j], t[j])
+            _, d = decode(w[j], t[j])
             g[j] = x * t[j] + y * d
     else:
         for j in range(g.size):
-            p, d = decode(w[j], t[j])
+            _, d = decode(w[j], t[j])
             # A prediction that equals a hard target can only move to one side.
             side = d if d != T(0.0) else T(0.5) - t[j]
             inner = (d == T(0.0)) & (t[j] > T(0.0)) & (t[j] < T(1.0))
@@ -306,7 +316,9 @@ def through_softmax(w, first, step, g, base, mean):
     for k in range(c):
         x, row = part(w, first + k * step, m), part(g, k * size, m)
         for j in range(m):
-            base[j] = row[j] if np.copysign(T(1.0), x[j]) < T(0.0) else base[j]
+            # Both are read whatever the choice: a load on one side only would be a branch.
+            this, before = row[j], base[j]
+            base[j] = this if np.copysign(T(1.0), x[j]) < T(0.0) else before
     for k in range(c):
         x, row = part(w, first + k * step, m), part(g, k * size, m)
         for j in range(m):
@@ -390,52 +402,48 @@ class Pixels:
         self.labels = np.empty((0, 0), np.int64) if dense else target
         self.mask = np.empty((0, 0), np.uint8) if mask is None else mask
         self.masked = mask is not None or not dense
-        if options["activation"] == "softmax" and c == 1:
+        activation = options.get("activation")
+        if activation == "softmax" and c == 1:
             raise ValueError(f"{call.record.name}: activation is 'softmax' for a single class; expected 'sigmoid'")
         first = 0 if options.get("include_background", True) else 1
         if first >= c:
             raise ValueError(f"{call.record.name}: include_background is False for a single class; nothing is left")
-        self.how = np.zeros(8, np.int64)
-        self.how[ACTIVATION] = ACTIVATIONS[options["activation"]]
+        self.how = np.zeros(9, np.int64)
+        self.how[ACTIVATION] = ACTIVATIONS[activation]
         self.how[WHOLE] = options["per"] == "batch"
         self.how[FIRST] = first
         self.size = block_of(c, s)
         self.how[BLOCK] = self.size
         self.blocks = -(-s // self.size)
 
-    def sums(self, call: Any) -> Any:
-        """What the pixels of each block sum to; the gradient to be is left with codes of their probabilities."""
-        n, c, s = self.z.shape
-        parts = np.empty((n, self.blocks, c, SUMS))
-        codes = call.grads.get("prediction", np.empty((0, c, s), call.dtype))
-        measuring = kernel(measure, "regions_measure", call.name, None, MEASURE)
-        read = (self.z, self.target, self.labels, self.mask, self.how)
-        measuring(n * self.blocks, self.z.size, *read, parts, codes)
-        return parts
+        self.arrays = self.target, self.labels, self.mask, self.how
+        self.parts = np.empty((n, self.blocks, c, SUMS))
+        self.grad = call.grads.get("prediction", np.empty((0, c, s), call.dtype))
 
-    def spread(self, call: Any, slopes: Any, given: Any = None) -> None:
-        """Write the gradient, by slopes given for each pixel or computed from those of the sums."""
+    def measure(self, call: Any) -> Any:
+        """The stage that sums over blocks, and leaves codes of the probabilities where the gradient will be."""
+        measuring = kernel(measure, "regions_measure", call.name, None, MEASURE)
+        return measuring, self.blocks, (self.z, *self.arrays, self.parts, self.grad)
+
+    def spread(self, call: Any, slopes: Any, given: Any = None) -> Any:
+        """The stage that writes the gradient, by slopes given for each pixel or computed from those of the sums."""
         given = np.empty((0, 0, 0), call.dtype) if given is None else given
         spreading = kernel(spread, "regions_spread", call.name, None, SPREAD)
-        read = (self.target, self.labels, self.mask, self.how)
-        spreading(
-            len(self.z) * self.blocks, self.z.size, *read, given, slopes, call.factors(), call.grads["prediction"]
-        )
+        return spreading, self.blocks, (*self.arrays, given, slopes, call.factors(), self.grad)
 
 
-def refuse(call: Any, second: str) -> None:
-    """Raise for the first number outside of [0, 1]."""
-    names = [second] if call.parameters["activation"] else ["prediction", second]
-    counts = np.True_
-    if call[second].ndim == 2:
-        names.remove(second)
-        counts = (call[second] >= 0)[:, None]
-    if call["mask"] is not None:
-        counts = counts & (call["mask"] != 0)[:, None]
+def inside(call: Any, names: list[str], domain: Domain) -> None:
+    """Raise for the first number of some arrays, at a pixel that counts, that lies outside of its domain."""
+    shape = call["prediction"].shape
+    counts = np.ones((shape[0], 1, shape[2]), bool)
+    for name in ("target", "mask"):
+        given = call.arrays.get(name)
+        if given is not None and given.ndim == 2:
+            counts &= (given > 0 if name == "mask" else given >= 0)[:, None]
     for name in names:
-        a = np.where(counts, call[name], 0.0)
-        check.violation(call.record.name, name, a.reshape(*a.shape[:2], *call.dims["+"]), UNIT)
-    raise ValueError(f"{call.record.name}: an input changed while it was read")
+        if call[name].ndim == 3:
+            a = np.where(counts, call[name], 0.0).reshape(*shape[:2], *call.dims["+"])
+            check.violation(call.record.name, name, a, domain)
 
 
 def run(call: Any) -> None:
@@ -447,15 +455,22 @@ def run(call: Any) -> None:
     how[SQUARED], how[FREE] = free or options.get("squared", False), free
     how[MICRO] = "weighting" in options or options.get("average") == "micro"
     how[POWER] = {"square": 2, "simple": 1, "uniform": 0}[options.get("weighting", "uniform")]
-    parts = pixels.sums(call)
     weight = call["class_weight"]
     weight = np.empty(0) if weight is None else weight.astype(np.float64)
     state, slopes = np.empty((call.units, 2)), np.empty((call.units, c, 2))
     judging = kernel(judge, f"{call.record.name}_judge", "float64", call.record.function, (add_blocks, weigh))
-    judging(call.units, parts.size, call.numbers(), parts, weight, how, call.values, state, slopes)
+    told = (call.numbers(), pixels.parts, weight, how, call.values, state, slopes)
+    n, work = len(pixels.z), pixels.z.size
+    if how[WHOLE]:
+        in_stages(n, work, pixels.measure(call))
+        judging(1, 1, *told)
+    elif pixels.masked or not call.grads:
+        in_stages(n, work, pixels.measure(call), (judging, 1, told))
+    else:
+        in_stages(n, work, pixels.measure(call), (judging, 1, told), pixels.spread(call, slopes))
     if state[:, 1].any():
-        refuse(call, second)
+        inside(call, (["prediction"] if options["activation"] is None else []) + ([] if free else [second]), UNIT)
     if pixels.masked:
         call.counted = np.ascontiguousarray(state[:, 0])
-    if call.grads:
-        pixels.spread(call, slopes)
+    if call.grads and (how[WHOLE] or pixels.masked):
+        in_stages(n, work, pixels.spread(call, slopes))

@@ -2,7 +2,17 @@
 
 import numpy as np
 
-__all__ = ["boundary", "dice", "focal_tversky", "generalized_dice", "jaccard", "mcc", "tversky"]
+__all__ = [
+    "boundary",
+    "dice",
+    "focal_tversky",
+    "generalized_dice",
+    "jaccard",
+    "lovasz_hinge",
+    "lovasz_softmax",
+    "mcc",
+    "tversky",
+]
 
 
 def _probabilities(prediction, activation):
@@ -144,3 +154,42 @@ def mcc(prediction, target, **options):
 def boundary(prediction, distance, **options):
     """The mean of distance times probability."""
     return _means(lambda p, d, w: (w * p * d).mean(), prediction, distance, **options)
+
+
+def _lovasz(errors, region):
+    """The Lovasz extension of the Jaccard loss, as its authors write it."""
+    order = np.argsort(-errors, kind="stable")
+    sorted_errors, found = errors[order], region[order]
+    inter = region.sum() - np.cumsum(found)
+    union = region.sum() + np.cumsum(1 - found)
+    jaccard = 1 - inter / union
+    jaccard[1:] = jaccard[1:] - jaccard[:-1]
+    return sorted_errors @ jaccard
+
+
+def lovasz_hinge(prediction, target, **options):
+    """The Lovasz extension of the Jaccard loss at hinge errors."""
+
+    def score(z, t, w):
+        return _lovasz(np.maximum(1 - (2 * t - 1) * z, 0), t)
+
+    return _means(score, prediction, target, **options)
+
+
+def lovasz_softmax(prediction, target, classes="present", mask=None, class_weight=None, **options):
+    """The same at distances of probabilities, mean over classes that are present, or over all."""
+    per, first = options.get("per", "sample"), 0 if options.get("include_background", True) else 1
+    p = _probabilities(prediction, options.get("activation"))
+    t, known = _regions(prediction, target, options.get("ignore_index", -100))
+    known = known if mask is None else known & (mask.reshape(known.shape) != 0)
+    weight = np.ones(p.shape[1]) if class_weight is None else class_weight
+    values = []
+    for a, b, m in _units(per, p, t, known):
+        rows = [
+            (_lovasz(abs(y[m] - x[m]), y[m]), w)
+            for x, y, w in list(zip(a, b, weight, strict=True))[first:]
+            if m.any() and (classes == "all" or y[m].any())
+        ]
+        total = sum(w for _, w in rows)
+        values.append(sum(v * w for v, w in rows) / total if total else 0.0)
+    return np.array(values) if per == "sample" else np.array(values[0])
