@@ -289,20 +289,23 @@ def judge(lo, hi, params, parts, class_weight, how, values, state, slopes):
             slopes[u, k, 1] = by[k, 1] + by[k, 2] if how[SQUARED] else by[k, 0] - by[k, 2]
 
 
-def slope_row(w, t, x, y, squared, g):
-    """The slopes by the probabilities of one class."""
-    middle = T(0.5) * (x + y)
+def slope_row(w, t, x, y, squared, sigmoid):
+    """The slopes by the probabilities of one class, or by the scores of their sigmoid, in place of the codes."""
     if squared:
-        for j in range(g.size):
+        for j in range(w.size):
             _, d = decode(w[j], t[j])
-            g[j] = x * t[j] + y * d
+            small = abs(w[j])
+            w[j] = (x * t[j] + y * d) * (small * (T(1.0) - small) if sigmoid else T(1.0))
     else:
-        for j in range(g.size):
+        middle = T(0.5) * (x + y)
+        for j in range(w.size):
             _, d = decode(w[j], t[j])
+            small = abs(w[j])
             # A prediction that equals a hard target can only move to one side.
             side = d if d != T(0.0) else T(0.5) - t[j]
             inner = (d == T(0.0)) & (t[j] > T(0.0)) & (t[j] < T(1.0))
-            g[j] = middle if inner else (x if side > T(0.0) else y)
+            g = middle if inner else (x if side > T(0.0) else y)
+            w[j] = g * (small * (T(1.0) - small) if sigmoid else T(1.0))
 
 
 def through_softmax(w, first, step, g, base, mean):
@@ -336,8 +339,7 @@ def spread(lo, hi, target, labels, mask, how, given, slopes, factors, grad):
     widest_vectors()
     c, s, size, activation = grad.shape[1], grad.shape[2], how[BLOCK], how[ACTIVATION]
     blocks, rows = (s + size - 1) // size, np.empty((4, size), T)
-    # Results go by way of g: a loop that may read what it writes is not vectorised.
-    g = np.empty((c, size), T)
+    g = np.empty((c, size) if activation == 2 else (0, 0), T)
     keep = np.empty(size if labels.size > 0 or mask.size > 0 else 0, T)
     label = part(rows, 0, size)
     for v in range(lo, hi):
@@ -346,38 +348,33 @@ def spread(lo, hi, target, labels, mask, how, given, slopes, factors, grad):
         at = i * c * s + start
         u = 0 if how[WHOLE] else i
         factor = factor_of(factors, u)
-        if factor != 0.0:
-            keep_pixels(labels, mask, i * s + start, m, label, keep)
+        if factor == 0.0:
+            for k in range(c):
+                clear(part(grad, at + k * s, m), 0)
+            continue
+        keep_pixels(labels, mask, i * s + start, m, label, keep)
         for k in range(c):
             w = part(grad, at + k * s, m)
-            out = part(g, k * size, m)
             x, y = T(slopes[u, k, 0] * factor), T(slopes[u, k, 1] * factor)
-            if factor == 0.0:
-                clear(w, 0)
-            elif given.size > 0:
+            if activation == 2:
+                # Only the sums over classes need the codes of all of them again.
+                own = part(g, k * size, m)
+                for j in range(m):
+                    own[j] = w[j]
+                w = own
+            if given.size > 0:
                 ready = part(given, at + k * s, m)
                 for j in range(m):
-                    out[j] = x * ready[j]
+                    small = abs(w[j])
+                    w[j] = x * ready[j] * (small * (T(1.0) - small) if activation == 1 else T(1.0))
             else:
                 t = region(target, labels, label, T(k + (c == 1)), keep, at + k * s, part(rows, size, m))
-                slope_row(w, t, x, y, how[SQUARED] != 0, out)
-        if factor == 0.0:
-            continue
+                slope_row(w, t, x, y, how[SQUARED] != 0, activation == 1)
+            if keep.size > 0 and activation != 2:
+                for j in range(m):
+                    w[j] = w[j] if keep[j] > T(0.0) else T(0.0)
         if activation == 2:
             through_softmax(grad, at, s, g, part(rows, 2 * size, m), part(rows, 3 * size, m))
-            continue
-        for k in range(c):
-            w, out = part(grad, at + k * s, m), part(g, k * size, m)
-            if activation == 1:
-                for j in range(m):
-                    small = abs(w[j])
-                    w[j] = out[j] * (small * (T(1.0) - small))
-            else:
-                for j in range(m):
-                    w[j] = out[j]
-                if keep.size > 0:
-                    for j in range(m):
-                        w[j] = w[j] if keep[j] > T(0.0) else T(0.0)
 
 
 MEASURE = (keep_pixels, region, by_sigmoid, by_softmax, activate, outside, decode, overlaps, squares)
