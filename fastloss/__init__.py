@@ -6,16 +6,22 @@ from ._version import __version__
 from .catalogue import LOSSES
 from .loss import Loss
 
-__all__ = ["LOSSES", "Loss", "__version__", "evaluate", "get_num_threads", "set_num_threads", *LOSSES]
+LAZY = {"evaluate": ".evaluation", "rewards": "", "sequence_log_probs": ".sequences"}
+"""Public names beside the losses, and the modules that are imported when they are first asked for."""
+
+__all__ = ["LOSSES", "Loss", "__version__", "get_num_threads", "set_num_threads", *LAZY, *LOSSES]
 
 globals().update(LOSSES)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "evaluate":
-        from .evaluation import evaluate
+    if name in LAZY:
+        from importlib import import_module
 
-        return evaluate
+        where = LAZY[name]
+        found = getattr(import_module(where, __name__), name) if where else import_module(f".{name}", __name__)
+        globals()[name] = found
+        return found
     from .check import similar
 
     hint = similar(name, __all__) if not name.startswith("_") else ""

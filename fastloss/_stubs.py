@@ -34,9 +34,11 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 from ._version import __version__ as __version__
+from . import rewards as rewards
 from .evaluation import evaluate as evaluate
 from .formulas.record import Formula
 from .row_loss import Details
+from .sequences import sequence_log_probs as sequence_log_probs
 
 class _SupportsDLPack(Protocol):
     def __dlpack__(self, *, stream: Any = ...) -> Any: ...
@@ -159,8 +161,10 @@ def _array_methods(loss: Any) -> str:
         optional = optional or spec.optional
         parts.append(f"{name}: _Input" + (" | None = ..." if spec.optional else " = ..." if optional else ""))
     data = ", ".join(parts)
-    several = sum(x.grad for x in record.inputs.values())
-    gradient = "_Floats" if several == 1 else "tuple[_Floats, ...]"
+    differentiable = [x for x in record.inputs.values() if x.grad]
+    gradient = "_Floats" if len(differentiable) == 1 else "tuple[_Floats, ...]"
+    if sum(not x.optional for x in differentiable) == 1 < len(differentiable):
+        gradient = f"_Floats | {gradient}"
     parameters = _parameters(record)
     return _methods(type(loss), data, gradient, parameters, f", *{parameters}" * bool(parameters), LABELS)
 

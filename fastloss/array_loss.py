@@ -166,6 +166,9 @@ class ArrayLoss(Loss):  # noqa: D101
         dtype = F64 if F64 in dtypes else F32
         dims: layout.Dims = {}
         laid: dict[str, Any] = {k: self._laid(k, raw[k], dtype, dims) if k in raw else None for k in record.inputs}
+        for k, spec in record.inputs.items():
+            if spec.kind == "offsets" and laid[k] is None:
+                laid[k] = layout.one_group(spec, dims)
         call = Call(record, self._meant, laid, dims)
         call.packed = self._packed
         call.dtype, call.reduction, call.divisor = dtype, reduction, divisor
@@ -180,8 +183,9 @@ class ArrayLoss(Loss):  # noqa: D101
                 shape = laid[k].shape
                 call.grads[k] = o.reshape(shape) if direct(o, dtype) else np.empty(shape, dtype)
         # Nothing to compute: the values are 0, and so are the derivatives.
-        nothing = call.units == 0 or any(laid[k].size == 0 for k in differentiable)
+        nothing = call.units == 0 or any(laid[k].size == 0 for k in differentiable if not record.inputs[k].optional)
         if nothing:
+            check.all_or_none(self.name, {k: raw[k].shape for k in record.together})
             for g in call.grads.values():
                 g[...] = 0.0
         else:
@@ -205,11 +209,13 @@ class ArrayLoss(Loss):  # noqa: D101
 
     def _laid(self, name: str, a: Any, dtype: Any, dims: layout.Dims) -> Any:
         spec: Input = self.record.inputs[name]
-        if spec.kind == "float":
+        if spec.kind in ("float", "double"):
+            dtype = F64 if spec.kind == "double" else dtype
             if a.ndim == 0 and spec.dims == "*" and not spec.grad and "*" in dims:
                 a = np.full(dims["*"], a)
             laid = layout.laid(self.name, name, spec, a, dtype, dims)
-            if sum_in_order(laid.reshape(-1), domain=spec.domain)[1] if layout.bounded(spec.domain) else 0:
+            checked = layout.bounded(spec.domain) and name not in self.record.checked_by_kernel
+            if checked and sum_in_order(laid.reshape(-1), domain=spec.domain)[1]:
                 check.violation(self.name, name, a, spec.domain)
                 check.violation(self.name, name, a.astype(dtype), spec.domain, note=f" in {NAMES[dtype]}")
             return laid

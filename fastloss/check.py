@@ -11,10 +11,12 @@ from .formulas.record import SIGNS, Domain, Formula
 __all__ = [
     "LossNotFoundError",
     "SettingError",
+    "all_or_none",
     "entries",
     "integer",
     "nearest",
     "one_of",
+    "ordered",
     "output",
     "parameter",
     "position",
@@ -126,6 +128,17 @@ def same_rows(loss: str, what: str, got: tuple[int, ...], expected: tuple[int, .
         raise ValueError(f"{loss}: {what} has shape {got}; expected {expected}, one entry per row of the prediction")
 
 
+def all_or_none(loss: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise where one input is empty and another is not."""
+    empty = [k for k, shape in shapes.items() if 0 in shape]
+    if empty and len(empty) < len(shapes):
+        full = next(k for k in shapes if k not in empty)
+        raise ValueError(
+            f"{loss}: {empty[0]} has shape {shapes[empty[0]]} and {full} has shape {shapes[full]}; "
+            "expected both empty or neither"
+        )
+
+
 def position(i: int, shape: tuple[int, ...]) -> str:
     """A flat index as a reader of the array would write it."""
     return ", ".join(str(int(v)) for v in np.unravel_index(i, shape))
@@ -180,3 +193,12 @@ def violation(loss: str, what: str, array: Any, domain: Domain, sibling: str = "
         if what == "target" and domain == SIGNS and flat[i] == 0:
             hint = "; for labels 0 and 1 pass 2 * target - 1"
         raise ValueError(f"{loss}: {what}{where} is {value}{note}; allowed: {domain}{hint}")
+
+
+def ordered(loss: str, low: str, a: Any, high: str, b: Any, shape: tuple[int, ...]) -> None:
+    """Raise for the first element of one array that exceeds its fellow of another."""
+    wrong = a > b
+    if wrong.any():
+        i = int(wrong.argmax())
+        where = position(i, shape)
+        raise ValueError(f"{loss}: {low}[{where}] is {a[i]}; allowed: at most {high}[{where}], which is {b[i]}")

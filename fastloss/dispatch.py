@@ -17,6 +17,7 @@ __all__ = [
     "EMPTY",
     "HALF_CHUNK",
     "PARALLEL_FROM",
+    "TILED_TO",
     "chunk_of",
     "compiling",
     "elementwise",
@@ -28,6 +29,7 @@ __all__ = [
     "pair_driver",
     "room",
     "rows",
+    "rows_per_chunk",
     "streams",
     "sum_in_order",
     "weight_sum",
@@ -48,6 +50,15 @@ FEW_CHUNKS = 1 << 20
 def chunk_of(size: int) -> int:
     """Elements in a chunk of a call of this size."""
     return CHUNK // 4 if PARALLEL_FROM <= size < FEW_CHUNKS else CHUNK
+
+
+TILED_TO = 40
+"""The largest K for which a transposed tile of rows beats a loop along each row."""
+
+
+def rows_per_chunk(k: int, chunk: int = CHUNK) -> int:
+    """Whole groups of 64 rows where K is small, at least one row where it is large."""
+    return chunk // k // 64 * 64 if k <= chunk // 64 else max(1, chunk // k)
 
 
 HALF_CHUNK = 1 << 13
@@ -113,11 +124,11 @@ def rows(
 
 
 @cache
-def room(k: int, mode: str, kind: str, tiled: bool) -> int:
+def room(k: int, mode: str, kind: str, tiled: bool, loop: str, rows: int) -> int:
     """How many numbers of scratch a chunk of rows needs."""
     from .kernels.rows import room
 
-    return room(k, mode, kind, tiled)
+    return room(k, mode, kind, tiled, loop, rows)
 
 
 @cache

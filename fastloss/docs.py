@@ -30,8 +30,10 @@ _ARRAY = "float64, float32, float16 or bfloat16"
 
 
 def _row_target(loop: Loop) -> str:
-    dense = {"probabilities": "class probabilities (..., K)", "number": "observed values (...,)", "": ""}[loop.dense]
-    labels = "int labels (...,) from 0 to K - 1 or ignore_index" if loop.labels else ""
+    words = {"probabilities": "class probabilities (..., K)", "logits": "the teacher's logits (..., K)"}
+    dense = {**words, "number": "observed values (...,)", "": ""}[loop.dense]
+    last = "K" if loop is LOOPS["ordinal"] else "K - 1"
+    labels = f"int labels (...,) from 0 to {last} or ignore_index" if loop.labels else ""
     return ", or ".join(x for x in (labels, dense) if x)
 
 
@@ -47,6 +49,7 @@ def input_kind(spec: Input) -> str:
     """What an input holds, in a word or two."""
     words = {"labels": "int labels", "lengths": "int lengths", "offsets": "int offsets", "mask": "bool mask"}
     words["regions"] = "array or int labels"
+    words["binary"] = "array of 0 and 1"
     return words.get(spec.kind, "array" if not spec.grad else f"array, {_ARRAY}")
 
 
@@ -67,7 +70,8 @@ def _data(record: Formula) -> str:
     if record.family == "arrays":
         return _inputs(record)
     if record.family == "rows":
-        what = "members of each forecast" if record.loop == "ensemble" else "scores of K classes"
+        own = {"ensemble": "members of each forecast", "ordinal": "logits of K thresholds, one fewer than classes"}
+        what = {**own, "angular": "cosines of K classes"}.get(record.loop, "scores of K classes")
         return (
             f"prediction : array (..., K), {_ARRAY}\n    {what[0].upper()}{what[1:]} along `axis`.\n"
             f"target : array\n    {_row_target(LOOPS[record.loop])}."
@@ -92,11 +96,12 @@ def _row_options(record: Formula) -> str:
     axis = "axis : int, default -1\n    Where the row lies in the prediction."
     if record.loop == "ensemble":
         return axis
-    weighted = "class_weight : array (K,), optional\n    Factor of each class."
+    kind = "threshold" if record.loop == "ordinal" else "class"
+    weighted = f"class_weight : array (K,), optional\n    Factor of each {kind}."
     if not LOOPS[record.loop].labels:
         return f"{weighted}\n{axis}"
     ignored = "ignore_index : int or None, default -100\n    Label whose rows count for nothing; None: no label does."
-    if record.loop in ("softmax", "log_probs"):
+    if record.loop in ("softmax", "log_probs", "sparsemax", "evidence", "angular"):
         weighted += " With labels, the mean divides by their sum."
     return f"{weighted}\n{ignored}\n{axis}"
 
@@ -147,7 +152,9 @@ def _example(record: Formula) -> str:
     if record.family == "rows":
         z = "np.log([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]])"
         t = "np.array([0.5, -1.0])" if record.loop == "ensemble" else "np.array([0, 2])"
-        if record.name in ("kl_div", "js_div"):
+        if LOOPS[record.loop].dense in ("probabilities", "logits") and (
+            not LOOPS[record.loop].labels or record.name == "kl_div"
+        ):
             t = "np.array([[1.0, 0.0, 0.0], [0.2, 0.5, 0.3]])"
         return f"{setup}>>> loss, grad = fl.{record.name}.value_and_grad({z}, {t})\n>>> grad.shape\n(2, 3)"
     ranges = record.prediction_domains

@@ -10,7 +10,7 @@ from . import check
 from .arrays import contiguous
 from .formulas.record import REAL, Domain, Input
 
-__all__ = ["Dims", "bounded", "laid", "laid_integers", "laid_regions", "shape_of"]
+__all__ = ["Dims", "bounded", "laid", "laid_integers", "laid_regions", "one_group", "shape_of"]
 
 Dims = dict[str, Any]
 """The lengths of named axes; "*" and "+" stand for the leading and the trailing shape, `of` for who said so first."""
@@ -109,22 +109,26 @@ def laid(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims) -> A
 
 
 def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore: int | None) -> Any:
-    """Labels (-1 where ignored), lengths, offsets or a mask, checked."""
+    """Labels (-1 where ignored), lengths, offsets, a mask or what is 0 or 1, checked."""
     if spec.dims == "n +" and a.shape == (dims.get("n"), 1, *dims.get("+", ())):
         # Of pixels, with an axis of length 1 where the prediction has its classes.
         a = a[:, 0]
-    if spec.kind == "mask":
+    if spec.kind in ("mask", "binary"):
         if a.dtype.kind not in "biuf":
             raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected bool")
         if a.dtype.kind != "b" and not ((a == 0) | (a == 1)).all():
             first = int(np.argmax(((a != 0) & (a != 1)).reshape(-1)))
             where, value = check.position(first, a.shape), a.reshape(-1)[first]
-            raise ValueError(f"{loss}: {name}[{where}] is {value}; allowed: 0 (left out) or 1")
+            zero = "0 (left out)" if spec.kind == "mask" else "0"
+            raise ValueError(f"{loss}: {name}[{where}] is {value}; allowed: {zero} or 1")
         shape = _settle(loss, name, spec.dims, a.shape, dims)
         return np.ascontiguousarray(a != 0).view(np.uint8).reshape(shape)
     if a.dtype.kind not in "iu":
         raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected integers")
-    whole = contiguous(np.minimum(a, np.uint64(I64.type(2**62))) if a.dtype == np.uint64 else a, I64)
+    if a.dtype == np.uint64:
+        # Where any number will do, two that differ must still differ.
+        a = np.minimum(a, np.uint64(I64.type(2**62))) if spec.classes else a.astype(I64)
+    whole = contiguous(a, I64)
     whole = whole.reshape(_settle(loss, name, spec.dims, a.shape, dims))
     if spec.kind == "offsets":
         _check_offsets(loss, name, spec, whole, dims)
@@ -164,6 +168,12 @@ def laid_regions(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Di
             f"or integer labels of shape {(n, *pixels)}"
         )
     return laid(loss, name, spec, a.reshape(n, c, *pixels), dtype, dims)
+
+
+def one_group(spec: Input, dims: Dims) -> Any:
+    """The offsets that stand for none given: all rows are one group."""
+    _settle("", "", spec.dims, (2,), dims)
+    return np.array([0, dims[spec.classes]], I64)
 
 
 def _check_offsets(loss: str, name: str, spec: Input, offsets: Any, dims: Dims) -> None:

@@ -397,7 +397,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
         """The target as kernels take it, in 16 bits if the prediction is stored in the same ones."""
         if self.record.target is None:
             if target is not None:
-                raise TypeError(f"{self.name} is a penalty on its argument alone and takes no target")
+                alone = "its argument" if len(self.record.predictions) == 1 else "its arguments"
+                raise TypeError(f"{self.name} is a penalty on {alone} alone and takes no target")
             return EMPTY[dtype]
         if target is None:
             raise TypeError(f"{self.name} needs a target")

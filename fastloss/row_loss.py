@@ -30,6 +30,7 @@ from .dispatch import (
     EMPTY,
     HALF_CHUNK,
     PARALLEL_FROM,
+    TILED_TO,
     half_row_driver,
     helpers,
     label_driver,
@@ -37,6 +38,7 @@ from .dispatch import (
     overflows,
     room,
     rows,
+    rows_per_chunk,
 )
 from .formulas.record import LOOPS, NONNEGATIVE
 from .loss import REDUCTIONS, ComposedDoc, Loss, denominator
@@ -45,8 +47,8 @@ __all__ = ["Details", "RowLoss"]
 
 I64 = np.dtype(np.int64)
 
-TILED_TO = 40
-"""The largest K for which a transposed tile of rows beats a loop along each row."""
+TILED = {("softmax", "labels"), ("softmax", "dense"), ("angular", "labels"), ("distillation", "dense")}
+"""The loops that have such tiles, with their kinds of target."""
 
 
 class Details(NamedTuple):
@@ -64,11 +66,6 @@ class Details(NamedTuple):
     def top_k(self, k: int = 1) -> Any:
         """Whether the label is among the k largest logits."""
         return self.rank < k
-
-
-def rows_per_chunk(k: int, chunk: int = CHUNK) -> int:
-    """Whole groups of 64 rows where K is small, at least one row where it is large."""
-    return chunk // k // 64 * 64 if k <= chunk // 64 else max(1, chunk // k)
 
 
 class _Call(NamedTuple):
@@ -182,6 +179,8 @@ class RowLoss(Loss):  # noqa: D101
         check.one_of("curvature", curvature, ("exact", "surrogate"))
         loss = self.bind(**parameters) if parameters else self
         mode = "surrogate" if curvature == "surrogate" and self.record.surrogate is not None else "hess"
+        if mode == "hess" and not self.record.second:
+            raise ValueError(f"{self.name} has no second derivative; use value_and_grad")
         options = (weight, class_weight, ignore_index, axis)
         grad, hess, _ = loss._run(mode, prediction, target, *options, "none", None, out)
         return grad, hess
@@ -210,8 +209,8 @@ class RowLoss(Loss):  # noqa: D101
             if loop.labels:
                 label_driver(dtype)
             for kind in ("labels",) * loop.labels + ("dense",) * bool(loop.dense):
-                for mode in ("value", "grad", "hess"):
-                    for tiled in {False, self.record.loop == "softmax" and kind == "labels"}:
+                for mode in ("value", "grad", "hess")[: 2 + self.record.second]:
+                    for tiled in {False, (self.record.loop, kind) in TILED}:
                         rows(self.record, dtype, mode, kind, False, tiled, False)
 
     def _run_small(self, mode: str, p: Any, t: Any, ignored: Any, out: Any) -> tuple[Any, Any] | None:
@@ -226,7 +225,7 @@ class RowLoss(Loss):  # noqa: D101
             or not p.flags.carray
             or not t.flags.carray
             or type(ignored) is not int
-            or 0 <= ignored < k
+            or 0 <= ignored <= k
             or (out is not None and not plain(out, p, t))
         ):
             return None
@@ -290,12 +289,12 @@ class RowLoss(Loss):  # noqa: D101
         if n and k:
             total, bad, mass, wrong = self._compute(mode, call, details, scale, (values, grad, hess, extra))
             if wrong:
-                self._wrong_label(incoming(target, "target"), call.labels, k, call.ignored, ignore_index)
+                self._wrong_label(incoming(target, "target"), call.labels, self._classes(k), call.ignored, ignore_index)
             if bad:
                 check.violation(self.name, "target", incoming(target, "target"), record.target_domain)
             divided = mass if counts else divided
-        elif (call.labels != call.ignored).any():
-            self._wrong_label(incoming(target, "target"), call.labels, k, call.ignored, ignore_index)
+        elif ((call.labels < 0) | (call.labels >= self._classes(k)))[call.labels != call.ignored].any():
+            self._wrong_label(incoming(target, "target"), call.labels, self._classes(k), call.ignored, ignore_index)
         for o, view in zip(outs, views, strict=True):
             if not (last and direct(o, kept)):
                 o[...] = rounded(
@@ -323,38 +322,40 @@ class RowLoss(Loss):  # noqa: D101
         record, dtype, k = self.record, call.dtype, call.z.shape[1]
         labels = call.kind == "labels"
         smooth = labels and self.defaults.get("label_smoothing", 0.0) > 0.0
-        tiled = labels and record.loop == "softmax" and k <= TILED_TO
+        tiled = (record.loop, call.kind) in TILED and k <= TILED_TO
         address, driver, _ = rows(record, NAMES[dtype], mode, call.kind, smooth, tiled, details)
         class_weight = call.class_weight
         plain_weights = not class_weight.size
-        if plain_weights and (smooth or (not labels and record.loop == "softmax")):
+        if plain_weights and (smooth or (not labels and record.loop in ("softmax", "distillation"))):
             class_weight = np.ones(k, dtype)
         arrays = (call.z, call.labels, call.target, call.weight, class_weight, call.counted, *results)
-        space, tile, chunk = room(k, mode, call.kind, tiled), helpers(k, dtype, tiled), rows_per_chunk(k)
-        if call.z.dtype is not dtype:
-            chunk, bits = rows_per_chunk(k, HALF_CHUNK), BITS[call.z.dtype.name]
+        half = call.z.dtype is not dtype
+        tile, chunk = helpers(k, dtype, tiled), rows_per_chunk(k, HALF_CHUNK if half else CHUNK)
+        space, classes = room(k, mode, call.kind, tiled, record.loop, chunk), self._classes(k)
+        if half:
+            bits = BITS[call.z.dtype.name]
             bare = [a.view(bits) if a.dtype == call.z.dtype else a for a in arrays]
             bare.insert(3, np.empty((0, 0), bits))
             if bare[2].dtype is bits:
                 bare[2:4] = np.empty((0, 0), dtype), bare[2]
-            fixed: tuple[Any, ...] = (scale, call.ignored, self._packed, tile, space, chunk)
+            fixed: tuple[Any, ...] = (scale, call.ignored, self._packed, tile, classes, space, chunk)
             return launch(half_row_driver(bits.name), call.z.size, address, *bare, *fixed)  # type: ignore[no-any-return]
         usual = plain_weights and not smooth and not details and mode in ("value", "grad")
         if usual and record.reduction == "mean" and record.loop != "ensemble" and len(self._small) < 256:
             empties = (EMPTY[dtype], np.empty((0, 0), dtype), np.empty((0, 0), F64), EMPTY[I64])
-            tail = (tile, space, chunk) if labels else (tile, False, space, chunk, False)
+            tail = (tile, classes, space, chunk) if labels else (tile, False, classes, space, chunk, False)
             few = label_driver(NAMES[dtype]) if labels and call.z.size < PARALLEL_FROM else driver
             if few is not driver or not labels:
                 key = (mode, dtype, I64 if labels else dtype, k)
                 self._small[key] = _Small(address, few, labels, class_weight, *empties, tail)
         streamed = mode != "value" and overflows((call.z,), results)
-        fixed = (scale, call.ignored, self._packed, tile, streamed, space, chunk)
+        fixed = (scale, call.ignored, self._packed, tile, streamed, classes, space, chunk)
         result: tuple[float, float, float, float] = launch(driver, call.z.size, address, *arrays, *fixed)
         return result
 
     def _pack(self, values: Mapping[str, Any]) -> Any:
         own = [v for k, v in values.items() if k not in self.record.loop_parameters]
-        beta = values.get("logit_scale", 1.0) / values.get("temperature", 1.0)
+        beta = values.get("logit_scale", 1.0) * values.get("scale", 1.0) / values.get("temperature", 1.0)
         return np.array([*own, beta, values.get("label_smoothing", 0.0), values.get("z_loss", 0.0)], np.float64)
 
     def _prepare(
@@ -376,7 +377,8 @@ class RowLoss(Loss):  # noqa: D101
         if class_weight is not None:
             cw = incoming(class_weight, "class_weight")
             if cw.shape != (k,):
-                raise ValueError(f"class_weight has shape {cw.shape}; expected ({k},), one weight per class")
+                what = "threshold" if self.record.loop == "ordinal" else "class"
+                raise ValueError(f"class_weight has shape {cw.shape}; expected ({k},), one weight per {what}")
             cw = flat(cw, dtype)
             check.violation(self.name, "class_weight", cw, NONNEGATIVE)
         total = float(n) if weight is None else float(w.sum(dtype=np.float64))
@@ -388,22 +390,27 @@ class RowLoss(Loss):  # noqa: D101
             return _Call("dense", z, no_labels, dense, w, e, e, 0, total, shape, dtype)
         if t.dtype.kind in "iub":
             if not LOOPS[self.record.loop].labels:
-                raise TypeError(f"{self.name}: the target has dtype {t.dtype}; expected probabilities, as floats")
+                kind = {"logits": "the teacher's logits"}.get(LOOPS[self.record.loop].dense, "probabilities")
+                raise TypeError(f"{self.name}: the target has dtype {t.dtype}; expected {kind}, as floats")
             check.same_rows(self.name, "target", t.shape, shape)
             # Torch divides by the weights of the classes for likelihoods, and by the rows for margins.
-            counted = e if self.record.loop in ("margin", "top_margin") else cw
-            labels, ignored = self._labels(t, k, ignore_index)
+            counted = e if self.record.loop in ("margin", "top_margin", "ordinal") else cw
+            labels, ignored = self._labels(t, self._classes(k), ignore_index)
             return _Call("labels", z, labels, none2, w, cw, counted, ignored, 0.0, shape, dtype)
         if not LOOPS[self.record.loop].dense:
             raise TypeError(f"{self.name}: the target has dtype {t.dtype}; expected integer labels")
         if t.shape == shape and t.shape != p.shape:
-            raise TypeError(
-                f"{self.name}: labels have dtype {t.dtype}; expected integers, or rows of {k} probabilities"
-            )
+            kind = LOOPS[self.record.loop].dense
+            also = f"integers, or rows of {k} {kind}" if LOOPS[self.record.loop].labels else f"rows of {k} {kind}"
+            raise TypeError(f"{self.name}: labels have dtype {t.dtype}; expected {also}")
         t = t if axis in (-1, p.ndim - 1) else np.moveaxis(t, axis, -1)
         check.same_shape("target", t.shape, p.shape)
         dense = contiguous(t, stored if stored and t.dtype == stored else dtype).reshape(n, k)
         return _Call("dense", z, no_labels, dense, w, cw, e, 0, total, shape, dtype)
+
+    def _classes(self, k: int) -> int:
+        """How many labels there are for a row of K scores."""
+        return k + (self.record.loop == "ordinal")
 
     def _labels(self, t: Any, k: int, ignore_index: int | None) -> tuple[Any, int]:
         """Labels as int64, and the one that means a row to ignore."""

@@ -29,6 +29,8 @@ class Sample:
     """counted(**inputs, **parameters) -> how much each value counts in the mean, where not 1."""
     condition: float = 1.0
     """How many times the usual tolerance rounding errors may reach, for a reason given beside it."""
+    held: Callable | None = None
+    """held(**inputs, **parameters) -> what the derivatives hold constant, as further arguments of the reference."""
     independent: bool = True
     """Whether each value of the loss depends on its own part of the inputs alone, along the first axis."""
     empty: Callable | None = None

@@ -62,6 +62,7 @@ def _mp_gamma_ratio(n):
 
 MP_WORDS = {
     "abs": abs,
+    "atan": mp.atan,
     "digamma": lambda x: mp.psi(0, x),
     "epsilon": lambda x: mp.mpf(2) ** -52,
     "exp": mp.exp,
@@ -71,6 +72,7 @@ MP_WORDS = {
     "log1p": _mp_log1p,
     "log1p_unit": _mp_log1p,
     "maximum": max,
+    "mills": lambda x: mp.ncdf(-x) / mp.npdf(x),
     "minimum": min,
     "ndtr": mp.ncdf,
     "pow": mp.power,
@@ -106,6 +108,7 @@ def sp_words(x, point) -> dict:
 
     return {
         "abs": lambda x: where(x >= 0, x, -x),
+        "atan": sp.atan,
         "digamma": sp.digamma,
         "epsilon": lambda x: sp.Rational(1, 2**52),
         "exp": sp.exp,
@@ -115,6 +118,7 @@ def sp_words(x, point) -> dict:
         "log1p": lambda x: sp.log(1 + x),
         "log1p_unit": lambda x: sp.log(1 + x),
         "maximum": lambda a, b: where(a > b, a, b),
+        "mills": lambda x: (1 - sp.erf(x / sp.sqrt(2))) * sp.exp(x * x / 2) * sp.sqrt(sp.pi / 2),
         "minimum": lambda a, b: where(a < b, a, b),
         "ndtr": lambda x: (1 + sp.erf(x / sp.sqrt(2))) / 2,
         "pow": lambda x, y: sp.S(1) if y == 0 else x**y,
@@ -149,6 +153,7 @@ def np_words(dtype) -> dict:
 
     return {
         "abs": np.abs,
+        "atan": np.arctan,
         "digamma": special(lambda x: mp.psi(0, x)),
         "epsilon": lambda x: np.finfo(dtype).eps,
         "exp": np.exp,
@@ -158,6 +163,7 @@ def np_words(dtype) -> dict:
         "log1p": np.log1p,
         "log1p_unit": np.log1p,
         "maximum": np.maximum,
+        "mills": special(lambda x: mp.ncdf(-x) / mp.npdf(x)),
         "minimum": np.minimum,
         "ndtr": special(mp.ncdf),
         "pow": np.power,

@@ -67,6 +67,13 @@ VARIANTS = {
     "hinge": [{"margin": 0.25}],
     "squared_hinge": [{"margin": 0.25}],
     "smooth_hinge": [{"margin": 0.25}],
+    "margin_ranking": [{"margin": 0.5}],
+    "hinge_embedding": [{"margin": 0.25}],
+    "contrastive_distance": [{"margin": 0.25}, {"margin": 30.0}],
+    "triplet_distance": [{"margin": 0.0}, {"margin": 0.25}],
+    "gradient_norm_penalty": [{"center": 0.0}, {"one_sided": True, "center": 5.0, "lam": 0.5}, {"lam": 0.0}],
+    "gan_bce": [{"label_smoothing": 0.1}, {"label_smoothing": 1.0}],
+    "gan_hinge": [{"generator": True}],
 }
 
 
@@ -126,6 +133,19 @@ def largest_prediction(formula: Formula) -> float:
     return EXPONENT if formula.link in ("log", "half-logit") else LARGEST
 
 
+OF_ITSELF = ("distance", "score")
+"""Links of losses whose kinks lie at values of the prediction, wherever the target is."""
+
+
+def residual(formula: Formula, z: float, rest) -> float:
+    """What a formula's kinks are values of: the prediction, its margin, or its distance to what follows it."""
+    if formula.link == "difference":
+        return z - rest[0] if formula.target is None else (z - rest[0]) * rest[-1]
+    if formula.target is None or formula.link in ("logit", *OF_ITSELF):
+        return z
+    return z * rest[-1] if formula.target_domain == SIGNS else z - rest[-1]
+
+
 def kinks(formula: Formula, variant: dict) -> list[float]:
     """Residuals or margins at which a formula may change its branch."""
     found = {0.0, 1.0, *(abs(v) for v in numbers(formula, variant) if math.isfinite(v))}
@@ -155,7 +175,10 @@ def sample(formula: Formula, n: int, rng: np.random.Generator, dtype=np.float64,
     k = n // 3
     shift = rng.choice(kinks(formula, variant), k) + rng.choice([-1.0, 0.0, 1.0], k) * magnitudes(k, rng, 1e-2)
     domain = formula.prediction_domains[0]
-    if target is None:
+    if formula.link == "difference":
+        origin = predictions[1][:k].astype(np.float64)
+        shift = shift if target is None else shift * target[:k]
+    elif target is None or formula.link in OF_ITSELF:
         origin = np.zeros(k)
     elif formula.target_domain == SIGNS:
         origin, shift = np.zeros(k), shift * target[:k]

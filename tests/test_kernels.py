@@ -183,6 +183,8 @@ TERMS = {
     "log_loss": lambda p, t: 40.0,
     "bce": lambda p, t, **q: 1.0,
     "welsch": lambda z, t, c=1.0: 1e-3,
+    "margin_ranking": lambda a, b, t, margin=0.0: np.abs(a - b) + margin,
+    "triplet_distance": lambda a, b, margin=1.0: np.abs(a - b) + margin,
 }
 
 
@@ -360,7 +362,10 @@ def combinations(record, dtype, most=150):
     axes = [extremes(d, dtype) for d in domains]
     if len(record.predictions) > 1:
         # Scales whose inverse squares the smaller type still holds.
-        axes = [[x for x in a if d.low != 0.0 or abs(x) >= 1e-10] for a, d in zip(axes, domains, strict=True)]
+        axes = [
+            [x for x in a if getattr(d, "low", -1.0) != 0.0 or abs(x) >= 1e-10]
+            for a, d in zip(axes, domains, strict=True)
+        ]
     if record.link == "log":
         # A mean that is a normal number.
         axes[0] = [z for z in axes[0] if abs(z) < 87.0 or (z < 0.0 and record.name != "gamma")]

@@ -36,7 +36,8 @@ def small(name, **changes):
 
 def test_the_table_holds_every_loss_at_every_size_precision_and_mode():
     table = list(cases())
-    assert len(table) == len(MEASURED) * len(SIZES) * len(DTYPES) * len(MODES)
+    modes = sum(len(MODES) - (not fl.LOSSES[name].record.second) for name in MEASURED)
+    assert len(table) == modes * len(SIZES) * len(DTYPES)
     assert len({c.id for c in table}) == len(table)
 
 
@@ -52,7 +53,7 @@ def test_data_are_in_the_domain_and_the_same_each_time(name):
         assert not domain.outside(p).any()
         assert np.unique(p).size > 100
     if case.target == "labels":
-        assert set(np.unique(data.target)) == set(range(case.classes))
+        assert set(np.unique(data.target)) == set(range(case.classes + (record.loop == "ordinal")))
     elif data.target is not None:
         assert np.unique(data.target).size > 1
         assert not record.target_domain.outside(data.target).any() or case.target == "number"
@@ -95,6 +96,8 @@ def test_sizes_are_short():
 @pytest.mark.parametrize("name", MEASURED)
 @pytest.mark.parametrize(("mode", "dtype"), [("value_and_grad", "float32"), ("grad_and_hess", "float64")])
 def test_numpy_computes_what_fastloss_computes(name, mode, dtype):
+    if mode == "grad_and_hess" and not fl.LOSSES[name].record.second:
+        pytest.skip("has no second derivative")
     case = small(name, mode=mode, dtype=dtype)
     data = draw(case)
     entrants = contestants(case, data, [OURS, "no-out", "numpy"])

@@ -2,7 +2,18 @@
 
 import numpy as np
 import pytest
-from sampling import LARGEST, SMALLEST, domains, kinks, largest_prediction, numbers, sample, variants
+from sampling import (
+    LARGEST,
+    OF_ITSELF,
+    SMALLEST,
+    domains,
+    kinks,
+    largest_prediction,
+    numbers,
+    residual,
+    sample,
+    variants,
+)
 
 import fastloss.formulas  # noqa: F401
 from fastloss.formulas.record import SIGNS, Interval, registered
@@ -70,10 +81,10 @@ def test_closed_ends_are_hit_and_open_ends_avoided(formula, rng):
 @pytest.mark.parametrize("formula", FORMULAS, ids=lambda f: f.name)
 def test_kinks_are_approached_from_both_sides(formula, rng):
     for variant in variants(formula):
-        (z, *_), target = sample(formula, N, rng, **variant)
-        if formula.link not in ("identity", "margin"):
+        (z, *rest), target = sample(formula, N, rng, **variant)
+        if formula.link not in ("identity", "margin", "difference", *OF_ITSELF):
             continue
-        r = z if target is None else z * target if formula.target_domain == SIGNS else z - target
+        r = residual(formula, z, rest if target is None else (*rest, target))
         for k in kinks(formula, variant):
             bounded = np.isfinite(domains(formula, variant)[0].low)
             if abs(k) > 10 or bounded:

@@ -33,9 +33,11 @@ REFERENCE = {
     "digamma": lambda x: mpmath.digamma(x) if x > 1e-20 else -1 / x - mpmath.euler,
     "trigamma": lambda x: mpmath.psi(1, x) if x > 1e-20 else 1 / x**2,
     "ndtr": mpmath.ncdf,
+    "atan": mpmath.atan,
+    "mills": lambda x: mpmath.ncdf(-x) / mpmath.npdf(x) if x < 1e6 else (1 - 1 / x**2) / x,
 }
-ELEMENTARY = ["exp", "log", "log1p", "log1p_unit", "expm1", "tanh", "softplus", "sigmoid"]
-SPECIAL = ["lgamma", "digamma", "trigamma", "ndtr"]
+ELEMENTARY = ["exp", "log", "log1p", "log1p_unit", "expm1", "tanh", "atan", "softplus", "sigmoid"]
+SPECIAL = ["lgamma", "digamma", "trigamma", "ndtr", "mills"]
 UNARY = [*ELEMENTARY, *SPECIAL, "sqrt", "sign"]
 BINARY = ["pow", "maximum", "minimum"]
 
@@ -103,7 +105,7 @@ def points(dtype, name, n=250):
             TINIEST[dtype] * rng.integers(1, 2**20, n),
         ]
     x = np.concatenate([np.asarray(p, dtype) for p in parts])
-    lowest = {"log": 0.0, "sqrt": 0.0, "log1p": -1.0, "lgamma": 0.0, "digamma": 0.0, "trigamma": 0.0}
+    lowest = {"log": 0.0, "sqrt": 0.0, "log1p": -1.0, "lgamma": 0.0, "digamma": 0.0, "trigamma": 0.0, "mills": 0.0}
     return x[x > lowest.get(name, -np.inf)]
 
 
@@ -183,6 +185,7 @@ SPECIAL_VALUES = {
     "log1p_unit": [(0.0, 0.0), (NAN, NAN)],
     "expm1": [(0.0, 0.0), (-0.0, -0.0), (INF, INF), (-INF, -1.0), (NAN, NAN), (1e4, INF), (-1e4, -1.0)],
     "tanh": [(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (NAN, NAN), (1e4, 1.0), (-1e4, -1.0)],
+    "atan": [(0.0, 0.0), (-0.0, -0.0), (1.0, np.pi / 4), (INF, np.pi / 2), (-INF, -np.pi / 2), (NAN, NAN)],
     "softplus": [(INF, INF), (-INF, 0.0), (NAN, NAN), (1e4, 1e4), (-1e4, 0.0)],
     "sigmoid": [(0.0, 0.5), (-0.0, 0.5), (INF, 1.0), (-INF, 0.0), (NAN, NAN), (1e4, 1.0), (-1e4, 0.0)],
     "sqrt": [(0.0, 0.0), (4.0, 2.0), (INF, INF), (-1.0, NAN), (NAN, NAN)],
@@ -190,6 +193,7 @@ SPECIAL_VALUES = {
     "lgamma": [(0.0, INF), (1.0, 0.0), (2.0, 0.0), (INF, INF), (-0.5, NAN), (-INF, NAN), (NAN, NAN)],
     "digamma": [(0.0, -INF), (INF, INF), (-0.5, NAN), (-INF, NAN), (NAN, NAN)],
     "trigamma": [(0.0, INF), (INF, 0.0), (-0.5, NAN), (-INF, NAN), (NAN, NAN)],
+    "mills": [(INF, 0.0), (-0.5, NAN), (-INF, NAN), (NAN, NAN)],
     "ndtr": [(0.0, 0.5), (-0.0, 0.5), (INF, 1.0), (-INF, 0.0), (NAN, NAN), (1e4, 1.0), (-1e4, 0.0)],
 }
 
@@ -200,7 +204,7 @@ def test_special_values(dtype, name):
     x, want = np.array(SPECIAL_VALUES[name]).T
     got = evaluate(dtype, name, x)
     np.testing.assert_array_equal(got, want.astype(dtype))
-    if name in ("log1p", "expm1", "tanh"):
+    if name in ("log1p", "expm1", "tanh", "atan"):
         assert not np.signbit(got[0])
         assert np.signbit(got[1])
 
@@ -255,6 +259,7 @@ def test_where_chooses(dtype):
         ("tanh", (-0.55, 0.55, 10.0, 20.0)),
         ("softplus", (-87.34, 0.0, 20.0, -708.4)),
         ("sigmoid", (-87.34, 0.0, -708.4)),
+        ("atan", (2**0.5 - 1, 2**0.5 + 1, -(2**0.5) + 1, -(2**0.5) - 1)),
         ("ndtr", (-14.0, 0.0, -38.0)),
     ],
 )
@@ -277,7 +282,7 @@ def test_results_underflow_gradually(dtype):
         assert ((y > 0) & (y < info.tiny)).all(), name
         assert errors(dtype, y, exact(name, x)).max() <= 2
     inputs = np.asarray(bottom, dtype) * np.arange(1, 50).astype(dtype)
-    for name in ("log1p", "log1p_unit", "expm1", "tanh"):
+    for name in ("log1p", "log1p_unit", "expm1", "tanh", "atan"):
         assert np.abs(evaluate(dtype, name, inputs) - inputs).max() <= 2 * bottom, name
 
 
@@ -310,7 +315,7 @@ warnings.simplefilter("error")
 from fastloss.kernels.scalar_math import VOCABULARY
 for dtype, words in VOCABULARY.items():
     real, tolerance = np.dtype(dtype).type, 20 * np.finfo(dtype).eps
-    for name in ("exp", "log", "log1p", "expm1", "tanh", "sqrt", "lgamma"):
+    for name in ("exp", "log", "log1p", "expm1", "tanh", "atan", "sqrt", "lgamma"):
         for x in (0.3, 1.7, 30.0):
             got = words[name](real(x))
             assert type(got) is real, (name, got)
@@ -318,7 +323,7 @@ for dtype, words in VOCABULARY.items():
             assert math.isclose(got, want, rel_tol=tolerance, abs_tol=tolerance), (dtype, name, x, got)
     assert words["pow"](real(2), real(3)) == 8 and type(words["pow"](real(2), real(3))) is real
     for x in (-math.inf, -1e4, -2.0, 0.0, 2.0, 1e4, math.inf, math.nan):
-        for name in ("tanh", "softplus", "sigmoid", "ndtr", "log", "sign"):
+        for name in ("tanh", "atan", "softplus", "sigmoid", "ndtr", "mills", "log", "sign"):
             words[name](real(x))
     for x in (-math.inf, -1e4, math.nan):
         words["exp"](real(x)), words["expm1"](real(x))

@@ -82,7 +82,7 @@ def test_check_finds_a_stale_file_and_writing_mends_it(tmp_path, monkeypatch, ca
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
-    assert "old" not in text
+    assert "\nold\n" not in text
 
 
 def test_a_readme_without_markers_is_refused():

@@ -27,12 +27,16 @@ SAMPLES = (
 )
 
 
+FOR_LOGITS = ("softmax", "margin", "top_margin", "sparsemax", "evidence")
+"""The loops over rows that take the logits and labels of a sample."""
+
+
 def sample_for(loss: Any) -> tuple[Sample, str, str] | None:
     """The file that fits a loss, and its columns for prediction and target; None if none does."""
     record = loss.record
     if record.family == "rows":
-        return (SAMPLES[1], "logits", "label") if record.loop in ("softmax", "margin", "top_margin") else None
-    if len(record.predictions) > 1 or record.link == "log":
+        return (SAMPLES[1], "logits", "label") if record.loop in FOR_LOGITS else None
+    if len(record.predictions) > 1 or record.link in ("log", "distance", "norm"):
         return None
     pred = "probability" if record.link == "identity" else "logit"
     return SAMPLES[0], pred, "sign" if str(record.target_domain) == "{-1, +1}" else "label"

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BIAS", "DIGITS", "Moments", "Partial", "Statistics"]
+from ..formulas.record import registered
+
+__all__ = ["BIAS", "DIGITS", "Moments", "Partial", "Statistics", "figure"]
 
 BIAS = 3300
 """Sums are integers in units of 2**-BIAS: below three times the smallest exponent, so w * l * l always is one."""
@@ -25,7 +27,8 @@ class Statistics:
     ----------
     mean, std : float
         Weighted where weights were given; the standard deviation is that of the population (divisor: the weight sum,
-        or the count). NaN where there is nothing to average.
+        or the count). NaN where there is nothing to average. Of perplexity, the exponential of the mean cross-entropy,
+        which has no such deviation: NaN.
     min, max : float
         Smallest and largest loss of a row.
     count : int
@@ -48,6 +51,11 @@ class Statistics:
     ignored: int = 0
 
 
+def figure(name: str, mean: float) -> float:
+    """A loss that is a function of the mean of another."""
+    return float(registered[name].function(mean, 1.0)[0])
+
+
 @dataclass(frozen=True, slots=True)
 class Moments:
     """The exact state behind the statistics of one loss: counts, integer sums and extremes."""
@@ -61,11 +69,15 @@ class Moments:
     high: float = -math.inf
     sums: tuple[int, ...] = (0, 0)
     """Without weights: l and l * l. With: w, w * l, w * l * l, and w of the rows with a non-finite loss."""
+    figure: str = ""
+    """The loss that is a function of the mean of these, where that is what was asked for."""
 
     def merge(self, other: "Moments") -> "Moments":
         """Combine with the state of other rows, in whatever order."""
         if len(self.sums) != len(other.sums):
             raise ValueError("cannot merge weighted with unweighted statistics")
+        if self.figure != other.figure:
+            raise ValueError(f"cannot merge {self.figure or 'a mean'} with {other.figure or 'a mean'}")
         return Moments(
             self.finite + other.finite,
             self.nan + other.nan,
@@ -75,6 +87,7 @@ class Moments:
             min(self.low, other.low),
             max(self.high, other.high),
             tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)),
+            self.figure,
         )
 
     def statistics(self, propagate: bool) -> Statistics:
@@ -91,6 +104,9 @@ class Moments:
             count += outside
             weight += self.sums[3] if weighted else 0
         weight_sum = _divide(weight, unit) if weighted else None
+        if self.figure:
+            mean, low, high = (figure(self.figure, x) for x in (mean, low, high))
+            std = math.nan
         return Statistics(mean, std, low, high, count, outside, weight_sum, self.ignored)
 
     def _propagated(self, low: float, high: float) -> tuple[float, float, float, float]:
@@ -112,6 +128,7 @@ class Moments:
             "low": self.low.hex(),
             "high": self.high.hex(),
             "sums": [_shortened(s) for s in self.sums],
+            **({"figure": self.figure} if self.figure else {}),
         }
 
     @classmethod
@@ -119,7 +136,8 @@ class Moments:
         """The inverse of `to_dict`."""
         counts = {k: int(state[k]) for k in ("finite", "nan", "above", "below", "ignored")}
         low, high = (float.fromhex(state[k]) for k in ("low", "high"))
-        return cls(**counts, low=low, high=high, sums=tuple(int(h, 16) << (e + BIAS) for h, e in state["sums"]))
+        sums = tuple(int(h, 16) << (e + BIAS) for h, e in state["sums"])
+        return cls(**counts, low=low, high=high, sums=sums, figure=str(state.get("figure", "")))
 
 
 class Partial:
@@ -156,14 +174,14 @@ class Partial:
         self.extremes[0] = min(self.extremes[0], other.extremes[0])
         self.extremes[1] = max(self.extremes[1], other.extremes[1])
 
-    def moments(self) -> Moments:
+    def moments(self, figure: str = "") -> Moments:
         """The state as Python integers."""
         finite, nan, above, below = (int(c) for c in self.counts)
         ordered = self.extremes ^ ((self.extremes >> 63) & _HIGHEST)
         low, high = ordered.view(np.float64).tolist() if finite else (math.inf, -math.inf)
         sums = tuple(sum(int(d) << (32 * j) for j, d in enumerate(row) if d) for row in self.digits)
         # Adding 0.0 turns -0.0 into 0.0: which of two equal zeros came first must not show.
-        return Moments(finite, nan, above, below, self.ignored, low + 0.0, high + 0.0, sums)
+        return Moments(finite, nan, above, below, self.ignored, low + 0.0, high + 0.0, sums, figure)
 
 
 def _rounded(weight: int, first: int, second: int) -> tuple[float, float]:

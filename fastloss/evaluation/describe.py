@@ -126,12 +126,12 @@ def _call(record: Any) -> str:
 
 
 def _options(record: Any) -> str:
-    if record.family == "arrays":
+    if record.family == "arrays" and not record.mean_of:
         *preds, target = [n.upper() for n in record.inputs]
         return " ".join(f"--pred {n}" for n in preds) + f" --target {target}"
     names = (
         ["'logit_*'"]
-        if record.family == "rows"
+        if record.family == "rows" or record.mean_of
         else [p.upper() if len(p) > 1 else "COLUMN" for p in record.predictions]
     )
     return " ".join(f"--pred {n}" for n in names) + (" --target COLUMN" if record.target is not None else "")

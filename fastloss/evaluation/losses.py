@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .accumulate import figure
 from .columns import InputError
 
 __all__ = ["Evaluated", "by_rows", "named"]
@@ -16,7 +17,7 @@ IGNORED = -100
 
 def by_rows(record: Any) -> bool:
     """Whether a file can be evaluated row by row: not where a loss is of a batch, a group or a sequence of rows."""
-    if record.family != "arrays":
+    if record.family != "arrays" or record.mean_of:
         return True
     whole = all(x.dims.startswith("*") and "+" not in x.dims and x.kind == "float" for x in record.inputs.values())
     return whole and record.units == "*" and len(record.inputs) > 1
@@ -29,6 +30,8 @@ class Evaluated:
     label: str
     loss: Any
     ignore_index: int | None = None
+    figure: str = ""
+    """The loss that is a function of this one's mean, where that was asked for; empty if it was not."""
 
     @property
     def by_rows(self) -> bool:
@@ -79,6 +82,10 @@ class Evaluated:
             values = values.reshape(len(values), -1).mean(axis=1)
         return np.ascontiguousarray(values, np.float64)
 
+    def shown(self, values: Any) -> Any:
+        """What is told of single rows."""
+        return np.fromiter((figure(self.figure, v) for v in values), np.float64) if self.figure else values
+
 
 def named(losses: Any) -> list[Evaluated]:
     """The losses to evaluate, each under a label of its own."""
@@ -108,6 +115,11 @@ def _given(loss: Any) -> Evaluated:
     changed = {k: v for k, v in loss.defaults.items() if v != record.defaults[k]}
     shown = ",".join(f"{k}={_shown(record.parameters[k], v)}" for k, v in changed.items())
     label = f"{record.name}:{shown}" if changed else record.name
+    if record.mean_of:
+        import fastloss
+
+        ignored = record.parameters["ignore_index"].meant(loss.defaults["ignore_index"])
+        return Evaluated(label, fastloss.LOSSES[record.mean_of], ignored, record.name)
     return Evaluated(label, loss, IGNORED)
 
 
@@ -122,6 +134,8 @@ def _parsed(text: str) -> Evaluated:
 
     name, _, rest = text.strip().partition(":")
     loss = fastloss.LOSSES[name.strip()]
+    whole = loss.name if loss.record.mean_of else ""
+    loss = fastloss.LOSSES[loss.record.mean_of] if whole else loss
     ignore: int | None = IGNORED
     parameters: dict[str, Any] = {}
     for part in filter(None, (p.strip() for p in rest.split(","))):
@@ -137,7 +151,7 @@ def _parsed(text: str) -> Evaluated:
         if ignore is not None and not isinstance(ignore, int):
             raise InputError(f"{text!r}: ignore_index is {ignore!r}; expected a whole number or none")
     return Evaluated(
-        re.sub(r"\s+", "", text).removesuffix(":"), loss.bind(**parameters) if parameters else loss, ignore
+        re.sub(r"\s+", "", text).removesuffix(":"), loss.bind(**parameters) if parameters else loss, ignore, whole
     )
 
 

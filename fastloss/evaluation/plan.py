@@ -167,6 +167,8 @@ class Plan:
         if self.on_invalid == "fail" and partial.counts[0] != sum(partial.counts.tolist()):
             i = int(np.argmax(~np.isfinite(values)))
             self._fail(batch, _at(first, index, i), f"{loss.label} is {values[i]:g} here, of finite inputs")
+        if self.keep_values or self.worst:
+            values = loss.shown(values)
         if self.keep_values:
             result.values[k][slice(first, first + len(values)) if index is None else index] = values
         if self.worst:

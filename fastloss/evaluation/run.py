@@ -69,7 +69,7 @@ def run(
             if progress is not None:
                 progress(rows, total)
     return Report(
-        {n: s.moments() for n, s in zip(labels, sums, strict=True)},
+        {e.label: s.moments(e.figure) for e, s in zip(plan.losses, sums, strict=True)},
         rows=rows,
         null_rows=null_rows,
         non_finite_rows=non_finite_rows,

@@ -12,8 +12,23 @@ FILES = {
     "likelihoods": "Likelihoods and scores of distributions",
     "classification": "Binary classification",
     "softmax": "Classes",
+    "multiclass": "Classes, thresholds and angles",
+    "margins": "Pairs of scores and given distances",
+    "pairs": "Pairs and triplets of embeddings",
+    "mining": "Mined triplets",
+    "infonce": "Contrastive softmax",
+    "redundancy": "Embeddings of two views",
     "boxes": "Boxes",
     "regions": "Regions",
+    "transport": "Transport",
+    "adversarial": "Adversarial training",
+    "sequences": "Sequences",
+    "linear": "Language models",
+    "preference": "Preferences",
+    "policy": "Policies",
+    "ranking": "Ranking",
+    "cox": "Survival: risk sets",
+    "survival": "Survival: accelerated failure times",
 }
 """The files of the losses, in order, and what each is about."""
 

@@ -1,44 +1,324 @@
-"""Losses of boxes: x1, y1, x2, y2 of a predicted box, then of its target."""
+"""Losses of boxes: four numbers of a predicted box, then four of its target.
 
-from .record import Input, arrays
-from .vocabulary import maximum, minimum, where
+All are computed in units of the hull, the smallest box that holds both, so that no area overflows; and from how far
+each box reaches beyond the other, so that a small loss keeps its digits and a perfect prediction has the gradient 0.
+"""
+
+from .record import Input, Interval, Parameter, arrays
+from .vocabulary import atan, epsilon, expm1, pow, sign, where
 
 BOXES = {
     "boxes": Input("* 4", "predicted boxes", grad=True),
     "target": Input("* 4", "boxes to be met"),
 }
+FORMAT = Parameter(
+    "the four numbers: two opposite corners, or the centre, width and height", choices=("xyxy", "cxcywh")
+)
 EXAMPLE = "np.array([[0.0, 0.0, 2.0, 2.0]]), np.array([[1.0, 0.0, 3.0, 2.0]])"
+
+
+def inverse(x):
+    """1 / x, and 0 where x counts as 0: below 2e-35 in float32, 5e-79 in float64."""
+    e = epsilon(x)
+    none = x < e * e * (e * e) * e
+    return where(none, 0.0, 1.0 / where(none, 1.0, x))
+
+
+def larger(a, b):
+    """The larger of two numbers of which none is NaN: one instruction, where maximum takes four."""
+    return where(a > b, a, b)
+
+
+def smaller(a, b):
+    """The smaller of two numbers of which none is NaN."""
+    return where(a < b, a, b)
+
+
+def along(a, c, u, w, centred):
+    """Box and target along one axis.
+
+    In units of the hull: their sizes, the size of what they share (negative where they lie apart), how far the box
+    reaches beyond the target at its ends, and the other way round, and how far centre and size are off. The part of the
+    box in moving either end of the hull: 1, 0, or 1/2 where it ends with the target. Whether box and target are of no
+    negative size; the hull in 64ths, in which nothing overflows, and its inverse.
+    """
+    a, c, u, w = 0.015625 * a, 0.015625 * c, 0.015625 * u, 0.015625 * w
+    low, high, start, end = smaller(a, c), larger(a, c), smaller(u, w), larger(u, w)
+    centre, size, wanted = a - u, abs(c), abs(w)
+    more, both = 0.5 * (size - wanted), 0.5 * (size + wanted)
+    by_centre = centred > 0.0
+    size, wanted = where(by_centre, size, high - low), where(by_centre, wanted, end - start)
+    above, below = where(by_centre, more + centre, high - end), where(by_centre, more - centre, start - low)
+    first, second = where(by_centre, both + centre, high - start), where(by_centre, both - centre, end - low)
+    # NaN, which the comparisons lose, comes through by way of the hull.
+    hull = larger(larger(size, wanted), larger(first, second)) + 0.0 * (a + c + (u + w))
+    shared = smaller(smaller(size, wanted), smaller(first, second))
+    right = where(by_centre, c, c - a) >= 0.0
+    target_right = where(by_centre, w, w - u) >= 0.0
+    s = inverse(hull)
+    above, below = s * above, s * below
+    beyond = larger(above, 0.0) + larger(below, 0.0)
+    missing = larger(-above, 0.0) + larger(-below, 0.0)
+    at_low = where(below > 0.0, 1.0, where(below < 0.0, 0.0, 0.5))
+    at_high = where(above > 0.0, 1.0, where(above < 0.0, 0.0, 0.5))
+    lengths = (s * size, s * wanted, s * shared, beyond, missing, 0.5 * (above - below), s * (size - wanted))
+    return lengths, (at_low, at_high), (right, target_right), hull, s
+
+
+def overlap(x, y):
+    """One minus the intersection over union, and its derivatives by either end along x and along y, for `ends`.
+
+    And whether the two overlap, and whether box and target cover anything at all, being of no negative size.
+    """
+    (w, tw, ws, ex, fx, _, _), (xl, xh), (right_x, target_x), _, _ = x
+    (h, th, hs, ey, fy, _, _), (yl, yh), (right_y, target_y), _, _ = y
+    covers, target_covers = right_x & right_y, target_x & target_y
+    meet = (ws > 0.0) & (hs > 0.0) & covers & target_covers
+    width, height = where(meet, ws, 0.0), where(meet, hs, 0.0)
+    shared = width * height
+    # What only one of them covers, from positive terms.
+    apart = where(covers, w * h, 0.0) + where(target_covers, tw * th, 0.0)
+    alone = where(meet, ex * h + width * ey + (fx * th + width * fy), apart)
+    by_union = inverse(alone + shared)
+    loss, ratio = where(by_union == 0.0, 1.0, alone * by_union), shared * by_union
+    px, py, qx, qy = by_union * height, by_union * width, by_union * ey * ratio, by_union * ex * ratio
+    low_x, high_x = pull(xl, loss, ratio, px, qx), pull(xh, loss, ratio, px, qx)
+    low_y, high_y = pull(yl, loss, ratio, py, qy), pull(yh, loss, ratio, py, qy)
+    return loss, (low_x, high_x), (low_y, high_y), meet, covers, target_covers
+
+
+def pull(n, loss, ratio, across, rest):
+    """Derivative of `overlap` by the low end of a box, of part n in moving the hull; minus that by the high end."""
+    return across * ((1.0 - n) * loss + (1.0 - 2.0 * n) * ratio) - rest
+
+
+def uncovered(x, y, meet, covers, target_covers):
+    """The part of the hull that neither box covers, and its derivatives by either end along x and along y."""
+    (w, tw, ws, ex, fx, _, _), (xl, xh), _, _, _ = x
+    (h, th, hs, ey, fy, _, _), (yl, yh), _, _, _ = y
+    part = ex * fy + fx * ey - where(meet, 0.0, ws * hs)
+    part = part + where(covers, 0.0, w * h) + where(target_covers, 0.0, tw * th)
+    own_x, own_y = where(meet, ex, w), where(meet, ey, h)
+    bare_x, bare_y = where(covers, 0.0, w), where(covers, 0.0, h)
+    low_x, high_x = lose(xl, own_y, fy - part, bare_y), lose(xh, own_y, fy - part, bare_y)
+    low_y, high_y = lose(yl, own_x, fx - part, bare_x), lose(yh, own_x, fx - part, bare_x)
+    return part, (low_x, high_x), (low_y, high_y)
+
+
+def lose(n, inner, outer, bare):
+    """Derivative of `uncovered`, as `pull` is of `overlap`."""
+    return (1.0 - n) * inner - n * outer - bare
+
+
+def proportions(x, y):
+    """Width and height of the hull over the longer of the two, and the parts of their squares in the diagonal's."""
+    _, _, _, width, sx = x
+    _, _, _, height, sy = y
+    longer = where(width > height, sx, sy)
+    kx, ky = width * longer, height * longer
+    i = inverse(kx * kx + ky * ky)
+    return kx, ky, kx * kx * i, ky * ky * i
+
+
+def distance(x, y, px, py):
+    """Squared distance of the centres over the squared diagonal of the hull; derivatives by the ends, and by both."""
+    dx, dy = x[0][5], y[0][5]
+    (xl, xh), (yl, yh) = x[1], y[1]
+    q = dx * dx * px + dy * dy * py
+    by_x, by_y = 2.0 * q * px, 2.0 * q * py
+    return q, (by_x * xl, by_x * xh, dx * px), (by_y * yl, by_y * yh, dy * py)
+
+
+def shape(w, h, tw, th, kx, ky):
+    """(4 / pi^2) (atan(tw / th) - atan(w / h))^2, and its derivatives by w and h."""
+    a, b, c, d = w * kx, h * ky, tw * kx, th * ky
+    i, j = inverse(larger(a, b)), inverse(larger(c, d))
+    a, b, c, d = a * i, b * i, c * j, d * j
+    # The difference of two angles as one; the numerator is 0 where both are the same.
+    angle = atan(((c - a) * b - a * (d - b)) / larger(a * c + b * d, 1e-30))
+    angle = where((i == 0.0) | (j == 0.0), 0.0, angle)
+    slope = -0.8105694691387022 * angle * i / larger(a * a + b * b, 0.5)
+    return 0.4052847345693511 * angle * angle, slope * b * kx, -slope * a * ky
+
+
+def ends(low, high, shift, axis, centred):
+    """Derivatives by the two numbers of a box along an axis.
+
+    From those by its low end and, negative, by its high end, and what is to be added to that by either.
+    """
+    _, _, (right, _), _, s = axis
+    scale = 0.015625 * s
+    a, b = scale * (low + shift), scale * (shift - high)
+    by_low, by_high = where(right, a, b), where(right, b, a)
+    by_centre = centred > 0.0
+    return where(by_centre, by_low + by_high, by_low), where(by_centre, 0.5 * (by_high - by_low), by_high)
 
 
 @arrays(
     "pointwise",
     inputs=BOXES,
     units="*",
-    math="1 - area(A and B) / area(A or B)",
+    parameters={"box_format": FORMAT},
+    math="1 - IoU, with IoU = area(A and B) / area(A or B)",
     bounded=True,
     differentiable=False,
     paper="Yu et al. (2016), UnitBox, arXiv:1608.01471",
     example=EXAMPLE,
 )
-def iou(x1, y1, x2, y2, u1, v1, u2, v2):
-    """One minus the intersection over union of two boxes (x1, y1, x2, y2)."""
-    w, h = x2 - x1, y2 - y1
-    width = maximum(minimum(x2, u2) - maximum(x1, u1), 0.0)
-    height = maximum(minimum(y2, v2) - maximum(y1, v1), 0.0)
-    inter = width * height
-    union = w * h + (u2 - u1) * (v2 - v1) - inter
-    some = union > 0.0
-    inverse = where(some, 1.0 / where(some, union, 1.0), 0.0)
-    ratio = inter * inverse
-    # d(1 - I / U) = -(dI U - I dU) / U^2, with dU = dA - dI.
-    by_inter, by_area = -inverse * (1.0 + ratio), ratio * inverse
-    dx1 = where(x1 > u1, -height, 0.0) * where(width > 0.0, 1.0, 0.0)
-    dx2 = where(x2 < u2, height, 0.0) * where(width > 0.0, 1.0, 0.0)
-    dy1 = where(y1 > v1, -width, 0.0) * where(height > 0.0, 1.0, 0.0)
-    dy2 = where(y2 < v2, width, 0.0) * where(height > 0.0, 1.0, 0.0)
-    return 1.0 - ratio, (
-        by_inter * dx1 - by_area * h,
-        by_inter * dy1 - by_area * w,
-        by_inter * dx2 + by_area * h,
-        by_inter * dy2 + by_area * w,
-    )
+def iou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
+    """One minus the intersection over union of two boxes.
+
+    A box of negative size covers nothing. Of two boxes that cover nothing the loss is 1. Where box and target end at
+    the same place, the derivative is the mean of those on both sides, as torch's: it is 0 for a perfect prediction.
+    """
+    x, y = along(x1, x2, u1, u2, box_format), along(y1, y2, v1, v2, box_format)
+    loss, (xl, xh), (yl, yh), _, _, _ = overlap(x, y)
+    dx1, dx2 = ends(xl, xh, 0.0, x, box_format)
+    dy1, dy2 = ends(yl, yh, 0.0, y, box_format)
+    return loss, (dx1, dy1, dx2, dy2)
+
+
+@arrays(
+    "pointwise",
+    inputs=BOXES,
+    units="*",
+    parameters={"box_format": FORMAT},
+    math="1 - IoU + (area(hull) - area(A or B)) / area(hull), the hull being the smallest box that holds both",
+    bounded=True,
+    differentiable=False,
+    paper="Rezatofighi et al. (2019), Generalized intersection over union, arXiv:1902.09630",
+    example=EXAMPLE,
+)
+def giou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
+    """Generalized IoU loss: boxes apart are drawn together by the part of their hull that neither covers.
+
+    As torchvision's generalized_box_iou_loss, without its epsilon. A hull of no area is covered. A box of negative
+    size covers nothing, but the hull holds its corners.
+    """
+    x, y = along(x1, x2, u1, u2, box_format), along(y1, y2, v1, v2, box_format)
+    loss, (xl, xh), (yl, yh), meet, covers, target_covers = overlap(x, y)
+    part, (al, ah), (bl, bh) = uncovered(x, y, meet, covers, target_covers)
+    dx1, dx2 = ends(xl + al, xh + ah, 0.0, x, box_format)
+    dy1, dy2 = ends(yl + bl, yh + bh, 0.0, y, box_format)
+    return loss + part, (dx1, dy1, dx2, dy2)
+
+
+@arrays(
+    "pointwise",
+    inputs=BOXES,
+    units="*",
+    parameters={"box_format": FORMAT},
+    math="1 - IoU + d^2 / c^2, with the distance d of the centres and the diagonal c of the hull",
+    bounded=True,
+    differentiable=False,
+    paper="Zheng et al. (2020), Distance-IoU loss, arXiv:1911.08287",
+    example=EXAMPLE,
+)
+def diou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
+    """Distance IoU loss: the centres of boxes are drawn together.
+
+    As torchvision's distance_box_iou_loss, without its epsilon. A box of negative size covers nothing, but has a
+    centre, and the hull holds its corners.
+    """
+    x, y = along(x1, x2, u1, u2, box_format), along(y1, y2, v1, v2, box_format)
+    loss, (xl, xh), (yl, yh), _, _, _ = overlap(x, y)
+    _, _, px, py = proportions(x, y)
+    q, (al, ah, shift_x), (bl, bh, shift_y) = distance(x, y, px, py)
+    dx1, dx2 = ends(xl + al, xh + ah, shift_x, x, box_format)
+    dy1, dy2 = ends(yl + bl, yh + bh, shift_y, y, box_format)
+    return loss + q, (dx1, dy1, dx2, dy2)
+
+
+@arrays(
+    "pointwise",
+    inputs=BOXES,
+    units="*",
+    parameters={"box_format": FORMAT},
+    math="1 - IoU + d^2 / c^2 + alpha v, with v = (4 / pi^2) (atan(w_B / h_B) - atan(w_A / h_A))^2 and "
+    "alpha = v / (1 - IoU + v), held constant in the derivatives",
+    bounded=True,
+    differentiable=False,
+    paper="Zheng et al. (2020), Distance-IoU loss, arXiv:1911.08287",
+    example=EXAMPLE,
+)
+def ciou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
+    """Complete IoU loss: also the aspect ratios of boxes are drawn together.
+
+    As torchvision's complete_box_iou_loss, without its epsilon. The factor alpha is held constant in the derivatives,
+    as in the paper and in torchvision: they are not those of the value. A box of no size has no aspect ratio, and v
+    is 0 there. Of a negative size, the magnitude counts.
+    """
+    x, y = along(x1, x2, u1, u2, box_format), along(y1, y2, v1, v2, box_format)
+    loss, (xl, xh), (yl, yh), _, _, _ = overlap(x, y)
+    kx, ky, px, py = proportions(x, y)
+    q, (al, ah, shift_x), (bl, bh, shift_y) = distance(x, y, px, py)
+    v, by_w, by_h = shape(x[0][0], y[0][0], x[0][1], y[0][1], kx, ky)
+    alpha = where(v > 0.0, v / where(v > 0.0, loss + v, 1.0), 0.0)
+    by_w, by_h = alpha * by_w, alpha * by_h
+    dx1, dx2 = ends(xl + al - by_w, xh + ah - by_w, shift_x, x, box_format)
+    dy1, dy2 = ends(yl + bl - by_h, yh + bh - by_h, shift_y, y, box_format)
+    return loss + q + alpha * v, (dx1, dy1, dx2, dy2)
+
+
+def angle_cost(a, b):
+    """2 |a b| / (a^2 + b^2), and its derivatives by a and b."""
+    s, t = abs(a), abs(b)
+    i = inverse(larger(s, t))
+    s, t = s * i, t * i
+    r = 1.0 / larger(s * s + t * t, 0.5)
+    slope = 2.0 * (t * t - s * s) * r * r * i
+    return 2.0 * s * t * r, slope * t * sign(a), -slope * s * sign(b)
+
+
+def side_cost(size, wanted, difference, theta):
+    """(1 - exp(-|size - wanted| / max(size, wanted)))^theta, and its derivative by size."""
+    i = inverse(larger(size, wanted))
+    omega = abs(difference) * i
+    e = -expm1(-omega)
+    slope = theta * pow(e, theta - 1.0) * (1.0 - e) * i * where(difference > 0.0, wanted * i, 1.0)
+    return pow(e, theta), sign(difference) * slope
+
+
+@arrays(
+    "pointwise",
+    inputs=BOXES,
+    units="*",
+    parameters={
+        "box_format": FORMAT,
+        "theta": Parameter("power of the shape cost; the paper advises 2 to 6", Interval(1.0)),
+    },
+    math="1 - IoU + (D + S) / 2, with D = 2 - exp(-g dx^2 / cw^2) - exp(-g dy^2 / ch^2), g = 2 - sin(2 a), "
+    "S = (1 - exp(-|w_A - w_B| / max(w_A, w_B)))^theta + the same of the heights; (dx, dy) leads from centre to "
+    "centre at the angle a, (cw, ch) is the hull",
+    bounded=True,
+    differentiable=False,
+    paper="Gevorgyan (2022), SIoU loss, arXiv:2205.12740",
+    example=EXAMPLE,
+)
+def siou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0, theta=4.0):
+    """SIoU loss: distance, with the angle at which the centres lie, and shape.
+
+    With the signs of YOLOv6: the distance cost grows with the distance, as exp(-g d^2) is taken from 1, and g = 2 less
+    the angle cost 1 - 2 sin(asin(x) - pi / 4)^2, which is sin(2 a). All of it is differentiated, the angle cost too.
+    A side of no length costs nothing.
+    """
+    x, y = along(x1, x2, u1, u2, box_format), along(y1, y2, v1, v2, box_format)
+    loss, (xl, xh), (yl, yh), _, _, _ = overlap(x, y)
+    kx, ky, _, _ = proportions(x, y)
+    (w, tw, _, _, _, dx, dw), (nl, nr), _, _, _ = x
+    (h, th, _, _, _, dy, dh), (ml, mr), _, _, _ = y
+    angle, by_dx, by_dy = angle_cost(dx * kx, dy * ky)
+    gamma = 2.0 - angle
+    rx, ry = dx * dx, dy * dy
+    fall_x, fall_y = expm1(-gamma * rx), expm1(-gamma * ry)
+    kept_x, kept_y = 1.0 + fall_x, 1.0 + fall_y
+    turn = rx * kept_x + ry * kept_y
+    shift_x = 0.5 * (gamma * kept_x * dx - 0.5 * turn * by_dx * kx)
+    shift_y = 0.5 * (gamma * kept_y * dy - 0.5 * turn * by_dy * ky)
+    by_hull_x, by_hull_y = gamma * kept_x * rx, gamma * kept_y * ry
+    shape_x, by_w = side_cost(w, tw, dw, theta)
+    shape_y, by_h = side_cost(h, th, dh, theta)
+    by_w, by_h = 0.5 * by_w, 0.5 * by_h
+    dx1, dx2 = ends(xl + by_hull_x * nl - by_w, xh + by_hull_x * nr - by_w, shift_x, x, box_format)
+    dy1, dy2 = ends(yl + by_hull_y * ml - by_h, yh + by_hull_y * mr - by_h, shift_y, y, box_format)
+    return loss + 0.5 * (shape_x + shape_y - fall_x - fall_y), (dx1, dy1, dx2, dy2)

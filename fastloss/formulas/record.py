@@ -114,6 +114,8 @@ class Parameter(NamedTuple):
     """True where a vector gives one level per column of the prediction."""
     choices: tuple[str, ...] = ()
     """The words that may be chosen; a kernel gets the index of one."""
+    constant: bool = False
+    """True where each value has a kernel of its own, which computes nothing for the others; of losses of points."""
 
     def show(self, value: Any, number: Callable[[Any], str] = "{:g}".format) -> str:
         """Return a value as a caller would write it."""
@@ -141,12 +143,14 @@ class Loop(NamedTuple):
     labels: bool
     """Whether a target may be the index of a class."""
     dense: str = ""
-    """What a target of floats is: "probabilities", one per class, or "number", one per row; empty if it is none."""
+    """What a target of floats is: "probabilities", one per class, or "logits" of a teacher, or "number", one per row;
+    empty if it is none."""
 
     @property
     def target(self) -> str:
         """The targets, in words."""
-        dense = {"probabilities": "probabilities of the classes", "number": "one number a row", "": ""}[self.dense]
+        words = {"probabilities": "probabilities of the classes", "logits": "the teacher's logits"}
+        dense = {**words, "number": "one number a row", "": ""}[self.dense]
         return ", or ".join(x for x in ("labels" if self.labels else "", dense) if x)
 
 
@@ -157,6 +161,11 @@ LOOPS = {
     "margin": Loop("scores of a row", True),
     "top_margin": Loop("scores of a row", True),
     "ensemble": Loop("members of a row", False, "number"),
+    "sparsemax": Loop("scores of a row", True, "probabilities"),
+    "ordinal": Loop("logits of a row's thresholds", True),
+    "evidence": Loop("logits of a row", True, "probabilities"),
+    "distillation": Loop("the student's logits of a row", False, "logits"),
+    "angular": Loop("cosines of a row", True),
 }
 """The loops over rows that a formula can name."""
 
@@ -169,8 +178,9 @@ class Input(NamedTuple):
     axes, a trailing + for any trailing ones, and a kernel gets each as one axis. "g+1" is one more than g."""
     doc: str
     kind: str = "float"
-    """"float"; or, of whole numbers, "labels", "lengths", "offsets" of groups; or a "mask"; or "regions", which are
-    floats or, without the axis c, the label of each pixel."""
+    """"float", or "double" where every digit decides; or, of whole numbers, "labels", "lengths", "offsets" of groups
+    (left out: one group); or a "mask", or "binary", 0 or 1; or "regions", which are floats or, without the axis c, the
+    label of each pixel."""
     grad: bool = False
     """Whether the loss is differentiated with respect to it."""
     optional: bool = False
@@ -217,8 +227,16 @@ class Formula(NamedTuple):
     """For a loss of several arrays, the axes along which it has values of its own; empty: one for the whole batch."""
     units_by: dict[str, dict[str, str]]
     """The same by the words of a parameter, where they depend on one."""
+    ordered: tuple[tuple[str, str], ...]
+    """Pairs of inputs of which the first nowhere exceeds the second."""
     example: str
     """Arguments of a call to show."""
+    together: tuple[str, ...]
+    """Inputs of which all are empty or none."""
+    checked_by_kernel: tuple[str, ...]
+    """Inputs whose domains the kernel checks in the pass that reads them; those of others are checked before."""
+    mean_of: str
+    """The loss of single rows whose mean this one is a function of: f(sum, count) is its formula."""
 
     @property
     def transcendental(self) -> bool:
@@ -238,8 +256,8 @@ class Formula(NamedTuple):
 
 
 TRANSCENDENTAL = {
-    *("exp", "expm1", "log", "log1p", "log1p_unit", "pow", "sigmoid", "softplus", "tanh"),
-    *("digamma", "lgamma", "ndtr", "trigamma"),
+    *("atan", "exp", "expm1", "log", "log1p", "log1p_unit", "pow", "sigmoid", "softplus", "tanh"),
+    *("digamma", "lgamma", "mills", "ndtr", "trigamma"),
 }
 
 
@@ -274,7 +292,10 @@ def _register(function: Callable[..., Any], family: str, loop: str, fields: dict
         predictions = tuple(n for n, x in inputs.items() if x.grad)
         target = next((n for n, x in inputs.items() if not x.grad), None)
     domain = given.pop("prediction")
-    extra: dict[str, tuple[float, Parameter]] = {k: LOOP_PARAMETERS[k] for k in given.pop("loop_parameters")}
+    own = given.pop("loop_parameters")
+    extra: dict[str, tuple[float, Parameter]] = {k: LOOP_PARAMETERS[k] for k in own}
+    if type(own) is dict:
+        extra = {k: (own[k], parameter) for k, (_, parameter) in extra.items()}
     extra |= given.pop("options")
     if family == "arrays":
         domain = tuple(inputs[n].domain for n in predictions)
@@ -319,7 +340,11 @@ FIELDS: dict[str, Any] = {
     "units": "",
     "units_by": {},
     "options": {},
+    "ordered": (),
     "example": "",
+    "together": (),
+    "checked_by_kernel": (),
+    "mean_of": "",
 }
 """What a decorator may say of a loss, and what holds where it says nothing."""
 
@@ -327,6 +352,7 @@ LOOP_PARAMETERS = {
     "label_smoothing": (0.0, Parameter("share of the target spread evenly over the classes", UNIT)),
     "temperature": (1.0, Parameter("divides the logits", POSITIVE)),
     "logit_scale": (1.0, Parameter("multiplies the logits", POSITIVE)),
+    "scale": (64.0, Parameter("multiplies the cosines", POSITIVE)),
     "z_loss": (0.0, Parameter("factor of the squared log-sum-exp, added to the loss", NONNEGATIVE)),
 }
 """Defaults and meaning of what row loops do around the formula."""
@@ -346,7 +372,10 @@ def rows(loop: str, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..
     ``softmax``: f(lp, t) of each class's log-probability and target, lp = log softmax(z); an integer label means
     t = 1 at the label. ``log_probs``: the same with z itself as lp. ``divergence``: the same where classes of target 0
     count too, so that it takes no labels. ``margin``, ``top_margin``: f(u) of u = z_j - z_label, for every other class
-    or for the largest. ``ensemble``: f(x, t, rank, m) of each member.
+    or for the largest. ``ensemble``: f(x, t, rank, m) of each member. ``sparsemax``: f(v, t) of each score less the
+    row's threshold. ``ordinal``: f(z, t), t = 1 in the columns below the label. ``evidence``: f(e, t, total, excess, k)
+    of each class's evidence, its sum, that for wrong classes. ``distillation``: f(lp, lq) of both log-probabilities.
+    ``angular``: f(x) of the label's cosine, and what takes its place. `loop_parameters` are names, or defaults by name.
     """
     return lambda function: _register(function, "rows", loop, fields)
 

@@ -1,6 +1,6 @@
 """Functions that several formulas share, in the style of a formula: carried into every world along with them."""
 
-from .vocabulary import exp, lgamma, log, log1p, ndtr, sign, where
+from .vocabulary import exp, expm1, lgamma, log, log1p, log1p_unit, maximum, ndtr, sign, where
 
 
 def logistic_parts(z):
@@ -10,9 +10,38 @@ def logistic_parts(z):
     return e, where(z >= 0.0, q, e * q), where(z >= 0.0, e * q, q)
 
 
+def softplus_parts(z):
+    """softplus(z) and its derivative."""
+    e, p, _ = logistic_parts(z)
+    return maximum(z, 0.0) + log1p_unit(e), p
+
+
+def sine_cosine(x):
+    """Sine and cosine of an angle from 0 to pi / 2."""
+    q = x * x
+    tail = 1.0 - q / 210.0 * (1.0 - q / 272.0 * (1.0 - q / 342.0 * (1.0 - q / 420.0)))
+    sine = 1.0 - q / 42.0 * (1.0 - q / 72.0 * (1.0 - q / 110.0 * (1.0 - q / 156.0 * tail)))
+    last = 1.0 - q / 182.0 * (1.0 - q / 240.0 * (1.0 - q / 306.0 * (1.0 - q / 380.0)))
+    cosine = 1.0 - q / 30.0 * (1.0 - q / 56.0 * (1.0 - q / 90.0 * (1.0 - q / 132.0 * last)))
+    return x * (1.0 - q / 6.0 * (1.0 - q / 20.0 * sine)), 1.0 - 0.5 * q * (1.0 - q / 12.0 * cosine)
+
+
 def share(part, x):
     """part * x, and 0 where the part is 0, even of infinity."""
     return where(part == 0.0, 0.0, part * x)
+
+
+def above_zero(m):
+    """max(m, 0) and its slope, which is 1 at 0; NaN stays."""
+    inside = m >= 0.0
+    outside = where(m < 0.0, 0.0, m)
+    return where(inside, m, outside), where(inside, 1.0, outside)
+
+
+def log1mexp(x):
+    """log(1 - exp(-x)) for x >= 0, without cancellation."""
+    near = x < 0.6931471805599453
+    return where(near, log(-expm1(-x)), log1p(-exp(-where(near, 1.0, x))))
 
 
 def log1p_square(u):

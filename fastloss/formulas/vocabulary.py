@@ -7,6 +7,7 @@ arbitrary precision in mpmath, symbols in SymPy. Called as they stand, formulas 
 import math
 
 __all__ = [
+    "atan",
     "digamma",
     "epsilon",
     "exp",
@@ -16,6 +17,7 @@ __all__ = [
     "log1p",
     "log1p_unit",
     "maximum",
+    "mills",
     "minimum",
     "ndtr",
     "pow",
@@ -28,7 +30,7 @@ __all__ = [
     "where",
 ]
 
-tanh = math.tanh
+atan, tanh = math.atan, math.tanh
 
 
 def epsilon(x):
@@ -112,6 +114,16 @@ def softplus(x):
 def ndtr(x):
     """Standard normal distribution function."""
     return 0.5 * math.erfc(-x / math.sqrt(2.0))
+
+
+def mills(x):
+    """(1 - ndtr(x)) over the normal density at x, for x >= 0."""
+    if x < 4.0:
+        return math.sqrt(0.5 * math.pi) * math.erfc(x / math.sqrt(2.0)) * math.exp(0.5 * x * x)
+    rest = 0.0
+    for k in range(80, 0, -1):
+        rest = k / (x + rest)
+    return 1.0 / (x + rest)
 
 
 def digamma(x):

@@ -104,12 +104,13 @@ def drive_rows(
     ignored,
     params,
     helpers,
+    classes,
     room,
     chunk,
     parallel,
 ):
     """As the driver of rows of float32."""
-    n, k = z.shape
+    n = z.shape[0]
     chunks = (n + chunk - 1) // chunk
     stats = np.empty((chunks, 2), np.float64)
     mass, wrong = 0.0, 0.0
@@ -118,12 +119,12 @@ def drive_rows(
             for c in prange(chunks):
                 a = c * chunk
                 b = min(n, a + chunk)
-                stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, k, ignored)
+                stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, classes, ignored)
         else:
             for c in range(chunks):
                 a = c * chunk
                 b = min(n, a + chunk)
-                stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, k, ignored)
+                stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, classes, ignored)
         mass, wrong = combine(stats)
         if wrong > 0.0:
             return 0.0, 0.0, mass, wrong
@@ -150,7 +151,7 @@ def half_row_driver(stored: str) -> Any:
     outputs = (one, rows, rows, array("float64", 2))
     fixed = (types.float64, types.int64, array("float64"), array("int64"))
     signature = types.UniTuple(types.float64, 4)(
-        types.intp, *inputs, *outputs, *fixed, types.intp, types.intp, types.boolean
+        types.intp, *inputs, *outputs, *fixed, types.int64, types.intp, types.intp, types.boolean
     )
     widened, narrowed = inner(widen, LOOP, get=access.get), inner(narrow, LOOP, put=access.put["values"])
     work = inner(row_part, LOOP, widened=widened, narrowed=narrowed, call=call, flat=staging.flat)

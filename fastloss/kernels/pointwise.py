@@ -1,9 +1,11 @@
 """Losses of points by themselves, each a few numbers of several arrays: a box and its target, some log-probabilities.
 
 Inputs are of shape (n,) or (n, c) with a constant c. The formula gets all numbers of a point, in the order of the
-inputs, and returns the value and a tuple of derivatives by the numbers of those inputs that it is differentiated by.
+inputs, 0 for those that are not given, and returns the value and a tuple of derivatives by the numbers of the inputs
+that it is differentiated by. Parameters that are constants of a kernel leave out what other values of theirs ask for.
 """
 
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -12,49 +14,74 @@ from llvmlite import ir
 from numba import config, types
 from numba.extending import intrinsic
 
+from .. import check
 from .access import alias_scopes
 from .blocks import kernel
+from .staging import lanes
 
 __all__ = ["run"]
 
+TILE = 256
+"""Points whose factors are read together: one loop serves a factor for all and a factor for each."""
+
 # Names that the template below finds bound when it is specialized.
 T: Any = None
+ZERO: Any = None
 formula: Any = None
-unpack: Any = None
 widest_vectors: Any = None
 load: Any = None
 store: Any = None
-derivatives: Any = None
-uniform: Any = None
+given: Any = None
 
 
 def points(lo, hi, params, factors, values, *arrays):
     """Value and derivatives of each point."""
     widest_vectors()
-    p = unpack(params)
-    for i in range(lo, hi):
-        out = formula(*load(arrays, i), *p)
-        factor = T(factors[0]) if uniform else T(factors[i])
-        store(values, arrays, i, np.float64(out[0]), out[1], factor)
+    p = given(params)
+    held, found = lanes(ZERO, TILE), lanes(ZERO, TILE)
+    for start in range(lo, hi, TILE):
+        size = min(TILE, hi - start)
+        if factors.size > 1:
+            own = factors[start : start + size]
+            for k in range(size):
+                held[k] = T(own[k])
+        else:
+            for k in range(size):
+                held[k] = T(factors[0])
+        for k in range(size):
+            out = formula(*load(arrays, start + k), *p)
+            found[k] = out[0]
+            store(arrays, start + k, out[1], held[k])
+        # In a loop of its own: one number of float64 would halve the vectors of a loop of float32.
+        into = values[start : start + size]
+        for k in range(size):
+            into[k] = np.float64(found[k])
 
 
-def _loader(columns: tuple[int, ...]) -> Any:
-    """All numbers of point i, from the arrays of so many columns."""
+def _loader(columns: tuple[int, ...], number: str) -> Any:
+    """All numbers of point i, from the arrays of so many columns; 0 where there is no array, of no columns."""
+    real = getattr(types, number)
 
     @intrinsic
     def load(typingctx, arrays, i):
-        result = types.UniTuple(arrays[0].dtype, sum(columns))
+        result = types.UniTuple(real, sum(max(width, 1) for width in columns))
 
         def codegen(context, builder, signature, args):
-            numbers = []
-            for k, width in enumerate(columns):
-                kind = signature.args[0][k]
-                data = context.make_array(kind)(context, builder, builder.extract_value(args[0], k)).data
+            numbers, present = [], 0
+            for width in columns:
+                if width == 0:
+                    numbers.append(ir.Constant(context.get_value_type(real), 0.0))
+                    continue
+                kind = signature.args[0][present]
+                data = context.make_array(kind)(context, builder, builder.extract_value(args[0], present)).data
+                present += 1
                 for c in range(width):
                     place = builder.add(builder.mul(args[1], args[1].type(width)), args[1].type(c))
-                    number = builder.load(builder.gep(data, [place], inbounds=True))
-                    number.set_metadata("alias.scope", alias_scopes(builder.module, ["input"]))
-                    numbers.append(number)
+                    x = builder.load(builder.gep(data, [place], inbounds=True))
+                    x.set_metadata("alias.scope", alias_scopes(builder.module, ["input"]))
+                    if isinstance(kind.dtype, types.Integer):
+                        x = builder.uitofp(x, context.get_value_type(real))
+                    numbers.append(x)
             return context.make_tuple(builder, result, numbers)
 
         return result(arrays, types.intp), codegen
@@ -63,45 +90,71 @@ def _loader(columns: tuple[int, ...]) -> Any:
 
 
 def _storer(inputs: int, columns: tuple[int, ...]) -> Any:
-    """Write the value of point i, and its derivatives to the arrays that follow the inputs; 0 where the factor is."""
+    """Write the derivatives of point i to the arrays that follow the inputs; 0 where the factor is."""
 
     @intrinsic
-    def store(typingctx, values, arrays, i, value, slopes, factor):
-        def write(context, builder, kind, array, place, x, name):
-            data = context.make_array(kind)(context, builder, array).data
-            written = builder.store(x, builder.gep(data, [place], inbounds=True))
-            others = [other for other in ("values", "grad") if other != name]
-            written.set_metadata("alias.scope", alias_scopes(builder.module, [name]))
-            written.set_metadata("noalias", alias_scopes(builder.module, ["input", *others]))
-
+    def store(typingctx, arrays, i, slopes, factor):
         def codegen(context, builder, signature, args):
-            i, factor = args[2], args[5]
-            write(context, builder, signature.args[0], args[0], i, args[3], "values")
+            arrays, i, slopes, factor = args
             zero = ir.Constant(factor.type, 0.0)
             counts = builder.fcmp_unordered("!=", factor, zero)
             number = 0
             for k, width in enumerate(columns):
-                kind = signature.args[1][inputs + k]
-                array = builder.extract_value(args[1], inputs + k)
+                kind = signature.args[0][inputs + k]
+                data = context.make_array(kind)(context, builder, builder.extract_value(arrays, inputs + k)).data
                 for c in range(width):
-                    x = builder.fmul(builder.extract_value(args[4], number), factor)
+                    x = builder.fmul(builder.extract_value(slopes, number), factor)
                     place = builder.add(builder.mul(i, i.type(width)), i.type(c))
-                    write(context, builder, kind, array, place, builder.select(counts, x, zero), "grad")
+                    x = builder.select(counts, x, zero)
+                    written = builder.store(x, builder.gep(data, [place], inbounds=True))
+                    written.set_metadata("alias.scope", alias_scopes(builder.module, ["grad"]))
+                    written.set_metadata("noalias", alias_scopes(builder.module, ["input"]))
                     number += 1
             return context.get_dummy_value()
 
-        return types.void(values, arrays, types.intp, types.float64, slopes, factor), codegen
+        return types.void(arrays, types.intp, slopes, factor), codegen
 
     return store
 
 
-def _load_python(columns: tuple[int, ...]) -> Any:
-    return lambda arrays, i: [x for a, _ in zip(arrays, columns, strict=False) for x in np.atleast_1d(a[i])]
+def _giver(constants: tuple[float | None, ...], number: str) -> Any:
+    """The parameters in the kernel's precision: constants where one is given, from an array otherwise."""
+    real = getattr(types, number)
+
+    @intrinsic
+    def given(typingctx, params):
+        result = types.UniTuple(real, len(constants))
+
+        def codegen(context, builder, signature, args):
+            data = context.make_array(signature.args[0])(context, builder, args[0]).data
+            form = context.get_value_type(real)
+            numbers = []
+            for k, constant in enumerate(constants):
+                if constant is not None:
+                    numbers.append(ir.Constant(form, constant))
+                    continue
+                x = builder.load(builder.gep(data, [ir.Constant(ir.IntType(64), k)]))
+                numbers.append(x if x.type == form else builder.fptrunc(x, form))
+            return context.make_tuple(builder, result, numbers)
+
+        return result(params), codegen
+
+    return given
+
+
+def _load_python(columns: tuple[int, ...], number: str) -> Any:
+    real = getattr(np, number)
+
+    def load(arrays, i):
+        rest = iter(arrays)
+        rows = [np.atleast_1d(next(rest)[i]).astype(real) if width else np.zeros(1, real) for width in columns]
+        return [x for row in rows for x in row]
+
+    return load
 
 
 def _store_python(inputs: int, columns: tuple[int, ...]) -> Any:
-    def store(values, arrays, i, value, slopes, factor):
-        values[i] = value
+    def store(arrays, i, slopes, factor):
         number = 0
         for a, width in zip(arrays[inputs:], columns, strict=False):
             rows = a.reshape(len(a), width)
@@ -112,19 +165,44 @@ def _store_python(inputs: int, columns: tuple[int, ...]) -> Any:
     return store
 
 
+def _give_python(constants: tuple[float | None, ...], number: str) -> Any:
+    real = getattr(np, number)
+    return lambda params: tuple(real(x if c is None else c) for x, c in zip(params, constants, strict=True))
+
+
 @cache
-def _access(read: tuple[int, ...], written: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
-    load, store = (_load_python, _store_python) if config.DISABLE_JIT else (_loader, _storer)
-    return ("load", load(read)), ("store", store(len(read), written))
+def _compiled(
+    function: Any, name: str, read: tuple[int, ...], written: tuple[int, ...], constants: tuple[float | None, ...]
+) -> Any:
+    """The kernel for arrays of so many columns, and derivatives by the first inputs that have any."""
+    load, store, give = (
+        (_load_python, _store_python, _give_python) if config.DISABLE_JIT else (_loader, _storer, _giver)
+    )
+    flags = (
+        ("load", load(read, name)),
+        ("store", store(sum(width > 0 for width in read), written)),
+        ("given", give(constants, name)),
+        ("ZERO", getattr(np, name)(0.0)),
+    )
+    said = [str(int(c)) for c in constants if c is not None]
+    return kernel(points, "_".join([function.__name__, str(len(written)), *said]), name, function, (), flags)
 
 
 def run(call: Any) -> None:
     """Evaluate every point."""
-    inputs = [a for a in call.arrays.values() if a is not None]
+    record, arrays = call.record, call.arrays
+    for low, high in record.ordered:
+        check.ordered(record.name, low, arrays[low], high, arrays[high], call.shape)
+    inputs = [a for a in arrays.values() if a is not None]
     grads = list(call.grads.values())
-    read, written = (tuple(1 if a.ndim == 1 else a.shape[1] for a in group) for group in (inputs, grads))
+    read = tuple(0 if a is None else 1 if a.ndim == 1 else a.shape[1] for a in arrays.values())
+    written = tuple(1 if a.ndim == 1 else a.shape[1] for a in grads)
+    numbers = call.numbers()
+    named = zip(record.parameters.values(), numbers, strict=False)
+    constants = tuple(float(v) if parameter.constant else None for parameter, v in named)
     factors = call.factors() if grads else np.ones(1)
-    flags = (*_access(read, written), ("uniform", factors.size == 1))
-    points_of = kernel(points, f"{call.record.name}_{len(grads)}", call.name, call.record.function, (), flags)
     work = call.units * (8 + 4 * sum(read))
-    points_of(call.units, work, call.numbers(), factors, call.values, *inputs, *grads)
+    found = _compiled(record.function, call.name, read, written, constants)
+    # Without the compiler a formula computes both sides of each choice with NumPy, which warns.
+    with np.errstate(all="ignore") if config.DISABLE_JIT else nullcontext():
+        found(call.units, work, numbers, factors, call.values, *inputs, *grads)

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numba import config, prange, types
 
-from . import access, staging
+from . import access, dense_tiles, multiclass, softmax, staging
 from .cpu import array, call, combine, widest_vectors
-from .softmax import BLOCK, label_terms, parts, room, softmax_dense, softmax_labels
+from .softmax import BLOCK, label_terms, parts, softmax_dense, softmax_labels
 from .specialize import INNER, LOOP, Chunk, compile_chunk, compile_driver, inner
 from .tiles import transposers
 from .worlds import carry, cpu
@@ -289,6 +289,7 @@ def drive_rows(
     params,
     helpers,
     streamed,
+    classes,
     room,
     chunk,
     parallel,
@@ -298,7 +299,7 @@ def drive_rows(
     Labels are looked at first: a negative scale stands for the mean over the rows that count. Returns the sum of the
     losses, the violations, the weight of the rows that count, and how many labels are wrong.
     """
-    n, k = z.shape
+    n = z.shape[0]
     chunks = (n + chunk - 1) // chunk
     stats = np.empty((chunks, 2), np.float64)
     mass, wrong = 0.0, 0.0
@@ -307,12 +308,12 @@ def drive_rows(
             for c in prange(chunks):
                 a = c * chunk
                 b = min(n, a + chunk)
-                stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, k, ignored)
+                stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, classes, ignored)
         else:
             for c in range(chunks):
                 a = c * chunk
                 b = min(n, a + chunk)
-                stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, k, ignored)
+                stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, classes, ignored)
         mass, wrong = combine(stats)
         if wrong > 0.0:
             return 0.0, 0.0, mass, wrong
@@ -338,11 +339,11 @@ def drive_rows(
     return total, bad, mass, wrong
 
 
-def drive_labels(address, z, labels, grad, ignored, params, helpers, room, chunk):
+def drive_labels(address, z, labels, grad, ignored, params, helpers, classes, room, chunk):
     """A few rows with labels and nothing else: each array that is not passed saves 60 ns."""
     e, e2 = flat(z)[:0], z[:0]
     inputs, outputs = (z, labels, e2, e, e, e), (e, grad, e2, np.empty((0, 0), np.float64))
-    return drive(address, *inputs, *outputs, -1.0, ignored, params, helpers, False, room, chunk, False)
+    return drive(address, *inputs, *outputs, -1.0, ignored, params, helpers, False, classes, room, chunk, False)
 
 
 def _arguments(dtype: str) -> tuple[Any, ...]:
@@ -361,7 +362,15 @@ _LOOPS = {
     ("margin", "labels"): margin_labels,
     ("top_margin", "labels"): margin_labels,
     ("ensemble", "dense"): ensemble,
+    **multiclass.TEMPLATES,
 }
+
+
+def room(k: int, mode: str, kind: str, tiled: bool, loop: str, rows: int) -> int:
+    """How many numbers of scratch a chunk of some rows needs."""
+    if kind == "dense" and tiled:
+        return dense_tiles.dense_room(k)
+    return softmax.room(k, mode, kind, tiled) + multiclass.extra_room(k, loop, rows)
 
 
 def row_chunk(record: Any, dtype: str, mode: str, kind: str, smooth: bool, tiled: bool, described: bool) -> Chunk:
@@ -379,6 +388,11 @@ def row_chunk(record: Any, dtype: str, mode: str, kind: str, smooth: bool, tiled
     }
     if template is softmax_labels:
         bound["row_terms"] = inner(label_terms, LOOP, **bound)
+    if kind == "dense" and tiled:
+        template = dense_tiles.softmax_dense_tiled
+        bound = dense_tiles.tile_extras({**bound, "taught": record.loop == "distillation"})
+    elif record.loop in multiclass.LOOPS:
+        bound |= multiclass.extras(record.loop, kind, dtype, log_probs_dense, bound)
     flags = "".join(f"_{k}" for k, v in {"smooth": smooth, "tiled": tiled, "described": described}.items() if v)
     signature = types.float64(*_arguments(dtype), array(dtype), array("float64"))
     return compile_chunk(template, f"{record.name}_{kind}_{mode}{flags}_{dtype}", signature, **bound)
@@ -402,7 +416,7 @@ def counting(dtype: str) -> Any:
 def label_driver(dtype: str) -> Any:
     """The driver of small calls with labels."""
     two, helpers = array(dtype, 2), array("int64")
-    inputs = (two, array("int64"), two, types.int64, array("float64"), helpers, types.intp, types.intp)
+    inputs = (two, array("int64"), two, types.int64, array("float64"), helpers, types.int64, types.intp, types.intp)
     signature = types.UniTuple(types.float64, 4)(types.intp, *inputs)
     drive = inner(drive_rows, INNER, survey=counting(dtype))
     return compile_driver(drive_labels, f"labels_{dtype}", signature, parallel=False, drive=drive, flat=staging.flat)
@@ -415,6 +429,16 @@ def row_driver(dtype: str) -> Any:
     *inputs, scale, params, helpers, streamed = _arguments(dtype)
     inputs.insert(5, array(dtype))
     signature = returns(
-        *(types.intp, *inputs, scale, types.int64, params, helpers, streamed, types.intp, types.intp, types.boolean)
+        *(
+            types.intp,
+            *inputs,
+            scale,
+            types.int64,
+            params,
+            helpers,
+            streamed,
+            *(types.int64, types.intp, types.intp),
+            types.boolean,
+        )
     )
     return compile_driver(drive_rows, f"rows_{dtype}", signature, survey=counting(dtype))

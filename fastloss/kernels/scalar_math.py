@@ -8,7 +8,8 @@ exp         1.02 / 0.20  1.02 / 0.56   tanh     1.47 / 0.40  1.46 / 1.18   lgamm
 log         0.95 / 0.28  1.21 / 0.74   softplus 2.00 / 0.37  1.95 / 1.45   digamma  3 eps / 0.6  6 eps / 1.9
 log1p       1.55 / 0.32  1.79 / 0.81   sigmoid  2.41 / 0.31  2.39 / 0.78   trigamma 4.5 / 0.4    3.8 / 1.2
 log1p_unit  1.40 / 0.14  1.39 / 0.62   pow      0.67 / 1.45  1.69 / 3.7    ndtr     6.1 / 0.7    3.8 / 2.4
-expm1       1.46 / 0.18  2.07 / 0.53   (digamma: error / max(1, |digamma(x)|))
+expm1       1.46 / 0.18  2.07 / 0.53   atan     1.73 / 0.38  1.28 / 0.95   mills    5.8 / 0.4    5.2 / 1.4
+(digamma: error / max(1, |digamma(x)|))
 """
 
 import math
@@ -143,6 +144,9 @@ def _elementary(form, log1p_tail, log1p_unit, tables):
     exp_series = form.polynomial(tables["exp"])
     tanh_series = form.polynomial(tables["tanh"])
     tanh_switch = real(0.55)
+    atan_series = form.polynomial(tables["atan"])
+    atan_flat, atan_steep = real(math.sqrt(2) - 1), real(math.sqrt(2) + 1)
+    half_pi_high, half_pi_low = real(tables["half_pi"][0]), real(tables["half_pi"][1])
 
     subnormal_scale, subnormal_exponent = real(2.0 ** (form.digits + 1)), real(-(form.digits + 1))
     log_origin = integer(tables["log_origin"])
@@ -234,6 +238,21 @@ def _elementary(form, log1p_tail, log1p_unit, tables):
         return with_sign(small if a < tanh_switch else large, x)
 
     @_jit
+    def atan(x):
+        """Return the angle of slope x."""
+        a = abs(x)
+        steep = a > atan_steep
+        middle = a > atan_flat
+        # The angle less 90 or 45 degrees, so that its tangent is below that of 22.5.
+        top = -one if steep else (a - one if middle else a)
+        bottom = a if steep else (a + one if middle else one)
+        f = top / bottom
+        square = f * f
+        low = half_pi_low if steep else (half * half_pi_low if middle else zero)
+        high = half_pi_high if steep else (half * half_pi_high if middle else zero)
+        return with_sign(high + ((atan_series(square) * square * f + low) + f), x)
+
+    @_jit
     def softplus(x):
         """Return log(1 + e**x)."""
         return (x if x > zero else zero) + log1p_unit(exp(-abs(x)))
@@ -254,7 +273,7 @@ def _elementary(form, log1p_tail, log1p_unit, tables):
         """Return the distance from 1 to the next larger number."""
         return exponent_unit
 
-    words = (exp, log, log1p, expm1, tanh, softplus, sigmoid, sign, epsilon, where, maximum, minimum, sqrt)
+    words = (exp, log, log1p, expm1, tanh, atan, softplus, sigmoid, sign, epsilon, where, maximum, minimum, sqrt)
     return words, exp_of_sum, (scale, split, log_edges)
 
 
@@ -275,6 +294,7 @@ def _special(form, log, exp_of_sum, tables):
 
     four, ndtr_limit = real(4), real(40)
     ndtr_series = form.polynomial(tables["ndtr"])
+    eight, mills_series = real(8), form.polynomial(tables["mills"])
 
     @_jit
     def lgamma(x):
@@ -342,7 +362,13 @@ def _special(form, log, exp_of_sum, tables):
         lower = density * ((ndtr_series(w - one) * w + half) * (shifted * inverse))
         return one - lower if x > zero else lower
 
-    return lgamma, digamma, trigamma, ndtr
+    @_jit
+    def mills(x):
+        """Return (1 - ndtr(x)) over the normal density at x, for x >= 0."""
+        result = mills_series(one - eight / (x + four)) / (x + half)
+        return result if x >= zero else nan
+
+    return lgamma, digamma, trigamma, ndtr, mills
 
 
 def _power(wide, scale, split, log_edges, tables):

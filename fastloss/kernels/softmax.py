@@ -326,7 +326,7 @@ def softmax_labels(
     tile = k * GROUP if tiled else 1
     pad = rest[:tile]
     e = (rest[tile : 2 * tile] if tiled else rest[GROUP * segments :]).reshape(k if tiled else 1, -1)
-    bent = (rest[2 * tile :] if tiled and curvature else rest).reshape(k if tiled and curvature else 1, -1)
+    bent = (rest[2 * tile : 3 * tile] if tiled and curvature else rest).reshape(k if tiled and curvature else 1, -1)
     past = streamed & streamable((flat(grad), flat(hess)))
     total = 0.0
     for lo in range(0, n, GROUP):
@@ -380,7 +380,7 @@ def softmax_dense(
     p = unpack(params)
     beta, eps, zeta = T(params[-3]), T(params[-2]), T(params[-1])
     keep, share = T(1.0) - eps, eps / T(k)
-    e, tops = scratch[:k], scratch[k:]
+    e, tops = scratch[:k], scratch[k : k + (k + SEGMENT - 1) // SEGMENT]
     total = 0.0
     bad = T(0.0)
     for i in range(n):
@@ -478,7 +478,7 @@ def parts(dtype: str, derivatives: bool, curvature: bool, smooth: bool, tiled: b
     segment = inner(scan_segment, {**LOOP, "forceinline": True}, **constants, exponentials_of=loop(exponentials))
     row = loop(scan_row, top_of=loop(order_max), scan_segment_of=segment)
     shared = {**constants, "scan_one": row, "settled": loop(settle), "describe": loop(describe_rows)}
-    shared["pick"] = loop(tiles.pick_labels)
+    shared |= {"pick": loop(tiles.pick_labels), "top_of": loop(order_max)}
     if tiled:
         words = {"ZERO": constants["T"](0), "lanes": staging.lanes, "clear": staging.clear, "call": call}
         words["widest_vectors"] = widest_vectors

@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from .specialize import Chunk, compile_chunk
 
-__all__ = ["GROUP", "scan_tile", "spread_tile", "transposers"]
+__all__ = ["GROUP", "SQUARE", "scan_tile", "spread_tile", "transposers", "turn"]
 
 GROUP = 64
 """Rows of a tile."""
@@ -246,6 +246,40 @@ def _mover(k: int, width: int, to_columns: bool) -> Any:
         return types.void(source, target, types.intp), codegen
 
     return move
+
+
+SQUARE = 8
+"""Rows and columns that `turn` moves at once: a vector of float64."""
+
+
+@intrinsic
+def _turn_square(typingctx, source, target, row, column):
+    """Write a square of a matrix to its place in the transposed one."""
+
+    def codegen(context, builder, signature, args):
+        places = []
+        for kind, matrix, first, second in ((source, args[0], *args[2:]), (target, args[1], *args[:1:-1])):
+            view = context.make_array(kind)(context, builder, matrix)
+            length = builder.extract_value(view.shape, 1)
+            start = builder.add(builder.mul(first, length), second)
+            vector = ir.VectorType(context.get_data_type(kind.dtype), SQUARE).as_pointer()
+            rows = [builder.add(start, builder.mul(length, start.type(r))) for r in range(SQUARE)]
+            places.append([builder.bitcast(builder.gep(view.data, [r]), vector) for r in rows])
+        square = [builder.load(p) for p in places[0]]
+        for x in square:
+            x.align = source.dtype.bitwidth // 8
+        for x, p in zip(_turn(builder, square), places[1], strict=True):
+            builder.store(x, p).align = target.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.void(source, target, types.intp, types.intp), codegen
+
+
+def _turn_square_python(source, target, row, column):
+    target[column : column + SQUARE, row : row + SQUARE] = source[row : row + SQUARE, column : column + SQUARE].T
+
+
+turn = _turn_square_python if config.DISABLE_JIT else _turn_square
 
 
 def _move_all(source, target):

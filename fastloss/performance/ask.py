@@ -29,8 +29,10 @@ def parse_loss(text: str) -> Case:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(str(error)) from None
     record = asked.loss.record
-    if record.name not in MEASURED:
-        raise InputError(f"{record.name} takes several arrays; python -m bench.families measures such losses")
+    if record.name not in MEASURED or asked.figure:
+        raise InputError(
+            f"{asked.figure or record.name} takes several arrays; python -m bench.families measures such losses"
+        )
     changed = {k: v for k, v in asked.loss.defaults.items() if v != record.defaults[k]}
     for k, v in changed.items():
         if isinstance(v, tuple):
@@ -107,5 +109,6 @@ def table(
         for mode in modes
         for dtype in dtypes
         for x in losses
+        if mode != "grad_and_hess" or LOSSES[x.loss].record.second
         for size in sizes
     ]

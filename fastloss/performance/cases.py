@@ -38,7 +38,7 @@ class Case:
     classes: int = 0
     """Columns of a row of scores; 0 for a loss of single elements."""
     target: str = ""
-    """What the target of a row is: "labels", "probabilities" or "number"."""
+    """What the target of a row is: "labels", "probabilities", "logits" or "number"."""
 
     @property
     def bound(self) -> Loss:
@@ -80,7 +80,9 @@ class Case:
         """Bytes that the call must move at least: read the inputs, write the results."""
         record, item = self.bound.record, np.dtype(self.dtype).itemsize
         scores = math.prod(self.shape) * item
-        target = {"labels": self.rows * 8, "number": self.rows * item, "probabilities": scores}.get(self.target)
+        target = {"labels": self.rows * 8, "number": self.rows * item, "probabilities": scores, "logits": scores}.get(
+            self.target
+        )
         if target is None:
             target = 0 if record.target is None else scores
         written = MODES.index(self.mode)
@@ -109,6 +111,8 @@ def cases(
         for size in sizes:
             for dtype in dtypes:
                 for mode in modes:
+                    if mode == "grad_and_hess" and not record.second:
+                        continue
                     yield Case(name, size, dtype, mode, (), columns, target_of(name))
 
 
@@ -183,6 +187,10 @@ def _row_tile(case: Case, n: int, rng: np.random.Generator) -> tuple[Any, Any]:
     z = 3.0 * rng.standard_normal((n, k))
     if loop in ("log_probs", "divergence"):
         z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
+    if loop == "angular":
+        z = np.tanh(0.1 * z)
     if case.target == "labels":
-        return z, rng.integers(0, k, n)
+        return z, rng.integers(0, k + (loop == "ordinal"), n)
+    if case.target == "logits":
+        return z, 3.0 * rng.standard_normal((n, k))
     return z, rng.dirichlet(np.ones(k), n)

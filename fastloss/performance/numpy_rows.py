@@ -22,6 +22,13 @@ OPERANDS = {
     ("margin", "labels"): ("u",),
     ("top_margin", "labels"): ("u",),
     ("ensemble", "number"): ("x", "t", "rank", "m"),
+    ("sparsemax", "labels"): ("v", "t"),
+    ("sparsemax", "probabilities"): ("v", "t"),
+    ("ordinal", "labels"): ("z", "t"),
+    ("evidence", "labels"): ("e", "t", "total", "excess", "m"),
+    ("evidence", "probabilities"): ("e", "t", "total", "excess", "m"),
+    ("distillation", "logits"): ("lp", "lq"),
+    ("angular", "labels"): ("x",),
 }
 """What the formula in each loop is given."""
 
@@ -48,7 +55,10 @@ def terms(case: Case) -> Source:
 def reference(case: Case) -> Callable[..., tuple[Any, ...]]:
     """(scores, target) -> (value,), (value, gradient) or (gradient, second)."""
     loop = LOOPS[case.bound.record.loop, case.target]
-    return partial(loop, terms(case).compile(), case.mode)
+    given = case.bound.defaults
+    beta = given.get("scale", 1.0) / given.get("temperature", 1.0)
+    own = {"beta": beta} if case.bound.record.loop in ("distillation", "angular") else {}
+    return partial(loop, terms(case).compile(), case.mode, **own)
 
 
 NARROW = 32
@@ -212,6 +222,86 @@ def ensemble(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]:
     return found[0], _whole(found[1], z)
 
 
+def _hot(y: Any, z: Any) -> Any:
+    """Labels as rows of 0 and 1."""
+    t = np.zeros_like(z)
+    t[np.arange(len(z)), y] = 1.0
+    return t
+
+
+def sparsemax_probabilities(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]:
+    """A formula of each score less the threshold that sorting finds, and target."""
+    n, k = z.shape
+    down = -np.sort(-z, axis=1)
+    sums = down.cumsum(axis=1)
+    size = (down * np.arange(1, k + 1, dtype=z.dtype) + 1.0 > sums).sum(axis=1)[:, None]
+    found = f(z - (np.take_along_axis(sums, size - 1, axis=1) - 1.0) / size.astype(z.dtype), t)
+    if mode == "value":
+        return (found[0].sum() / n,)
+    if mode == "value_and_grad":
+        return found[0].sum() / n, found[1] * (1.0 / n)
+    return found[0], found[1] * (1.0 - 1.0 / size.astype(z.dtype))
+
+
+def sparsemax_labels(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
+    """The same against labels."""
+    return sparsemax_probabilities(f, mode, z, _hot(y, z))
+
+
+def ordinal(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
+    """A formula of each logit and whether the label is above its column."""
+    return log_probs_probabilities(f, mode, z, (y[:, None] > np.arange(z.shape[1])).astype(z.dtype))
+
+
+def evidence_probabilities(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]:
+    """A formula of each class's evidence and target, and of two sums over the row."""
+    n = len(z)
+    small = np.exp(-np.abs(z))
+    e = np.maximum(z, 0.0) + np.log1p(small)
+    found = f(e, t, _sums(e)[:, None], _sums((1.0 - t) * e)[:, None])
+    total = found[0].sum() / n
+    if mode == "value":
+        return (total,)
+    part, whole, excess = (np.broadcast_to(x, z.shape) for x in found[1:])
+    inner = part + _sums(whole)[:, None] + (1.0 - t) * _sums(excess)[:, None]
+    return total, inner * np.where(z >= 0.0, 1.0, small) / (1.0 + small) * (1.0 / n)
+
+
+def evidence_labels(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
+    """The same against labels."""
+    return evidence_probabilities(f, mode, z, _hot(y, z))
+
+
+def distillation(f: Any, mode: str, z: Any, t: Any, beta: float) -> tuple[Any, ...]:
+    """A formula of each class's log-probability and that of the teacher, both softened."""
+    lq = (t - _tops(t)[:, None]) * z.dtype.type(beta)
+    lq -= np.log(_sums(np.exp(lq)))[:, None]
+    results = softmax_probabilities(f, mode, z * z.dtype.type(beta), lq)
+    factors = {"value": (beta**-2,), "value_and_grad": (beta**-2, 1.0 / beta), "grad_and_hess": (1.0 / beta, 1.0)}
+    return tuple(x * z.dtype.type(c) for x, c in zip(results, factors[mode], strict=True))
+
+
+def angular(f: Any, mode: str, z: Any, y: Any, beta: float) -> tuple[Any, ...]:
+    """Cross-entropy of scaled cosines, of which a formula changes the label's."""
+    rows, b = np.arange(len(z)), z.dtype.type(beta)
+    changed, *derivatives = f(z[rows, y])
+    scores = b * z
+    scores[rows, y] = b * changed
+    entropy = {"value": lambda lp: (-lp,), "value_and_grad": lambda lp: (-lp, -1.0)}
+    results = softmax_labels(entropy.get(mode, lambda lp: (-1.0, 0.0)), mode, scores, y)
+    for i, x in enumerate(results):
+        if np.ndim(x):
+            x *= b * b if mode == "grad_and_hess" and i else b
+    if mode == "value_and_grad":
+        results[1][rows, y] *= derivatives[0]
+    if mode == "grad_and_hess":
+        first, second = results
+        slope, bend = derivatives
+        second[rows, y] = second[rows, y] * slope * slope + first[rows, y] * bend
+        first[rows, y] *= slope
+    return results
+
+
 LOOPS: dict[tuple[str, str], Callable[..., tuple[Any, ...]]] = {
     ("softmax", "labels"): softmax_labels,
     ("softmax", "probabilities"): softmax_probabilities,
@@ -221,4 +311,11 @@ LOOPS: dict[tuple[str, str], Callable[..., tuple[Any, ...]]] = {
     ("margin", "labels"): margin,
     ("top_margin", "labels"): top_margin,
     ("ensemble", "number"): ensemble,
+    ("sparsemax", "labels"): sparsemax_labels,
+    ("sparsemax", "probabilities"): sparsemax_probabilities,
+    ("ordinal", "labels"): ordinal,
+    ("evidence", "labels"): evidence_labels,
+    ("evidence", "probabilities"): evidence_probabilities,
+    ("distillation", "logits"): distillation,
+    ("angular", "labels"): angular,
 }

@@ -51,7 +51,8 @@ def traced(case: Case, **given: Operand) -> dict[str, Operand]:
     """What the case asks of the loss, as traced operands by name: value, first_0, second_0..."""
     loss = case.bound
     results = trace(formula(loss.record), loss.defaults, case.dtype, given)
-    named = {"value": results[0]} if case.mode != "grad_and_hess" else {}
+    # A changed cosine is needed for every result.
+    named = {"value": results[0]} if case.mode != "grad_and_hess" or loss.record.loop == "angular" else {}
     if case.mode != "value":
         named |= {f"first_{i}": x for i, x in enumerate(tuples(results[1]))}
     if case.mode == "grad_and_hess":

@@ -34,6 +34,11 @@ class Library(NamedTuple):
     largest: Callable[[Any], Any]
     ranks: Callable[[Any], Any]
     """(n, K) to each entry's rank in its row, from 1."""
+    sort: Callable[[Any], Any]
+    """Each row in ascending order."""
+    softplus: Callable[[Any], Any]
+    columns: Callable[[int], Any]
+    """0 to K - 1."""
 
 
 def value(case: Case, library: Library) -> Callable[..., Any]:
@@ -54,6 +59,29 @@ def value(case: Case, library: Library) -> Callable[..., Any]:
 def _rows(case: Case, library: Library, f: Callable[..., Any]) -> Callable[..., Any]:
     """The mean over rows of a formula in its loop."""
     k = case.classes
+    given = case.bound.defaults
+    beta = given.get("scale", 1.0) / given.get("temperature", 1.0)
+
+    def hot(z: Any, y: Any) -> Any:
+        return library.others(0.0 * z, y, 1.0)
+
+    def sparse(z: Any, t: Any) -> Any:
+        down = -library.sort(-z)
+        sums = down.cumsum(-1)
+        size = (1.0 + down * (library.columns(k) + 1) > sums).sum(-1)
+        return f(z - ((library.pick(sums, size - 1) - 1.0) / size)[:, None], t).sum(-1).mean()
+
+    def evidence(z: Any, t: Any) -> Any:
+        e = library.softplus(z)
+        return f(e, t, e.sum(-1)[:, None], ((1.0 - t) * e).sum(-1)[:, None]).sum(-1).mean()
+
+    def angular(z: Any, y: Any) -> Any:
+        x = library.pick(z, y)
+        return -library.pick(library.log_softmax(beta * (z + hot(z, y) * (f(x) - x)[:, None])), y).mean()
+
+    def soft(z: Any) -> Any:
+        return library.log_softmax(beta * z)
+
     loops: dict[tuple[str, str], Callable[..., Any]] = {
         ("softmax", "labels"): lambda z, y: f(library.pick(library.log_softmax(z), y)).mean(),
         ("softmax", "probabilities"): lambda z, t: f(library.log_softmax(z), t).sum(-1).mean(),
@@ -65,6 +93,13 @@ def _rows(case: Case, library: Library, f: Callable[..., Any]) -> Callable[..., 
             library.largest(library.others(z, y, -float("inf"))) - library.pick(z, y)
         ).mean(),
         ("ensemble", "number"): lambda z, t: f(z, t[:, None], library.ranks(z)).mean() * k,
+        ("sparsemax", "labels"): lambda z, y: sparse(z, hot(z, y)),
+        ("sparsemax", "probabilities"): sparse,
+        ("ordinal", "labels"): lambda z, y: f(z, (y[:, None] > library.columns(k)) * 1.0).sum(-1).mean(),
+        ("evidence", "labels"): lambda z, y: evidence(z, hot(z, y)),
+        ("evidence", "probabilities"): evidence,
+        ("distillation", "logits"): lambda z, t: f(soft(z), soft(t)).sum(-1).mean() / (beta * beta),
+        ("angular", "labels"): angular,
     }
     return loops[case.bound.record.loop, case.target]
 
@@ -99,6 +134,9 @@ def _torch() -> Library:
         lambda z, y, number: z.masked_fill(at(z, y), number),
         lambda z: z.amax(-1),
         lambda z: (z.argsort(-1).argsort(-1) + 1).to(z.dtype),
+        lambda z: z.sort(-1).values,
+        torch.nn.functional.softplus,
+        torch.arange,
     )
 
 
@@ -123,6 +161,8 @@ def _functional(case: Case, compiled: bool) -> Callable[..., Any] | None:
         "cross_entropy": own.cross_entropy,
         "nll": own.nll_loss,
         "multi_margin": own.multi_margin_loss,
+        "margin_ranking": own.margin_ranking_loss,
+        "hinge_embedding": own.hinge_embedding_loss,
     }
     return known.get(case.loss)
 
@@ -218,6 +258,9 @@ def _jax_library() -> Library:
         lambda z, y, number: jnp.where(at(z, y), number, z),
         lambda z: z.max(-1),
         lambda z: (z.argsort(-1).argsort(-1) + 1).astype(z.dtype),
+        lambda z: jnp.sort(z, -1),
+        jax.nn.softplus,
+        jnp.arange,
     )
 
 

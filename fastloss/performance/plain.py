@@ -117,6 +117,58 @@ def perceptron(z, t):
     return maximum(m, 0.0), where(m > 0.0, -t, 0.0), 0.0
 
 
+def margin_ranking(x1, x2, t, margin):
+    """Margin ranking loss."""
+    m = maximum(margin - t * (x1 - x2), 0.0)
+    slope = where(m > 0.0, -t, 0.0)
+    return m, (slope, -slope), (0.0, 0.0)
+
+
+def hinge_embedding(x, t, margin):
+    """Hinge embedding loss."""
+    same = t > 0.0
+    m = maximum(margin - x, 0.0)
+    return where(same, x, m), where(same, 1.0, where(m > 0.0, -1.0, 0.0)), 0.0
+
+
+def contrastive_distance(d, t, margin):
+    """Contrastive loss of a distance, for pairs that belong together or do not."""
+    same = t > 0.0
+    m = maximum(margin - d, 0.0)
+    x = where(same, d, -m)
+    return x * x, 2.0 * x, where(same, 2.0, where(m > 0.0, 2.0, 0.0))
+
+
+def triplet_distance(d_positive, d_negative, margin):
+    """Triplet loss of two distances."""
+    m = maximum(d_positive - d_negative + margin, 0.0)
+    slope = where(m > 0.0, 1.0, 0.0)
+    return m, (slope, -slope), (0.0, 0.0)
+
+
+def wasserstein_critic(z, t):
+    """Loss of a Wasserstein critic."""
+    side = 1.0 - 2.0 * t
+    return side * z, side, 0.0
+
+
+def wasserstein_generator(z):
+    """Loss of a Wasserstein generator."""
+    return -z, -1.0, 0.0
+
+
+def gan_bce(z, t, label_smoothing):
+    """Cross-entropy of a discriminator's logits."""
+    return bce_with_logits(z, (1.0 - label_smoothing) * t, 1.0, 0.0)
+
+
+def gan_hinge(z, t, generator):
+    """Hinge loss of a discriminator, for targets 0 and 1."""
+    if generator:
+        return wasserstein_generator(z)
+    return hinge(z, 2.0 * t - 1.0, 1.0)
+
+
 def multi_margin(u, p, margin):
     """One term of the multiclass hinge loss."""
     a = maximum(u + margin, 0.0)
@@ -138,6 +190,32 @@ def softmax_focal(lp, t, gamma):
     pull = p * lp
     bend = gamma * (lower * p * (2.0 + lp) - (gamma - 1.0) * pow(m, gamma - 2.0) * p * pull)
     return -t * m * lower * lp, -t * lower * (m - gamma * pull), t * bend
+
+
+def label_relaxation(lp, t, alpha):
+    """Label relaxation of a label, by its probability."""
+    p = exp(lp)
+    n = 1.0 - p
+    met = n <= alpha
+    keep = 1.0 - alpha
+    value = keep * (log(keep) - lp) + (alpha * log(alpha / n) if alpha > 0.0 else 0.0)
+    return t * where(met, 0.0, value), t * where(met, 0.0, alpha / n - 1.0), t * where(met, 0.0, alpha * p / (n * n))
+
+
+def dirichlet_evidential(e, t, total, excess, k, lam):
+    """Evidential loss by gamma functions."""
+    i = 1.0 / (total + k)
+    q = (e + 1.0) * i
+    j = 1.0 / (total + k + 1.0)
+    r = q - t
+    spread = q * (1.0 - q) * j
+    slope = 2.0 * r + (1.0 - 2.0 * q) * j
+    rest = 1.0 - t
+    x, y = rest * e, k + excess
+    log_ratio = (lgamma(y) - lgamma(k) - excess * digamma(y)) / k
+    value = r * r + spread + lam * (log_ratio + x * digamma(1.0 + x) - lgamma(1.0 + x))
+    turn = excess * trigamma(y) / k
+    return value, (slope * i + lam * rest * x * trigamma(1.0 + x), -slope * q * i - spread * j, -lam * turn)
 
 
 def js_div(lp, t, beta):
@@ -240,6 +318,8 @@ FORMULAS = {
         *(huber, smooth_l1, log_cosh, quantile, msle, pseudo_huber, charbonnier, cauchy, welsch, geman_mcclure, fair),
         *(tweedie, negative_binomial_nll, gaussian_nll, student_t_nll),
         *(bce_with_logits, focal, poly1_bce, logistic, hinge, perceptron),
-        *(softmax_focal, js_div, multi_margin, crammer_singer),
+        *(margin_ranking, hinge_embedding, contrastive_distance, triplet_distance),
+        *(wasserstein_critic, wasserstein_generator, gan_bce, gan_hinge),
+        *(softmax_focal, label_relaxation, js_div, multi_margin, crammer_singer, dirichlet_evidential),
     )
 }

@@ -1,0 +1,81 @@
+"""Losses of a policy: log-probabilities of what it did, weighed by how well that went."""
+
+from .record import NONNEGATIVE, Input, Interval, Parameter, arrays
+from .special import share
+from .vocabulary import exp, where
+
+LOG_PROB = Input("*", "log-probability of what was done", grad=True)
+
+
+@arrays(
+    "pointwise",
+    inputs={
+        "log_prob": LOG_PROB,
+        "old_log_prob": Input("*", "log-probability of it under the policy that did it"),
+        "advantage": Input("*", "how much better it was than expected"),
+    },
+    units="*",
+    parameters={
+        "clip": Parameter("how far the ratio of probabilities may leave 1, downwards", Interval(0.0, 1.0)),
+        "clip_high": Parameter("the same upwards; None: as far", NONNEGATIVE, none=-1.0),
+    },
+    math="-min(rho A, clip(rho, 1 - clip, 1 + clip_high) A), rho = exp(log_prob - old_log_prob), A = advantage",
+    differentiable=False,
+    paper="Schulman et al. (2017), Proximal policy optimization, arXiv:1707.06347; clip_high: Yu et al. (2025), DAPO",
+    example="np.array([-1.2, -0.5]), np.array([-1.0, -0.9]), np.array([1.0, -0.5])",
+)
+def ppo_clip(log_prob, old_log_prob, advantage, clip=0.2, clip_high=-1.0):
+    """Clipped surrogate of proximal policy optimization.
+
+    Where the ratio has left its range in the direction that the advantage favours, the gradient is 0.
+    """
+    high = where(clip_high < 0.0, clip, clip_high)
+    ratio = exp(log_prob - old_log_prob)
+    beyond = where(advantage > 0.0, ratio > 1.0 + high, (advantage < 0.0) & (ratio < 1.0 - clip))
+    edge = where(advantage > 0.0, 1.0 + high, 1.0 - clip)
+    value = -share(advantage, where(beyond, edge, ratio))
+    return value, (where(beyond, 0.0, value),)
+
+
+@arrays(
+    "pointwise",
+    inputs={
+        "log_prob": LOG_PROB,
+        "reward": Input("*", "the reward for it"),
+        "baseline": Input("*", "the reward that was expected; 0 where it is not given", optional=True),
+        "entropy": Input("*", "entropy of the policy where it was done", grad=True, optional=True),
+    },
+    units="*",
+    parameters={"entropy_weight": Parameter("factor of the entropy", NONNEGATIVE)},
+    math="-(reward - baseline) log_prob - entropy_weight entropy",
+    paper="Williams (1992), Simple statistical gradient-following algorithms; entropy: Mnih et al. (2016), "
+    "arXiv:1602.01783",
+    example="np.array([-1.2, -0.5]), np.array([1.0, 0.0]), 0.4",
+)
+def reinforce(log_prob, reward, baseline, entropy, entropy_weight=0.01):
+    """Policy gradient with a baseline and a bonus for entropy.
+
+    Reward and baseline are constants; the baseline may be one number for all. What has advantage 0 counts 0, even if
+    it was impossible.
+    """
+    advantage = reward - baseline
+    value = -share(advantage, log_prob) - share(entropy_weight, entropy)
+    return value, (-advantage, -entropy_weight)
+
+
+@arrays(
+    "pointwise",
+    inputs={
+        "log_prob": Input("*", "log-probability of the sampled sequence", grad=True),
+        "reward": Input("*", "reward of the sampled sequence"),
+        "baseline": Input("*", "reward of the sequence decoded greedily"),
+    },
+    units="*",
+    math="-(reward - baseline) log_prob",
+    paper="Rennie et al. (2017), Self-critical sequence training, arXiv:1612.00563",
+    example="np.array([-20.0, -18.0]), np.array([0.8, 0.3]), np.array([0.5, 0.6])",
+)
+def self_critical(log_prob, reward, baseline):
+    """Self-critical sequence training: a sample against what greedy decoding would have earned."""
+    advantage = reward - baseline
+    return -share(advantage, log_prob), (-advantage,)

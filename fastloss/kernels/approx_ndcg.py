@@ -1,0 +1,89 @@
+"""ApproxNDCG: smooth ranks by a loop over pairs, the loss of them, and back by the same loop."""
+
+from typing import Any
+
+import numpy as np
+
+from .blocks import kernel
+from .groups import COUNTS, largest_of, longest, scale, sort_items, sorting
+from .ranking import LANES, discounts, gains, push
+
+__all__ = ["run"]
+
+# Names that the templates below find bound when they are specialized.
+T: Any = None
+unpack: Any = None
+log64: Any = None
+
+LOG2 = np.log(2.0)
+
+
+def loss_of_ranks(ranks, gains, best, slopes):
+    """One minus the NDCG of some ranks, and its derivative by each."""
+    total = 0.0
+    for i in range(ranks.size):
+        beyond = 1.0 + ranks[i]
+        discount = LOG2 / log64(beyond)
+        share = gains[i] / best * discount
+        total += share
+        slopes[i] = T(share * discount / (LOG2 * beyond))
+    return 1.0 - total
+
+
+def against_all(i, n, s, slopes, p):
+    """Value and slope of one item beside all others."""
+    value, slope = push(s[i], slopes[i], T(0.0), s, slopes, slopes, 0, i, T(1.0), p)
+    more, steeper = push(s[i], slopes[i], T(0.0), s, slopes, slopes, i + 1, n, T(1.0), p)
+    return value + more, slope + steeper
+
+
+def approx_groups(lo, hi, offsets, scores, gains, table, params, values, counted, grad):
+    """One minus the smooth NDCG of each group, and the slope of each item."""
+    p = unpack(params)
+    most = largest_of(lo, hi, offsets)
+    places = np.empty((4, most), np.int64)
+    counts = np.empty(COUNTS, np.int64)
+    s, slopes = np.empty(most + LANES, scores.dtype), np.zeros(most + LANES, scores.dtype)
+    ranks = np.empty(most)
+    for g in range(lo, hi):
+        a, b = offsets[g], offsets[g + 1]
+        n = b - a
+        values[g] = 0.0
+        counted[g] = 0.0
+        x, e = scores[a:b], gains[a:b]
+        order = places[0]
+        sort_items(e, order, places[1], places[2], places[3], counts)
+        if n < 2 or e[order[0]] == e[order[n - 1]]:
+            if grad.size > 0:
+                grad[a:b] = T(0.0)
+            continue
+        best = 0.0
+        for i in range(n):
+            best += e[order[i]] * table[i]
+            s[i] = x[i]
+            slopes[i] = T(0.0)
+        for i in range(n, n + LANES):
+            s[i], slopes[i] = T(0.0), T(0.0)
+        for i in range(n):
+            ranks[i] = 1.0 + against_all(i, n, s, slopes, p)[0]
+        values[g] = loss_of_ranks(ranks[:n], e, best, slopes)
+        counted[g] = 1.0
+        if grad.size > 0:
+            for i in range(n):
+                grad[a + i] = T(against_all(i, n, s, slopes, p)[1])
+
+
+def run(call: Any) -> None:
+    """Evaluate every group."""
+    scores, offsets = call["scores"], call["offsets"]
+    most = longest(offsets)
+    each, table = gains(call["relevance"], call.parameters), discounts(most)
+    grad = next(iter(call.grads.values()), np.empty(0, scores.dtype))
+    call.counted = np.empty(call.units)
+    groups = kernel(
+        approx_groups, "approx_ndcg", call.name, call.record.function, (push, loss_of_ranks, against_all), sorting()
+    )
+    work = scores.size * (32.0 + 4.0 * most)
+    groups(call.units, work, offsets, scores, each, table, call.numbers(), call.values, call.counted, grad)
+    if call.grads:
+        scale(grad, call.factors(), offsets)

@@ -1,0 +1,125 @@
+"""Squared hinges of all pairs of a positive and a negative, in the time of sorting.
+
+Going down the scores, the sums over the negatives passed, of w, w (v - c) and w (v - c)^2 with v = s + margin and c
+where we are, grow with every step by what is never negative. So nothing cancels, as it does where such sums are
+formed about a fixed point; and a second walk, up, is the same with signs and sides changed.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from .blocks import kernel
+from .groups import COUNTS, largest_of, scale, sort_items, sorting
+
+__all__ = ["run"]
+
+# Names that the templates below find bound when they are specialized.
+T: Any = None
+
+
+def walk(x, w, side, low, margin, slopes):
+    """Down x: the sum over the pairs of each of the lower side, and its slope; what the other side sums to."""
+    n = x.size
+    value, mass, first, second = 0.0, 0.0, 0.0, 0.0
+    i, j = 0, 0
+    above, at = False, 0
+    while i < n:
+        if side[i] != low:
+            i += 1
+            continue
+        while j < n and side[j] == low:
+            j += 1
+        # Whether the next of the other side, raised by the margin, still lies above.
+        taken = j < n and (x[j] - x[i]) + margin > 0.0
+        q = j if taken else i
+        if mass > 0.0:
+            apart = x[at] - x[q]
+            if above != taken:
+                apart = apart + margin if above else apart - margin
+            # Rounding alone makes a step up.
+            step = max(apart, 0.0) if apart == apart else apart
+            if step != 0.0:
+                second += step * (2.0 * first + mass * step)
+                first += mass * step
+        if taken:
+            mass += w[q]
+            j += 1
+        elif w[q] != 0.0:
+            value += w[q] * second
+            slopes[q] = -2.0 * w[q] * first
+            i += 1
+        else:
+            slopes[q] = 0.0
+            i += 1
+        above, at = taken, q
+    return value
+
+
+def auc_groups(lo, hi, offsets, scores, labels, weights, margin, values, pairs, grad):
+    """The mean of each group over its pairs, and the slope of each item."""
+    most = largest_of(lo, hi, offsets)
+    places, counts = np.empty((4, most), np.int64), np.empty(COUNTS, np.int64)
+    numbers, sides = np.empty((4, most)), np.empty((2, most), np.uint8)
+    order = places[0]
+    for g in range(lo, hi):
+        a = offsets[g]
+        n = offsets[g + 1] - a
+        x, w, slopes, others = numbers[0][:n], numbers[1][:n], numbers[2][:n], numbers[3][:n]
+        side = sides[0][:n]
+        sort_items(scores[a : a + n], order, places[1], places[2], places[3], counts)
+        good, bad = 0.0, 0.0
+        for i in range(n):
+            q = a + order[i]
+            x[i], side[i] = scores[q], labels[q]
+            w[i] = weights[q] if weights.size > 0 else 1.0
+            good += w[i] if side[i] != 0 else 0.0
+            bad += 0.0 if side[i] != 0 else w[i]
+        mass = good * bad
+        pairs[g] = mass
+        share = 1.0 / mass if mass > 0.0 else 0.0
+        # What is not a number comes first, and may be passed by no pair.
+        lost = np.nan if mass > 0.0 and x[0] != x[0] else 0.0
+        total = walk(x, w, side, 1, margin[0], slopes) if mass > 0.0 else 0.0
+        values[g] = total * share + lost
+        if grad.size == 0:
+            continue
+        if mass > 0.0:
+            # The same upwards: the order of the negatives of the scores, with the other side below.
+            for i in range(n // 2):
+                j = n - 1 - i
+                x[i], x[j] = x[j], x[i]
+                w[i], w[j] = w[j], w[i]
+                side[i], side[j] = side[j], side[i]
+            for i in range(n):
+                x[i] = -x[i]
+            walk(x, w, side, 0, margin[0], others)
+        for i in range(n):
+            slope = 0.0
+            if mass > 0.0:
+                slope = slopes[i] if labels[a + order[i]] != 0 else -others[n - 1 - i]
+            grad[a + order[i]] = T(slope * share + lost)
+
+
+def run(call: Any) -> None:
+    """Evaluate every group."""
+    scores, weights, offsets = call["scores"], call["sample_weight"], call["offsets"]
+    weights = np.empty(0) if weights is None else weights
+    grad = next(iter(call.grads.values()), np.empty(0, scores.dtype))
+    pairs = np.empty(call.units)
+    groups = kernel(auc_groups, "auc_pairwise", call.name, None, (walk,), sorting())
+    groups(
+        call.units,
+        64.0 * scores.size,
+        offsets,
+        scores,
+        call["labels"],
+        weights,
+        np.array([call.parameters["margin"]]),
+        call.values,
+        pairs,
+        grad,
+    )
+    call.counted = (pairs > 0.0).astype(np.float64)
+    if call.grads:
+        scale(grad, call.factors(), offsets)

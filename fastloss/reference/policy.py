@@ -1,0 +1,22 @@
+"""Losses of policies in plain NumPy."""
+
+import numpy as np
+
+__all__ = ["ppo_clip", "reinforce", "self_critical"]
+
+
+def ppo_clip(log_prob, old_log_prob, advantage, clip=0.2, clip_high=None):
+    """Clipped surrogate."""
+    ratio = np.exp(log_prob - old_log_prob)
+    clipped = np.clip(ratio, 1 - clip, 1 + (clip if clip_high is None else clip_high))
+    return -np.minimum(ratio * advantage, clipped * advantage)
+
+
+def reinforce(log_prob, reward, baseline=0.0, entropy=0.0, entropy_weight=0.01):
+    """Policy gradient."""
+    return -(reward - baseline) * log_prob - entropy_weight * entropy
+
+
+def self_critical(log_prob, reward, baseline):
+    """Self-critical sequence training."""
+    return -(reward - baseline) * log_prob
