@@ -40,7 +40,7 @@ class Call:
         self.arrays = arrays
         """Inputs by name, contiguous: floats in `dtype`, labels and offsets in int64; None where one is not given."""
         self.dims = dims
-        self.shape = layout.shape_of(record.units, dims)
+        self.shape = layout.shape_of(record.axes(parameters), dims)
         """The shape of the values of the loss."""
         self.values = np.zeros(math.prod(self.shape), F64)
         """To be filled: the loss of each unit, without weights; 0 where a unit does not count."""
@@ -236,7 +236,10 @@ class ArrayLoss(Loss):  # noqa: D101
                 check.violation(self.name, name, a, spec.domain)
                 check.violation(self.name, name, a.astype(dtype), spec.domain, note=f" in {NAMES[dtype]}")
             return laid
-        return layout.laid_integers(self.name, name, spec, a, dims, self._meant.get("ignore_index"))
+        ignore = self._meant.get("ignore_index")
+        if spec.kind == "regions":
+            return layout.laid_regions(self.name, name, spec, a, dtype, dims, ignore)
+        return layout.laid_integers(self.name, name, spec, a, dims, ignore)
 
 
 @cache

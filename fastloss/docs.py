@@ -41,12 +41,14 @@ def input_shape(spec: Input) -> str:
     """The shape of an input, as a reader of NumPy's documentation knows it."""
     axes = ["..." if axis in "*+" else axis.replace("+", " + ") for axis in spec.dims.split()]
     shown = [axis if axis == "..." else axis.upper() for axis in axes]
-    return f"({', '.join(shown)}{',' * (len(shown) == 1)})"
+    labels = " or (N, ...)" if spec.kind == "regions" else ""
+    return f"({', '.join(shown)}{',' * (len(shown) == 1)}){labels}"
 
 
 def input_kind(spec: Input) -> str:
     """What an input holds, in a word or two."""
     words = {"labels": "int labels", "lengths": "int lengths", "offsets": "int offsets", "mask": "bool mask"}
+    words["regions"] = "array or int labels"
     words["binary"] = "array of 0 and 1"
     return words.get(spec.kind, "array" if not spec.grad else f"array, {_ARRAY}")
 
@@ -107,7 +109,8 @@ def _row_options(record: Formula) -> str:
 def _unit(record: Formula) -> str:
     if record.family == "arrays":
         axes = ", ".join("..." if axis in "*+" else axis.upper() for axis in record.units.split())
-        return f"value; the loss has values of shape ({axes})" if axes else "batch"
+        whole = "".join(f", one with {k}={w!r}" for k, by in record.units_by.items() for w, x in by.items() if not x)
+        return f"value; the loss has values of shape ({axes}){whole}" if axes else "batch"
     return "row" if record.family == "rows" else "element"
 
 

@@ -10,7 +10,7 @@ from . import check
 from .arrays import contiguous
 from .formulas.record import REAL, Domain, Input
 
-__all__ = ["Dims", "bounded", "laid", "laid_integers", "one_group", "shape_of"]
+__all__ = ["Dims", "bounded", "laid", "laid_integers", "laid_regions", "one_group", "shape_of"]
 
 Dims = dict[str, Any]
 """The lengths of named axes; "*" and "+" stand for the leading and the trailing shape, `of` for who said so first."""
@@ -110,6 +110,9 @@ def laid(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims) -> A
 
 def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore: int | None) -> Any:
     """Labels (-1 where ignored), lengths, offsets, a mask or what is 0 or 1, checked."""
+    if spec.dims == "n +" and a.shape == (dims.get("n"), 1, *dims.get("+", ())):
+        # Of pixels, with an axis of length 1 where the prediction has its classes.
+        a = a[:, 0]
     if spec.kind in ("mask", "binary"):
         if a.dtype.kind not in "biuf":
             raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected bool")
@@ -131,6 +134,14 @@ def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore:
         _check_offsets(loss, name, spec, whole, dims)
     elif spec.classes:
         low, high = 0, dims[spec.classes] - (spec.kind != "lengths")
+        # Most labels need no more than their range.
+        if (
+            whole.size
+            and whole.min() >= low
+            and whole.max() <= high
+            and not (ignore is not None and low <= ignore <= high)
+        ):
+            return whole
         outside = (whole < low) | (whole > high)
         ignored = whole == ignore if ignore is not None else np.zeros(1, bool)
         if outside.any() and (outside & ~ignored).any():
@@ -141,6 +152,22 @@ def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore:
         if ignored.any():
             return np.where(ignored, -1, whole)
     return whole
+
+
+def laid_regions(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims, ignore: int | None) -> Any:
+    """Regions of each class (n, c, +) as floats, or the label of each pixel (n, +), -1 where it is ignored."""
+    n, c, pixels = dims["n"], dims["c"], dims["+"]
+    flat, single = a.shape == (n, *pixels), a.shape == (n, 1, *pixels)
+    if a.dtype.kind in "iu" and (flat or (single and (c > 1 or (ignore is not None and (a == ignore).any())))):
+        # Of a single class the labels are 1 in its region and 0 outside.
+        labels = spec._replace(dims="n +", kind="labels", classes="labels")
+        return laid_integers(loss, name, labels, a, {**dims, "labels": max(c, 2)}, ignore)
+    if a.shape != (n, c, *pixels) and not (flat and c == 1):
+        raise ValueError(
+            f"{loss}: {name} has shape {a.shape} and dtype {a.dtype}; expected {(n, c, *pixels)}, "
+            f"or integer labels of shape {(n, *pixels)}"
+        )
+    return laid(loss, name, spec, a.reshape(n, c, *pixels), dtype, dims)
 
 
 def one_group(spec: Input, dims: Dims) -> Any:

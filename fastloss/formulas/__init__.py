@@ -19,6 +19,7 @@ FILES = {
     "mining": "Mined triplets",
     "infonce": "Contrastive softmax",
     "redundancy": "Embeddings of two views",
+    "regions": "Regions",
     "boxes": "Boxes",
     "transport": "Transport",
     "sequences": "Sequences",

@@ -66,8 +66,11 @@ class OneOf(NamedTuple):
     values: tuple[float, ...]
 
     def outside(self, x: Any) -> Any:
-        """True where x is none of them."""
-        return x not in self.values
+        """True where x (scalar or array) is none of them."""
+        outside: Any = x == x
+        for value in self.values:
+            outside = outside & (x != value)
+        return outside
 
     def __str__(self) -> str:
         return "{" + ", ".join(f"{v:g}" for v in self.values) + "}"
@@ -95,7 +98,7 @@ SIGNS = Signs()
 POSITIVE = Interval(0.0, low_open=True)
 NONNEGATIVE = Interval(0.0)
 UNIT = Interval(0.0, 1.0)
-Domain = Interval | Signs
+Domain = Interval | Signs | OneOf
 
 
 class Parameter(NamedTuple):
@@ -176,7 +179,8 @@ class Input(NamedTuple):
     doc: str
     kind: str = "float"
     """"float", or "double" where every digit decides; or, of whole numbers, "labels", "lengths", "offsets" of groups
-    (left out: one group); or a "mask", or "binary", 0 or 1."""
+    (left out: one group); or a "mask", or "binary", 0 or 1; or "regions", which are floats or, without the axis c, the
+    label of each pixel."""
     grad: bool = False
     """Whether the loss is differentiated with respect to it."""
     optional: bool = False
@@ -221,6 +225,8 @@ class Formula(NamedTuple):
     """For a loss of several arrays, the arrays in order."""
     units: str
     """For a loss of several arrays, the axes along which it has values of its own; empty: one for the whole batch."""
+    units_by: dict[str, dict[str, str]]
+    """The same by the words of a parameter, where they depend on one."""
     ordered: tuple[tuple[str, str], ...]
     """Pairs of inputs of which the first nowhere exceeds the second."""
     example: str
@@ -236,6 +242,12 @@ class Formula(NamedTuple):
     def transcendental(self) -> bool:
         """Whether the formula takes an exponential, a logarithm or the like of each element."""
         return bool(_words(self.function) & TRANSCENDENTAL)
+
+    def axes(self, parameters: dict[str, Any]) -> str:
+        """The units under some parameters, as a caller means them."""
+        for name, units in self.units_by.items():
+            return units[parameters[name]]
+        return self.units
 
     @property
     def summary(self) -> str:
@@ -326,6 +338,7 @@ FIELDS: dict[str, Any] = {
     "switched": {},
     "inputs": {},
     "units": "",
+    "units_by": {},
     "options": {},
     "ordered": (),
     "example": "",

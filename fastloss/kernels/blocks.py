@@ -24,9 +24,10 @@ from . import access
 from .cpu import call, widest_vectors
 from .scalar_math import VOCABULARY
 from .specialize import LOOP, SCALAR, Chunk, bind, cached_jit, compile_chunk, compile_driver, inner
+from .threads import get_num_threads
 from .worlds import carry, cpu
 
-__all__ = ["Kernel", "factor_of", "kernel"]
+__all__ = ["Kernel", "factor_of", "in_stages", "kernel"]
 
 WORK = 1 << 15
 """Operations in a chunk: enough to hide the call."""
@@ -54,11 +55,30 @@ def _drive(address, table, units, chunk, parallel):
             call(address, (lo, min(units, lo + chunk), table))
 
 
+def _drive_stages(addresses, tables, each, units, parallel):
+    """All stages of one unit after another; units in parallel or not."""
+    if parallel:
+        for u in prange(units):
+            for k in range(addresses.size):
+                call(addresses[k], (u * each[k], (u + 1) * each[k], tables[k]))
+    else:
+        for u in range(units):
+            for k in range(addresses.size):
+                call(addresses[k], (u * each[k], (u + 1) * each[k], tables[k]))
+
+
 @cache
 def _driver() -> Any:
     table = types.Array(types.int64, 1, "C")
     signature = types.void(types.intp, table, types.intp, types.intp, types.boolean)
     return compile_driver(_drive, "units", signature)
+
+
+@cache
+def _stage_driver() -> Any:
+    table = types.Array(types.int64, 1, "C")
+    signature = types.void(table, types.Array(types.int64, 2, "C"), table, types.intp, types.boolean)
+    return compile_driver(_drive_stages, "stages", signature)
 
 
 @cached_jit(error_model="numpy")
@@ -149,12 +169,40 @@ class Kernel:
                 plain(lo, min(units, lo + chunk), *arrays)
             return
         address = self.compiled(arrays).address
-        cells: list[int] = []
-        for a in arrays:
+        dispatch.launch(_driver(), int(work), address, np.array(_cells(arrays), np.int64), units, chunk)
+
+
+def _cells(arrays: tuple[Any, ...], known: dict[int, int] | None = None) -> list[int]:
+    """Where some arrays lie, and their shapes; empty ones nowhere. Places may be known by the arrays' identities."""
+    known = {} if known is None else known
+    cells: list[int] = []
+    for a in arrays:
+        place = known.get(id(a))
+        if place is None:
             assert a.flags.c_contiguous
-            cells.append(address_of(a))
-            cells.extend(a.shape)
-        dispatch.launch(_driver(), int(work), address, np.array(cells, np.int64), units, chunk)
+            place = known[id(a)] = address_of(a) if a.size else 0
+        cells.append(place)
+        cells.extend(a.shape)
+    return cells
+
+
+def in_stages(units: int, work: float, *stages: tuple[Kernel, int, tuple[Any, ...]]) -> None:
+    """Run kernels one after another on each of some units, which finds in its caches what the stage before left.
+
+    A stage is a kernel, how many of its own units a unit has, and its arrays. Where few units share much work, each
+    stage runs on all of them at once, in parallel within them; the bits are the same.
+    """
+    if config.DISABLE_JIT or (work >= dispatch.PARALLEL_FROM and units < 2 * get_num_threads()):
+        for k, each, arrays in stages:
+            k(units * each, work, *arrays)
+        return
+    addresses = np.array([k.compiled(arrays).address for k, _, arrays in stages], np.int64)
+    known: dict[int, int] = {}
+    cells = [_cells(arrays, known) for _, _, arrays in stages]
+    width = max(map(len, cells))
+    tables = np.array([row + [0] * (width - len(row)) for row in cells], np.int64)
+    each_of = np.array([each for _, each, _ in stages], np.int64)
+    dispatch.launch(_stage_driver(), int(work), addresses, tables, each_of, units)
 
 
 @cache

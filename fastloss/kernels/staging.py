@@ -22,6 +22,7 @@ __all__ = [
     "flat",
     "flush",
     "lanes",
+    "part",
     "place",
     "stage",
     "streamable",
@@ -136,6 +137,21 @@ def _flat(typingctx, a):
         return _view(context, builder, result, view.data, view.nitems)
 
     return result(a), codegen
+
+
+@intrinsic
+def _part(typingctx, a, start, size):
+    """So many elements from one on, of a contiguous array in one dimension.
+
+    Slices of an array of three dimensions take a kernel of ten of them seconds to compile.
+    """
+    result = types.Array(a.dtype, 1, "C")
+
+    def codegen(context, builder, signature, args):
+        view = context.make_array(signature.args[0])(context, builder, args[0])
+        return _view(context, builder, result, builder.gep(view.data, [args[1]]), args[2])
+
+    return result(a, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -286,6 +302,7 @@ accumulate = _accumulate_python if config.DISABLE_JIT else _accumulate
 sum_lanes = _sum_lanes_python if config.DISABLE_JIT else _sum_lanes
 stage = _stage_python if config.DISABLE_JIT else _stage
 flat = (lambda a: a.reshape(-1)) if config.DISABLE_JIT else _flat
+part = (lambda a, start, size: a.reshape(-1)[start : start + size]) if config.DISABLE_JIT else _part
 streamable = (lambda arrays: False) if config.DISABLE_JIT else _streamable
 place = _place_python if config.DISABLE_JIT else _place
 fill = _fill_python if config.DISABLE_JIT else _fill

@@ -14,6 +14,7 @@ from .policy import *  # noqa: F403
 from .preference import *  # noqa: F403
 from .ranking import *  # noqa: F403
 from .redundancy import *  # noqa: F403
+from .regions import *  # noqa: F403
 from .sequences import *  # noqa: F403
 from .survival import *  # noqa: F403
 from .transport import *  # noqa: F403
