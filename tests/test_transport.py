@@ -318,7 +318,7 @@ def test_a_cloud_beside_itself_and_beside_nothing(rng, name):
         np.testing.assert_allclose(g, 0.0, atol=1e-6)
     with pytest.raises(ValueError, match=rf"{name}: x has shape \(0, 3\) and y has shape \(9, 3\); expected both"):
         loss(x[:0], x)
-    with pytest.raises(ValueError, match=r"y has shape \(9, 2\); expected \(m, 3\), as in x"):
+    with pytest.raises(ValueError, match=r"y has shape \(9, 2\); expected \(9, 3\), as in x"):
         loss(x, x[:, :2].copy())
 
 

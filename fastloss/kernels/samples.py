@@ -52,13 +52,19 @@ def start_of(x, i):
     return i
 
 
-def share(below, i, e, order, each, out):
+def share(below, i, e, each, out):
     """Give the samples i to e of an atom their derivatives: so much by mass and place, times their mass."""
     for q in range(i, e):
-        out[order[q]] = T(each * (below[q + 1] - below[q]))
+        out[q] = each * (below[q + 1] - below[q])
 
 
-def couple(x, y, a, b, i, stop, square, factor, order, out):
+def scatter(slopes, order, i, stop, out):
+    """Put sorted derivatives where the samples were; in a loop of its own, which waits for nothing else."""
+    for q in range(i, stop):
+        out[order[q]] = T(slopes[q])
+
+
+def couple(x, y, a, b, i, stop, square, factor, out):
     """Cost of the atoms of x from i to stop under the monotone coupling, and its derivatives by place."""
     j = max(0, min(first_above(b, a[i]) - 1, y.size - 1)) if i < stop else 0
     total = 0.0
@@ -87,7 +93,7 @@ def couple(x, y, a, b, i, stop, square, factor, order, out):
             j += 1
         if out.size > 0:
             mass = high - a[i]
-            share(a, i, e, order, 0.0 if mass == 0.0 or factor == 0.0 else factor * push / mass, out)
+            share(a, i, e, 0.0 if mass == 0.0 or factor == 0.0 else factor * push / mass, out)
         i = e
     return total
 
@@ -116,7 +122,7 @@ def area(x, y, a, b, i, stop, tiny):
         place = to
 
 
-def slope(x, y, a, b, i, stop, tiny, factor, order, out):
+def slope(x, y, a, b, i, stop, tiny, factor, out):
     """Derivatives of the integral of (F - G)^2 by the places of the atoms of x from i to stop."""
     j = 0 if i == 0 else first_above(y, x[i - 1])
     while i < stop:
@@ -127,11 +133,11 @@ def slope(x, y, a, b, i, stop, tiny, factor, order, out):
         while j < y.size and y[j] == x[i]:
             j += 1
         d += a[e] - b[j]
-        share(a, i, e, order, 0.0 if factor == 0.0 or abs(d) <= 2.0 * tiny else -factor * d, out)
+        share(a, i, e, 0.0 if factor == 0.0 or abs(d) <= 2.0 * tiny else -factor * d, out)
         i = e
 
 
-def couplings(lo, hi, x, y, a, b, settings, order, factors, partial, out):
+def couplings(lo, hi, x, y, a, b, settings, order, factors, partial, slopes, out):
     """Blocks of rows under the monotone coupling."""
     n = x.shape[1]
     per_row = (n + BLOCK - 1) // BLOCK
@@ -143,10 +149,12 @@ def couplings(lo, hi, x, y, a, b, settings, order, factors, partial, out):
         i, stop = start_of(xs, first), start_of(xs, min(n, first + BLOCK))
         given = row if out.size > 0 else 0
         factor = factor_of(factors, row)
-        partial[unit] = couple(xs, y[row], below, under, i, stop, settings[0] == 2.0, factor, order[given], out[given])
+        partial[unit] = couple(xs, y[row], below, under, i, stop, settings[0] == 2.0, factor, slopes[given])
+        if out.size > 0:
+            scatter(slopes[row], order[row], i, stop, out[row])
 
 
-def areas(lo, hi, x, y, a, b, settings, order, factors, partial, out):
+def areas(lo, hi, x, y, a, b, settings, order, factors, partial, slopes, out):
     """Blocks of rows between the distribution functions: integrals, or derivatives."""
     n = x.shape[1]
     per_row = (n + BLOCK - 1) // BLOCK
@@ -158,7 +166,8 @@ def areas(lo, hi, x, y, a, b, settings, order, factors, partial, out):
         below, under = a[row if a.shape[0] > 1 else 0], b[row if b.shape[0] > 1 else 0]
         if out.size > 0:
             i, stop = start_of(xs, first), start_of(xs, last)
-            slope(xs, ys, below, under, i, stop, settings[0], factor_of(factors, row), order[row], out[row])
+            slope(xs, ys, below, under, i, stop, settings[0], factor_of(factors, row), slopes[row])
+            scatter(slopes[row], order[row], i, stop, out[row])
         else:
             partial[unit] = area(xs, ys, below, under, first, last, settings[0])
 
@@ -200,33 +209,25 @@ def _blocks(
     rows, n = one.places.shape
     per_row = -(-n // BLOCK)
     partial = np.zeros(rows * per_row)
-    run_of = kernel(template, template.__name__, name, None, helpers)
+    slopes = np.empty((rows, n) if out.size else (1, 0))
     settings = np.array([setting])
     work = 4 * rows * (n + other.places.shape[1])
-    run_of(
-        rows * per_row,
-        work,
-        one.places,
-        other.places,
-        one.below,
-        other.below,
-        settings,
-        one.order,
-        factors,
-        partial,
-        out,
-    )
+    places, below = (one.places, other.places), (one.below, other.below)
+    run_of = kernel(template, template.__name__, name, None, helpers)
+    run_of(rows * per_row, work, *places, *below, settings, one.order, factors, partial, slopes, out)
     return partial.reshape(rows, per_row).sum(axis=1)
 
 
 def coupled(name: str, one: Side, other: Side, p: float, factors: Any, out: Any) -> Any:
     """The cost of coupling each row, to the power p; in out, its derivatives by the places of one side."""
-    return _blocks(couplings, (first_above, after, start_of, share, couple), name, one, other, p, factors, out)
+    return _blocks(couplings, (first_above, after, start_of, share, scatter, couple), name, one, other, p, factors, out)
 
 
 def _between(name: str, one: Side, other: Side, tiny: float, factors: Any, out: Any) -> Any:
     """The integral of (F - G)^2 of each row, or its derivatives by the places of one side."""
-    return _blocks(areas, (first_above, after, start_of, share, area, slope), name, one, other, tiny, factors, out)
+    return _blocks(
+        areas, (first_above, after, start_of, share, scatter, area, slope), name, one, other, tiny, factors, out
+    )
 
 
 def _check_mass(call: Any, x: Side, y: Side) -> None:
