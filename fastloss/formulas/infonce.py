@@ -23,7 +23,10 @@ PAIR = "np.eye(4), np.ones((4, 4))"
     example=PAIR,
 )
 def info_nce():
-    """Contrastive cross-entropy of queries against the keys of the batch."""
+    """Contrastive cross-entropy of queries against the keys of the batch.
+
+    The matrix of all pairs is never held whole; its products run on the threads of NumPy's BLAS.
+    """
 
 
 @arrays(
@@ -40,7 +43,10 @@ def info_nce():
     example=PAIR,
 )
 def ntxent():
-    """Normalized temperature-scaled cross-entropy: each of 2n views is to find the other view of its sample."""
+    """Normalized temperature-scaled cross-entropy: each of 2n views is to find the other view of its sample.
+
+    The matrix of all pairs is never held whole; its products run on the threads of NumPy's BLAS.
+    """
 
 
 @arrays(
@@ -57,7 +63,10 @@ def ntxent():
     example="np.eye(4), np.array([0, 0, 1, 1])",
 )
 def supcon():
-    """Supervised contrastive loss; embeddings that are alone in their class do not count."""
+    """Supervised contrastive loss; embeddings that are alone in their class do not count.
+
+    The matrix of all pairs is never held whole; its products run on the threads of NumPy's BLAS.
+    """
 
 
 @arrays(
@@ -75,4 +84,7 @@ def supcon():
     example=PAIR,
 )
 def n_pairs():
-    """Cross-entropy of anchors against the positives of the batch, by plain inner products."""
+    """Cross-entropy of anchors against the positives of the batch, by plain inner products.
+
+    The matrix of all pairs is never held whole; its products run on the threads of NumPy's BLAS.
+    """

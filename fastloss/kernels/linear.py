@@ -28,6 +28,7 @@ def run(call: Any) -> None:
         beta=options["logit_scale"] / options["temperature"],
         smoothing=options["label_smoothing"],
         z_loss=options["z_loss"],
+        lasting=True,
     )
     grads = tuple(call.grads.values())
     factors: Any = call.factors() if grads else None

@@ -24,10 +24,10 @@ __all__ = ["Product", "rows_at_a_time", "softmax_of_product"]
 SCORES = 64 << 20
 """Bytes of scores at a time: 128 rows of 128k. The products take 1.2 times as long with 64 rows, 0.9 with 256."""
 
-MOST_ROWS = 256
-"""More rows at a time make no product faster."""
+ENOUGH_ROWS, ENOUGH_SCORES = 256, 1 << 20
+"""More rows make no product faster; but few columns make small work of a chunk, and Python is paid for each."""
 
-REGION = 16
+REGION = 8
 """How many times the usual scores a parallel region takes to pay: the threads of BLAS still spin when it begins."""
 
 PART = 2 << 20
@@ -108,11 +108,13 @@ class Product(NamedTuple):
     """What the scores are multiplied by."""
     smoothing: float = 0.0
     z_loss: float = 0.0
+    lasting: bool = False
+    """Whether all calls have so many columns, not just this batch: code for a few columns is worth compiling."""
 
 
 def rows_at_a_time(n: int, k: int, itemsize: int) -> int:
     """How many rows of k scores are held at a time."""
-    return max(1, min(n, MOST_ROWS, max(16, SCORES // (k * itemsize))))
+    return min(n, max(ENOUGH_ROWS, ENOUGH_SCORES // k), max(16, SCORES // (k * itemsize)))
 
 
 class _Kernel(NamedTuple):
@@ -127,9 +129,8 @@ class _Kernel(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _kernel(dtype: Any, k: int, labels: bool, keep: bool, smooth: bool) -> _Kernel:
+def _kernel(dtype: Any, k: int, labels: bool, keep: bool, smooth: bool, tiled: bool) -> _Kernel:
     kind, mode, name = "labels" if labels else "dense", "grad" if keep else "value", NAMES[dtype]
-    tiled = labels and k <= TILED_TO
     address = dispatch.rows(registered["cross_entropy"], name, mode, kind, smooth, tiled, False)[0]
     chunk = rows_per_chunk(k)
     tail = (dispatch.helpers(k, dtype, tiled), dispatch.room(k, mode, kind, tiled, "softmax", chunk), chunk)
@@ -188,7 +189,8 @@ def _put_slopes(p: Product, lo: int, hi: int, g: Any, own: Any, scale: float, ke
     if own is not None and p.labels is not None:
         labels = np.where(own != 0.0, labels, -1)
     found = np.empty(hi - lo, g.dtype)
-    work = _kernel(g.dtype, g.shape[1], p.labels is not None, keep, p.labels is not None and p.smoothing > 0.0)
+    tiled, smooth = p.lasting and g.shape[1] <= TILED_TO, p.labels is not None and p.smoothing > 0.0
+    work = _kernel(g.dtype, g.shape[1], p.labels is not None, keep, smooth, tiled)
     bias = dispatch.EMPTY[g.dtype] if p.bias is None else p.bias
     target = work.empty2 if target is None else target
     arrays = (g, bias, labels, target, work.ones if p.class_weight is None else p.class_weight)
