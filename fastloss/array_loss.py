@@ -23,7 +23,7 @@ from .arrays import (
     rounded,
     weights,
 )
-from .dispatch import sum_in_order
+from .dispatch import sum_in_order, weight_sum
 from .formulas.record import NONNEGATIVE, Formula, Input
 from .loss import REDUCTIONS, ComposedDoc, Loss, denominator
 
@@ -173,7 +173,8 @@ class ArrayLoss(Loss):  # noqa: D101
         call.dtype, call.reduction, call.divisor = dtype, reduction, divisor
         if weight is not None:
             call.weight = weights(weight, call.shape, F64)
-            check.violation(self.name, "weight", call.weight.reshape(call.shape), NONNEGATIVE)
+            if weight_sum(call.weight)[1]:
+                check.violation(self.name, "weight", call.weight.reshape(call.shape), NONNEGATIVE)
         outs: list[tuple[Any, ...]] = []
         if derivatives:
             others = [v for k, v in raw.items() if k not in differentiable]
