@@ -5,7 +5,6 @@ Independent of the rest of the package: these lines state the mathematics, again
 
 from .basic import *  # noqa: F403
 from .boxes import *  # noqa: F403
-from .regions import *  # noqa: F403
 from .infonce import *  # noqa: F403
 from .linear import *  # noqa: F403
 from .mining import *  # noqa: F403
@@ -15,6 +14,7 @@ from .policy import *  # noqa: F403
 from .preference import *  # noqa: F403
 from .ranking import *  # noqa: F403
 from .redundancy import *  # noqa: F403
+from .regions import *  # noqa: F403
 from .sequences import *  # noqa: F403
 from .survival import *  # noqa: F403
 from .transport import *  # noqa: F403
