@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 
 from .blocks import kernel
-from .groups import COUNTS, largest_of, longest, scale, sort_items, sorting
+from .cpu import call as at_address
+from .groups import largest_of, longest, scale
+from .order import COUNTS, sorter
 from .ranking import LANES, discounts, gains, push
 
 __all__ = ["run"]
@@ -30,29 +32,31 @@ def loss_of_ranks(ranks, gains, best, slopes):
     return 1.0 - total
 
 
-def against_all(i, n, s, slopes, p):
+def against_all(i, n, s, slopes, lanes, p):
     """Value and slope of one item beside all others."""
-    value, slope = push(s[i], slopes[i], T(0.0), s, slopes, slopes, 0, i, T(1.0), p)
-    more, steeper = push(s[i], slopes[i], T(0.0), s, slopes, slopes, i + 1, n, T(1.0), p)
-    return value + more, slope + steeper
+    value, slope = 0.0, 0.0
+    for part in range(2):
+        a, b = (0, i) if part == 0 else (i + 1, n)
+        more, steeper = push(s[i], slopes[i], T(0.0), s, slopes, slopes, a, b, T(1.0), lanes, p)
+        value += more
+        slope += steeper
+    return value, slope
 
 
-def approx_groups(lo, hi, offsets, scores, gains, table, params, values, counted, grad):
+def approx_groups(lo, hi, sort, offsets, scores, gains, table, params, values, counted, grad):
     """One minus the smooth NDCG of each group, and the slope of each item."""
     p = unpack(params)
     most = largest_of(lo, hi, offsets)
-    places = np.empty((4, most), np.int64)
-    counts = np.empty(COUNTS, np.int64)
+    keys, index, counts = np.empty((2, most), np.int64), np.empty((2, most), np.int32), np.empty(COUNTS, np.int32)
     s, slopes = np.empty(most + LANES, scores.dtype), np.zeros(most + LANES, scores.dtype)
-    ranks = np.empty(most)
+    ranks, lanes = np.empty(most), np.empty((2, LANES), scores.dtype)
     for g in range(lo, hi):
         a, b = offsets[g], offsets[g + 1]
         n = b - a
         values[g] = 0.0
         counted[g] = 0.0
         x, e = scores[a:b], gains[a:b]
-        order = places[0]
-        sort_items(e, order, places[1], places[2], places[3], counts)
+        order = index[int(at_address(sort[0], (e, 1, keys, index, counts)))]
         if n < 2 or e[order[0]] == e[order[n - 1]]:
             if grad.size > 0:
                 grad[a:b] = T(0.0)
@@ -65,25 +69,25 @@ def approx_groups(lo, hi, offsets, scores, gains, table, params, values, counted
         for i in range(n, n + LANES):
             s[i], slopes[i] = T(0.0), T(0.0)
         for i in range(n):
-            ranks[i] = 1.0 + against_all(i, n, s, slopes, p)[0]
+            ranks[i] = 1.0 + against_all(i, n, s, slopes, lanes, p)[0]
         values[g] = loss_of_ranks(ranks[:n], e, best, slopes)
         counted[g] = 1.0
         if grad.size > 0:
             for i in range(n):
-                grad[a + i] = T(against_all(i, n, s, slopes, p)[1])
+                grad[a + i] = T(against_all(i, n, s, slopes, lanes, p)[1])
 
 
 def run(call: Any) -> None:
     """Evaluate every group."""
     scores, offsets = call["scores"], call["offsets"]
-    most = longest(offsets)
+    most = longest(call.record.name, offsets)
     each, table = gains(call["relevance"], call.parameters), discounts(most)
     grad = next(iter(call.grads.values()), np.empty(0, scores.dtype))
     call.counted = np.empty(call.units)
     groups = kernel(
-        approx_groups, "approx_ndcg", call.name, call.record.function, (push, loss_of_ranks, against_all), sorting()
+        approx_groups, "approx_ndcg", call.name, call.record.function, (largest_of, push, loss_of_ranks, against_all)
     )
-    work = scores.size * (32.0 + 4.0 * most)
-    groups(call.units, work, offsets, scores, each, table, call.numbers(), call.values, call.counted, grad)
+    work, sort = scores.size * (32.0 + 4.0 * most), sorter("float64")[0]
+    groups(call.units, work, sort, offsets, scores, each, table, call.numbers(), call.values, call.counted, grad)
     if call.grads:
         scale(grad, call.factors(), offsets)

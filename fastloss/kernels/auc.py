@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from .blocks import kernel
-from .groups import COUNTS, largest_of, scale, sort_items, sorting
+from .cpu import call as at_address
+from .groups import in_double, largest_of, longest, scale, settle
+from .order import COUNTS, sorter
 
 __all__ = ["run"]
-
-# Names that the templates below find bound when they are specialized.
-T: Any = None
 
 
 def walk(x, w, side, low, margin, slopes):
@@ -56,18 +55,17 @@ def walk(x, w, side, low, margin, slopes):
     return value
 
 
-def auc_groups(lo, hi, offsets, scores, labels, weights, margin, values, pairs, grad):
+def auc_groups(lo, hi, sort, offsets, scores, labels, weights, margin, values, counted, grad):
     """The mean of each group over its pairs, and the slope of each item."""
     most = largest_of(lo, hi, offsets)
-    places, counts = np.empty((4, most), np.int64), np.empty(COUNTS, np.int64)
-    numbers, sides = np.empty((4, most)), np.empty((2, most), np.uint8)
-    order = places[0]
+    keys, index, counts = np.empty((2, most), np.int64), np.empty((2, most), np.int32), np.empty(COUNTS, np.int32)
+    numbers, sides = np.empty((4, most)), np.empty(most, np.uint8)
     for g in range(lo, hi):
         a = offsets[g]
         n = offsets[g + 1] - a
         x, w, slopes, others = numbers[0][:n], numbers[1][:n], numbers[2][:n], numbers[3][:n]
-        side = sides[0][:n]
-        sort_items(scores[a : a + n], order, places[1], places[2], places[3], counts)
+        side = sides[:n]
+        order = index[int(at_address(sort[0], (scores[a : a + n], 1, keys, index, counts)))]
         good, bad = 0.0, 0.0
         for i in range(n):
             q = a + order[i]
@@ -76,7 +74,7 @@ def auc_groups(lo, hi, offsets, scores, labels, weights, margin, values, pairs, 
             good += w[i] if side[i] != 0 else 0.0
             bad += 0.0 if side[i] != 0 else w[i]
         mass = good * bad
-        pairs[g] = mass
+        counted[g] = 1.0 if mass > 0.0 else 0.0
         share = 1.0 / mass if mass > 0.0 else 0.0
         # What is not a number comes first, and may be passed by no pair.
         lost = np.nan if mass > 0.0 and x[0] != x[0] else 0.0
@@ -98,28 +96,20 @@ def auc_groups(lo, hi, offsets, scores, labels, weights, margin, values, pairs, 
             slope = 0.0
             if mass > 0.0:
                 slope = slopes[i] if labels[a + order[i]] != 0 else -others[n - 1 - i]
-            grad[a + order[i]] = T(slope * share + lost)
+            grad[a + order[i]] = slope * share + lost
 
 
 def run(call: Any) -> None:
     """Evaluate every group."""
-    scores, weights, offsets = call["scores"], call["sample_weight"], call["offsets"]
+    scores, weights, offsets = call["scores"].astype(np.float64, copy=False), call["sample_weight"], call["offsets"]
+    longest(call.record.name, offsets)
     weights = np.empty(0) if weights is None else weights
-    grad = next(iter(call.grads.values()), np.empty(0, scores.dtype))
-    pairs = np.empty(call.units)
-    groups = kernel(auc_groups, "auc_pairwise", call.name, None, (walk,), sorting())
-    groups(
-        call.units,
-        64.0 * scores.size,
-        offsets,
-        scores,
-        call["labels"],
-        weights,
-        np.array([call.parameters["margin"]]),
-        call.values,
-        pairs,
-        grad,
-    )
-    call.counted = (pairs > 0.0).astype(np.float64)
+    grad, margin = in_double(call.grads), np.array([call.parameters["margin"]])
+    call.counted = np.empty(call.units)
+    arrays = (offsets, scores, call["labels"], weights, margin, call.values, call.counted, grad)
+    # All in double precision: the sort sets the pace, and one kernel serves both.
+    groups = kernel(auc_groups, "auc_pairwise", "float64", None, (largest_of, walk))
+    groups(call.units, 64.0 * scores.size, sorter("float64")[0], *arrays)
     if call.grads:
         scale(grad, call.factors(), offsets)
+        settle(call.grads, grad)

@@ -1,18 +1,29 @@
-"""Sorts rows and says where each number was, long ones digit by digit: twice as fast as NumPy's argsort, or more."""
+"""Sorts rows and groups, many numbers digit by digit: in half the time of NumPy's argsort, or less."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import config, types
 
+from .. import dispatch
 from .blocks import kernel
+from .cpu import call
+from .specialize import LOOP, compile_chunk, inner
 
-__all__ = ["ordered"]
+__all__ = ["COUNTS", "FEW", "ordered", "sorter"]
 
 FEW = 1 << 10
-"""Numbers in a row from which sorting by digits pays."""
+"""Numbers in a row of a matrix from which sorting by digits pays."""
+
+SMALL = 96
+"""Numbers up to which insertion is faster than digits."""
 
 DIGIT = 8
 """Bits of a digit: 2048 places to write to, for 11 bits, are more than the caches follow (1.5 times as long)."""
+
+COUNTS = 8 << DIGIT
+"""Whole numbers of scratch for the counts of all digits."""
 
 # Names that the templates below find bound when they are specialized.
 T: Any = None
@@ -25,6 +36,19 @@ def key_of(x):
     """Whole numbers that are ordered, as if unsigned, like floats; the largest for NaN, one for both zeros."""
     b = T(x + T(0.0)).view(BITS)
     return BITS(-1) if x != x else BITS(b ^ ((b >> BITS(DIGIT * DIGITS - 1)) | LOWEST))
+
+
+def insert(keys, index):
+    """Sort a few keys, those that are equal in their order."""
+    for i in range(1, keys.size):
+        key, item = keys[i], index[i]
+        j = i
+        while j > 0 and (keys[j - 1] ^ LOWEST) > (key ^ LOWEST):
+            keys[j] = keys[j - 1]
+            index[j] = index[j - 1]
+            j -= 1
+        keys[j] = key
+        index[j] = item
 
 
 def distribute(keys, index, counts, shift, to, at):
@@ -43,29 +67,65 @@ def distribute(keys, index, counts, shift, to, at):
         at[q] = index[i]
 
 
-def order_rows(lo, hi, x, places, order):
+def sort_items(x, falling, keys, index, counts):
+    """Sort the keys of x, rising with NaN last or falling with NaN first; in which row they and their places lie."""
+    n = x.size
+    first, places = keys[0][:n], index[0][:n]
+    flip = BITS(-falling)
+    for i in range(n):
+        first[i] = key_of(x[i]) ^ flip
+        places[i] = i
+    if n <= SMALL:
+        insert(first, places)
+        return 0.0
+    counts[:] = 0
+    last = BITS((1 << DIGIT) - 1)
+    for i in range(n):
+        key = first[i]
+        for p in range(DIGITS):
+            counts[(p << DIGIT) + ((key >> BITS(p * DIGIT)) & last)] += 1
+    source = 0
+    for p in range(DIGITS):
+        shift = BITS(p * DIGIT)
+        part = counts[p << DIGIT : (p + 1) << DIGIT]
+        # A digit that all share changes nothing.
+        if part[(keys[source, 0] >> shift) & last] < n:
+            other = 1 - source
+            distribute(keys[source][:n], index[source][:n], part, shift, keys[other][:n], index[other][:n])
+            source = other
+    return float(source)
+
+
+def _flags(dtype: str) -> tuple[tuple[str, Any], ...]:
+    bits = np.dtype(np.int32 if dtype == "float32" else np.int64).type
+    whole = np.iinfo(bits)
+    return ("BITS", bits), ("DIGITS", whole.bits // DIGIT), ("LOWEST", bits(whole.min))
+
+
+@cache
+def sorter(dtype: str) -> tuple[Any, Any]:
+    """The address of the function that sorts, as kernels take it, and the object that keeps the code alive.
+
+    One function that kernels call by address: as a part of each it would take half of their compilation.
+    """
+    bound: dict[str, Any] = {"T": getattr(np, dtype), **dict(_flags(dtype))}
+    for helper in (key_of, insert, distribute):
+        bound[helper.__name__] = inner(helper, LOOP, **bound)
+    real, bits = getattr(types, dtype), types.int32 if dtype == "float32" else types.int64
+    arrays = (types.Array(bits, 2, "C"), types.Array(types.int32, 2, "C"), types.Array(types.int32, 1, "C"))
+    signature = types.float64(types.Array(real, 1, "C"), types.intp, *arrays)
+    with dispatch.compiling:
+        chunk = compile_chunk(sort_items, f"sort_items_{dtype}", signature, **bound)
+    return ([chunk.address] if config.DISABLE_JIT else np.array([chunk.address], np.int64)), chunk
+
+
+def order_rows(lo, hi, sort, x, places, order):
     """Sort rows."""
     n = x.shape[1]
-    keys = np.empty((2, n), BITS)
-    index = np.empty((2, n), np.int32)
-    counts = np.empty((DIGITS, 1 << DIGIT), np.int32)
-    last = BITS((1 << DIGIT) - 1)
+    keys, index = np.empty((2, n), BITS), np.empty((2, n), np.int32)
+    counts = np.empty(COUNTS, np.int32)
     for row in range(lo, hi):
-        counts[:] = 0
-        xs, first = x[row], keys[0]
-        for i in range(n):
-            key = key_of(xs[i])
-            first[i] = key
-            index[0, i] = i
-            for p in range(DIGITS):
-                counts[p, (key >> BITS(p * DIGIT)) & last] += 1
-        source = 0
-        for p in range(DIGITS):
-            shift = BITS(p * DIGIT)
-            # A digit that all share changes nothing.
-            if counts[p, (keys[source, 0] >> shift) & last] < n:
-                distribute(keys[source], index[source], counts[p], shift, keys[1 - source], index[1 - source])
-                source = 1 - source
+        source = int(call(sort[0], (x[row], 0, keys, index, counts)))
         for i in range(n):
             key = keys[source, i]
             places[row, i] = BITS(key ^ LOWEST if key < 0 else ~key).view(T)
@@ -80,9 +140,6 @@ def ordered(name: str, x: Any, traced: bool) -> tuple[Any, Any]:
         order = np.argsort(x, axis=1)
         return np.take_along_axis(x, order, axis=1), order
     places, order = np.empty_like(x), np.empty(x.shape, np.int64)
-    bits = np.dtype(np.int32 if name == "float32" else np.int64).type
-    whole = np.iinfo(bits)
-    flags = (("BITS", bits), ("DIGITS", whole.bits // DIGIT), ("LOWEST", bits(whole.min)))
-    rows_of = kernel(order_rows, "order_rows", name, None, (key_of, distribute), flags)
-    rows_of(len(x), 20 * x.size, x, places, order)
+    rows_of = kernel(order_rows, "order_rows", name, None, (), _flags(name))
+    rows_of(len(x), 20 * x.size, sorter(name)[0], x, places, order)
     return places, order

@@ -10,23 +10,20 @@ from typing import Any
 import numpy as np
 
 from .blocks import kernel
+from .cpu import call as at_address
 from .cpu import widest_vectors
-from .groups import COUNTS, sort_items, sorting
+from .groups import in_double, largest_of, longest, settle
+from .order import COUNTS, sorter
 
 __all__ = ["run"]
 
 # Names that the templates below find bound when they are specialized.
-T: Any = None
 exp64: Any = None
 log64: Any = None
 log1p64: Any = None
 factor_of: Any = None
 lists: Any = None
-
-
-def relative(x, top):
-    """exp(x - top), 1 where the two are equal, infinite or not."""
-    return 1.0 if x == top else exp64(x - top)
+efron: Any = None
 
 
 def line_up(first, order, times, scores, failed, factors, x, lost, each, runs, top, above):
@@ -122,7 +119,7 @@ def average(x, lost, runs, top, e, ratio, tail, losses):
         i = j
 
 
-def carry_back(efron, lost, each, runs, e, ratio, tail, slopes, takes):
+def carry_back(lost, each, runs, e, ratio, tail, slopes, takes):
     """From the last risk set to the first: what multiplies the exponential of each item, and what is taken off."""
     carried = 0.0
     j = lost.size
@@ -134,7 +131,10 @@ def carry_back(efron, lost, each, runs, e, ratio, tail, slopes, takes):
             events += lost[i]
         inverse = 1.0 / (1.0 + tail[i])
         of_all = mass * inverse if mass != 0.0 else 0.0
-        if efron and events > 1.0 and mass != 0.0:
+        apart = False
+        if efron:
+            apart = events > 1.0 and mass != 0.0
+        if efron and apart:
             before = (1.0 + tail[i - 1]) * ratio[i] if i > 0 else 0.0
             _, own, rest = parts(lost[i:j], e[i:j], before)
             of_failed, of_all = 0.0, 0.0
@@ -158,25 +158,23 @@ def carry_back(efron, lost, each, runs, e, ratio, tail, slopes, takes):
         j = i
 
 
-def risk_groups(lo, hi, offsets, scores, times, failed, ties, factors, values, grad):
+def risk_groups(lo, hi, sort, offsets, scores, times, failed, factors, values, grad):
     """The values and slopes of all items of some groups. What is costly runs along all of them at once."""
     begin = offsets[lo]
     n = offsets[hi] - begin
-    order, places = np.empty(n, np.int64), np.empty((3, n), np.int64)
-    counts = np.empty(COUNTS, np.int64)
-    runs, numbers = places[0], np.empty((9, n))
+    most = largest_of(lo, hi, offsets)
+    keys, index, counts = np.empty((2, most), np.int64), np.empty((2, most), np.int32), np.empty(COUNTS, np.int32)
+    order, runs, numbers, wanted = np.empty(n, np.int32), np.empty(n, np.int32), np.empty((9, n)), grad.size > 0
     x, lost, each, top, above = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
     e, ratio, tail, losses = numbers[5], numbers[6], numbers[7], numbers[8]
-    efron, wanted = ties[0] == 1, grad.size > 0
     for g in range(lo, hi):
         first = offsets[g]
         a, b = first - begin, offsets[g + 1] - begin
         o = order[a:b]
-        sort_items(times[first : offsets[g + 1]], o, places[0][a:b], places[1][a:b], places[2][a:b], counts)
-        if lists:
+        sorted_by = index[int(at_address(sort[0], (times[first : offsets[g + 1]], 1, keys, index, counts)))]
+        for i in range(o.size):
             # The last of a list is the first that is scanned.
-            for i in range(o.size // 2):
-                o[i], o[o.size - 1 - i] = o[o.size - 1 - i], o[i]
+            o[i] = sorted_by[o.size - 1 - i if lists else i]
         own = factors[g : g + 1] if lists and factors.size > 1 else factors
         line_up(first, o, times, scores, failed, own, x[a:b], lost[a:b], each[a:b], runs[a:b], top[a:b], above[a:b])
     exponentials(x, top, above, e, ratio)
@@ -198,9 +196,9 @@ def risk_groups(lo, hi, offsets, scores, times, failed, ties, factors, values, g
         if lists:
             values[g] = total
         if wanted:
-            carry_back(efron, lost[a:b], each[a:b], runs[a:b], e[a:b], ratio[a:b], tail[a:b], slopes[a:b], takes[a:b])
+            carry_back(lost[a:b], each[a:b], runs[a:b], e[a:b], ratio[a:b], tail[a:b], slopes[a:b], takes[a:b])
             for i in range(a, b):
-                grad[first + order[i]] = T((e[i] * slopes[i] if slopes[i] != 0.0 else 0.0) - takes[i])
+                grad[first + order[i]] = (e[i] * slopes[i] if slopes[i] != 0.0 else 0.0) - takes[i]
 
 
 def run(call: Any) -> None:
@@ -212,15 +210,14 @@ def run(call: Any) -> None:
     else:
         scores, times, lost = call["risk"], call["time"], call["event"]
         call.counted = lost.astype(np.float64)
-    grad = next(iter(call.grads.values()), np.empty(0, scores.dtype))
+    longest(call.record.name, offsets)
+    scores, times = (a.astype(np.float64, copy=False) for a in (scores, times))
+    grad = in_double(call.grads)
     factors = call.factors() if call.grads else np.ones(1)
-    ties = np.array([call.parameters.get("ties") == "efron"], np.int64)
-    groups = kernel(
-        risk_groups,
-        call.record.name,
-        call.name,
-        None,
-        (relative, line_up, exponentials, add_up, parts, logarithms, average, carry_back),
-        (("lists", lists), *sorting()),
-    )
-    groups(offsets.size - 1, 64.0 * scores.size, offsets, scores, times, lost, ties, factors, call.values, grad)
+    efron = call.parameters.get("ties") == "efron"
+    helpers = (largest_of, line_up, exponentials, add_up, parts, logarithms, average, carry_back)
+    # All in double precision: the scans set the pace, and one kernel serves both.
+    groups = kernel(risk_groups, call.record.name, "float64", None, helpers, (("lists", lists), ("efron", efron)))
+    work = 64.0 * scores.size
+    groups(offsets.size - 1, work, sorter("float64")[0], offsets, scores, times, lost, factors, call.values, grad)
+    settle(call.grads, grad)
