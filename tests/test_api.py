@@ -52,7 +52,15 @@ def test_every_catalogued_loss_is_here():
     student_t_nll laplace_nll negative_binomial_nll evidential_regression crps_gaussian crps_ensemble l1
     l2 elastic_net bce bce_with_logits focal hinge squared_hinge smooth_hinge modified_huber perceptron
     exponential logistic brier log_loss poly1_bce asymmetric cross_entropy nll softmax_focal
-    poly1_cross_entropy generalized_cross_entropy kl_div js_div crammer_singer multi_margin"""
+    poly1_cross_entropy generalized_cross_entropy kl_div js_div crammer_singer multi_margin label_relaxation
+    sparsemax_loss reverse_kl tv_distance ordinal dirichlet_evidential distillation linear_cross_entropy contrastive
+    triplet cosine_embedding cosine_distance margin_ranking hinge_embedding batch_hard_triplet batch_all_triplet
+    semi_hard_triplet n_pairs info_nce ntxent supcon circle arcface cosface barlow_twins vicreg dice jaccard tversky
+    focal_tversky generalized_dice mcc lovasz_hinge lovasz_softmax boundary iou giou diou ciou siou wasserstein_1d
+    wasserstein_samples energy_distance cramer sliced_wasserstein sinkhorn wasserstein_critic wasserstein_generator
+    gradient_penalty gan_bce gan_hinge lsgan mmd sequence_cross_entropy perplexity bits_per_byte ctc unlikelihood
+    self_critical reinforce ppo_clip dpo ipo simpo orpo kto pairwise_logistic ranknet lambda_rank listnet list_mle
+    softmax_ranking approx_ndcg auc_pairwise soft_f1 cox aft"""
     assert set(text.split()) <= set(ALL)
 
 
