@@ -1,5 +1,7 @@
 """What every test starts from: fifty digits in mpmath, and no warnings from a kernel that runs as plain Python."""
 
+import gc
+
 import mpmath
 import numpy as np
 import pytest
@@ -16,6 +18,13 @@ def surroundings():
     """Fifty digits, whatever another module set; compiled code gives no floating-point warnings."""
     with mpmath.mp.workdps(50), np.errstate(**({"all": "ignore"} if config.DISABLE_JIT else {})):
         yield
+
+
+def pytest_collection_finish():
+    # Ten thousand tests and their libraries live to the end: the collector need not walk them while Numba compiles.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_report_header():

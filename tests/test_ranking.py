@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
+from fastloss import reference
 
 PAIRWISE = ["pairwise_logistic", "ranknet", "lambda_rank"]
 GRADED = [*PAIRWISE, "approx_ndcg", "listnet", "softmax_ranking", "list_mle"]
@@ -262,6 +263,22 @@ def test_equal_relevance_keeps_its_order_in_list_mle():
     value, grad = fl.list_mle.value_and_grad(scores, np.ones(3))
     assert value == expected[0]
     np.testing.assert_array_equal(grad, expected[1])
+
+
+@pytest.mark.parametrize("n", [2, 95, 96, 97, 2000])
+def test_groups_of_all_sizes_are_ordered_stably(n, rng):
+    # A few by insertion, many by digits: the value shows the order.
+    scores = rng.normal(size=n)
+    for relevance in (
+        rng.normal(0, 1e3, n),
+        rng.integers(-3, 3, n),
+        rng.choice([0.0, -0.0, np.inf, -np.inf, 1e-310], n),
+    ):
+        relevance = relevance.astype(float)
+        expected = reference.list_mle(scores, relevance)[0]
+        assert fl.list_mle(scores, relevance) == pytest.approx(expected, rel=1e-13)
+        other = reference.list_mle(scores, relevance[::-1])[0]
+        assert abs(other - expected) > 1e-6 * expected or n == 2
 
 
 def test_one_relevant_item_is_cross_entropy(rng):

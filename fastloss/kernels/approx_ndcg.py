@@ -32,12 +32,12 @@ def loss_of_ranks(ranks, gains, best, slopes):
     return 1.0 - total
 
 
-def against_all(i, n, s, slopes, lanes, p):
+def against_all(i, n, s, slopes, p):
     """Value and slope of one item beside all others."""
     value, slope = 0.0, 0.0
     for part in range(2):
         a, b = (0, i) if part == 0 else (i + 1, n)
-        more, steeper = push(s[i], slopes[i], T(0.0), s, slopes, slopes, a, b, T(1.0), lanes, p)
+        more, steeper = push(s[i], slopes[i], T(0.0), s, slopes, slopes, a, b, T(1.0), p)
         value += more
         slope += steeper
     return value, slope
@@ -49,7 +49,7 @@ def approx_groups(lo, hi, sort, offsets, scores, gains, table, params, values, c
     most = largest_of(lo, hi, offsets)
     keys, index, counts = np.empty((2, most), np.int64), np.empty((2, most), np.int32), np.empty(COUNTS, np.int32)
     s, slopes = np.empty(most + LANES, scores.dtype), np.zeros(most + LANES, scores.dtype)
-    ranks, lanes = np.empty(most), np.empty((2, LANES), scores.dtype)
+    ranks = np.empty(most)
     for g in range(lo, hi):
         a, b = offsets[g], offsets[g + 1]
         n = b - a
@@ -69,12 +69,12 @@ def approx_groups(lo, hi, sort, offsets, scores, gains, table, params, values, c
         for i in range(n, n + LANES):
             s[i], slopes[i] = T(0.0), T(0.0)
         for i in range(n):
-            ranks[i] = 1.0 + against_all(i, n, s, slopes, lanes, p)[0]
+            ranks[i] = 1.0 + against_all(i, n, s, slopes, p)[0]
         values[g] = loss_of_ranks(ranks[:n], e, best, slopes)
         counted[g] = 1.0
         if grad.size > 0:
             for i in range(n):
-                grad[a + i] = T(against_all(i, n, s, slopes, lanes, p)[1])
+                grad[a + i] = T(against_all(i, n, s, slopes, p)[1])
 
 
 def run(call: Any) -> None:

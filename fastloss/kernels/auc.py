@@ -11,10 +11,13 @@ import numpy as np
 
 from .blocks import kernel
 from .cpu import call as at_address
-from .groups import in_double, largest_of, longest, scale, settle
+from .groups import halves, in_double, largest_of, longest, room_for, scale, settle
 from .order import COUNTS, sorter
 
 __all__ = ["run"]
+
+ROWS = 7
+"""Rows of scratch: four of numbers, two of keys to sort, two of places, of 32 bits."""
 
 
 def walk(x, w, side, low, margin, slopes):
@@ -55,15 +58,16 @@ def walk(x, w, side, low, margin, slopes):
     return value
 
 
-def auc_groups(lo, hi, sort, offsets, scores, labels, weights, margin, values, counted, grad):
+def auc_groups(lo, hi, sort, offsets, scores, labels, weights, margin, given, values, counted, grad):
     """The mean of each group over its pairs, and the slope of each item."""
     most = largest_of(lo, hi, offsets)
-    keys, index, counts = np.empty((2, most), np.int64), np.empty((2, most), np.int32), np.empty(COUNTS, np.int32)
-    numbers, sides = np.empty((4, most)), np.empty(most, np.uint8)
+    room = given if given.size > 0 else np.empty((ROWS, most))
+    keys, index, counts = room[4:6].view(np.int64), halves(room[6]), np.empty(COUNTS, np.int32)
+    sides = np.empty(most, np.uint8)
     for g in range(lo, hi):
         a = offsets[g]
         n = offsets[g + 1] - a
-        x, w, slopes, others = numbers[0][:n], numbers[1][:n], numbers[2][:n], numbers[3][:n]
+        x, w, slopes, others = room[0][:n], room[1][:n], room[2][:n], room[3][:n]
         side = sides[:n]
         order = index[int(at_address(sort[0], (scores[a : a + n], 1, keys, index, counts)))]
         good, bad = 0.0, 0.0
@@ -106,9 +110,19 @@ def run(call: Any) -> None:
     weights = np.empty(0) if weights is None else weights
     grad, margin = in_double(call.grads), np.array([call.parameters["margin"]])
     call.counted = np.empty(call.units)
-    arrays = (offsets, scores, call["labels"], weights, margin, call.values, call.counted, grad)
+    arrays = (
+        offsets,
+        scores,
+        call["labels"],
+        weights,
+        margin,
+        room_for(ROWS, offsets),
+        call.values,
+        call.counted,
+        grad,
+    )
     # All in double precision: the sort sets the pace, and one kernel serves both.
-    groups = kernel(auc_groups, "auc_pairwise", "float64", None, (largest_of, walk))
+    groups = kernel(auc_groups, "auc_pairwise", "float64", None, (halves, largest_of, walk))
     groups(call.units, 64.0 * scores.size, sorter("float64")[0], *arrays)
     if call.grads:
         scale(grad, call.factors(), offsets)

@@ -4,16 +4,18 @@ Each row of the pairs, all that one item has, is summed by itself and for both s
 can run in parallel and no sum is shared.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from ..dispatch import EMPTY
 from .blocks import kernel
 from .cpu import call as at_address
 from .cpu import widest_vectors
 from .groups import largest_of, longest, scale
-from .order import COUNTS, sorter
+from .order import COUNTS, addressed, bits_of, sorter
 
 __all__ = ["LANES", "discounts", "gains", "push", "run"]
 
@@ -34,70 +36,110 @@ formula: Any = None
 unpack: Any = None
 tied: Any = None
 BITS: Any = None
-weighted: Any = None
 
 
-def push(x, y, z, s, gain, discount, lo, hi, t, lanes, p):
+def push(x, y, z, s, gain, discount, lo, hi, t, p):
     """Value and slope of one item paired with those from lo to hi, below it."""
     widest_vectors()
-    values, slopes = lanes[0], lanes[1]
     value, slope = 0.0, 0.0
-    for start in range(lo, hi, BLOCK):
+    full = hi - (hi - lo) % (4 * LANES)
+    for a in range(lo, full, BLOCK):
+        b = min(a + BLOCK, full)
+        xs, ys, zs = s[a:b], gain[a:b], discount[a:b]
+        total, slopes = T(0.0), T(0.0)
+        for j in range(xs.size):
+            out = formula(x - xs[j], t, y - ys[j], z - zs[j], *p)
+            total += out[0]
+            slopes += out[1]
+        value += np.float64(total)
+        slope += np.float64(slopes)
+    for a in range(full, hi, LANES):
+        b = a + LANES
+        xs, ys, zs = s[a:b], gain[a:b], discount[a:b]
+        total, slopes = T(0.0), T(0.0)
         for j in range(LANES):
-            values[j], slopes[j] = T(0.0), T(0.0)
-        stop = min(start + BLOCK, hi)
-        for a in range(start, stop, LANES):
-            b = a + LANES
-            xs, ys, zs = s[a:b], gain[a:b], discount[a:b]
-            for j in range(LANES):
-                out = formula(x - xs[j], t, y - ys[j], z - zs[j], *p)
-                values[j] += out[0] if a + j < stop else T(0.0)
-                slopes[j] += out[1] if a + j < stop else T(0.0)
-        for j in range(LANES):
-            value += np.float64(values[j])
-            slope += np.float64(slopes[j])
+            out = formula(x - xs[j], t, y - ys[j], z - zs[j], *p)
+            total += out[0] if a + j < hi else T(0.0)
+            slopes += out[1] if a + j < hi else T(0.0)
+        value += np.float64(total)
+        slope += np.float64(slopes)
     return value, slope
 
 
-def pull(x, y, z, s, gain, discount, lo, hi, t, lanes, p):
+def pull(x, y, z, s, gain, discount, lo, hi, t, p):
     """Slope of one item paired with those from lo to hi, above it, each the first of its pair."""
     widest_vectors()
-    slopes = lanes[1]
     slope = 0.0
-    for start in range(lo, hi, BLOCK):
+    full = hi - (hi - lo) % (4 * LANES)
+    for a in range(lo, full, BLOCK):
+        b = min(a + BLOCK, full)
+        xs, ys, zs = s[a:b], gain[a:b], discount[a:b]
+        slopes = T(0.0)
+        for j in range(xs.size):
+            slopes += formula(xs[j] - x, t, ys[j] - y, zs[j] - z, *p)[1]
+        slope -= np.float64(slopes)
+    for a in range(full, hi, LANES):
+        b = a + LANES
+        xs, ys, zs = s[a:b], gain[a:b], discount[a:b]
+        slopes = T(0.0)
         for j in range(LANES):
-            slopes[j] = T(0.0)
-        stop = min(start + BLOCK, hi)
-        for a in range(start, stop, LANES):
-            b = a + LANES
-            xs, ys, zs = s[a:b], gain[a:b], discount[a:b]
-            for j in range(LANES):
-                out = formula(xs[j] - x, t, ys[j] - y, zs[j] - z, *p)
-                slopes[j] += out[1] if a + j < stop else T(0.0)
-        for j in range(LANES):
-            slope -= np.float64(slopes[j])
+            slopes += formula(xs[j] - x, t, ys[j] - y, zs[j] - z, *p)[1] if a + j < hi else T(0.0)
+        slope -= np.float64(slopes)
     return slope
 
 
+def one_row(i, n, wanted, params, s, gain, discount, runs, slopes):
+    """All pairs of one item: the value of those with items after it and, where wanted, the slope of all."""
+    p = unpack(params)
+    x, y, z = s[i], gain[i], discount[i]
+    first, last = runs[i, 0], runs[i, 1]
+    value, slope = 0.0, 0.0
+    # Those that differ, then those that tie.
+    for part in range(2 if tied else 1):
+        t = T(0.5) if part == 1 else T(1.0)
+        lo, hi = (i + 1, last) if part == 1 else (last, n)
+        more, steeper = push(x, y, z, s, gain, discount, lo, hi, t, p)
+        value += more
+        slope += steeper
+        if wanted:
+            lo, hi = (first, i) if part == 1 else (0, first)
+            slope += pull(x, y, z, s, gain, discount, lo, hi, t, p)
+    slopes[0] = slope
+    return value
+
+
+@cache
+def row_of(name: str, function: Any, dtype: str, tied: bool) -> tuple[Any, Any]:
+    """The address of the loop over one row of pairs, and the object that keeps the code alive.
+
+    All that a loss has of its own: what finds the rows is compiled once for all, and calls it by address.
+    """
+    bound = kernel(one_row, name, dtype, function, (push, pull), (("tied", tied),)).bound
+    real, double, short = getattr(types, dtype), types.float64, types.int32
+    line, numbers = types.Array(real, 1, "C"), types.Array(double, 1, "C")
+    signature = double(
+        *(types.intp, types.intp, types.intp, numbers, line, line, line, types.Array(short, 2, "C"), numbers)
+    )
+    return addressed(one_row, f"{name}_row_{dtype}", signature, **bound)
+
+
 def arrange(scores, relevance, gains, table, sort, s, gain, discount, runs, order, keys, index, counts):
-    """The items of one group by falling relevance, and where the equals of each begin and end; the number of pairs."""
+    """The items of one group by falling relevance, and where the equals of each begin and end; pairs that differ."""
     n = scores.size
-    if weighted:
+    by_weight = table.size > 0
+    if by_weight:
         # The discount of each item by the order of the scores, until it is known where the item goes.
         by_score = index[int(at_address(sort[0], (scores, 1, keys, index, counts)))]
-        places = s[:n]
         for i in range(n):
-            places[by_score[i]] = table[i]
+            s[by_score[i]] = table[i]
     by_relevance = index[int(at_address(sort[0], (relevance, 1, keys, index, counts)))]
+    best = 0.0
     for i in range(n):
         order[i] = by_relevance[i]
-    if weighted:
-        best = 0.0
-        for i in range(n):
-            best += gains[order[i]] * table[i]
-            discount[i] = places[order[i]]
-        for i in range(n):
-            gain[i] = 0.0 if best == 0.0 else gains[order[i]] / best
+        discount[i] = s[order[i]] if by_weight else T(0.0)
+        best += gains[order[i]] * table[i] if by_weight else 0.0
+    for i in range(n):
+        gain[i] = gains[order[i]] / best if best != 0.0 else 0.0
     pairs = 0.0
     i = 0
     while i < n:
@@ -113,35 +155,16 @@ def arrange(scores, relevance, gains, table, sort, s, gain, discount, runs, orde
         i = j
     for q in range(n, n + LANES):
         s[q], gain[q], discount[q] = T(0.0), T(0.0), T(0.0)
-    return 0.5 * n * (n - 1.0) if tied else pairs
+    return pairs
 
 
-def one_row(i, n, s, gain, discount, runs, lanes, p, wanted):
-    """All pairs of one item: the value of those with items after it and, where wanted, the slope of all."""
-    x, y, z = s[i], gain[i], discount[i]
-    first, last = runs[i, 0], runs[i, 1]
-    value, slope = 0.0, 0.0
-    # Those that differ, then those that tie.
-    for part in range(2 if tied else 1):
-        t = T(0.5) if part == 1 else T(1.0)
-        lo, hi = (i + 1, last) if part == 1 else (last, n)
-        more, steeper = push(x, y, z, s, gain, discount, lo, hi, t, lanes, p)
-        value += more
-        slope += steeper
-        if wanted:
-            lo, hi = (first, i) if part == 1 else (0, first)
-            slope += pull(x, y, z, s, gain, discount, lo, hi, t, lanes, p)
-    return value, slope
-
-
-def rank_groups(lo, hi, sort, offsets, scores, relevance, gains, table, params, options, values, counted, grad):
+def rank_groups(lo, hi, row, sort, offsets, scores, relevance, gains, table, params, options, values, counted, grad):
     """The loss of each group but the large ones, and the slopes of its items."""
-    p = unpack(params)
-    limit, mean, wanted = options[0], options[1] != 0, grad.size > 0
+    limit, mean, ties, wanted = options[0], options[1] != 0, options[2] != 0, 1 if grad.size > 0 else 0
     most = min(largest_of(lo, hi, offsets), limit)
     keys, index = np.empty((2, most), BITS), np.empty((2, most), np.int32)
     counts, order, runs = np.empty(COUNTS, np.int32), np.empty(most, np.int32), np.empty((most, 2), np.int32)
-    lanes = np.empty((2, LANES), scores.dtype)
+    slopes = np.empty(1)
     items = np.empty((3, most + LANES), scores.dtype)
     s, gain, discount = items[0], items[1], items[2]
     for g in range(lo, hi):
@@ -151,13 +174,13 @@ def rank_groups(lo, hi, sort, offsets, scores, relevance, gains, table, params, 
             continue
         x, r, e, out = scores[a:b], relevance[a:b], gains[a:b], grad[a:b]
         pairs = arrange(x, r, e, table, sort, s, gain, discount, runs, order, keys, index, counts)
+        pairs = 0.5 * n * (n - 1.0) if ties else pairs
         share = 1.0 / pairs if mean and pairs > 0.0 else 1.0
         total = 0.0
         for i in range(n):
-            value, slope = one_row(i, n, s, gain, discount, runs, lanes, p, wanted)
-            total += value
-            if wanted:
-                out[order[i]] = T(slope * share)
+            total += at_address(row[0], (i, n, wanted, params, s, gain, discount, runs, slopes))
+            if wanted != 0:
+                out[order[i]] = T(slopes[0] * share)
         values[g] = total * share
         counted[g] = 1.0 if pairs > 0.0 else 0.0
 
@@ -169,15 +192,14 @@ def arrange_one(lo, hi, sort, scores, relevance, gains, table, s, gain, discount
     pairs[0] = arrange(scores, relevance, gains, table, sort, s, gain, discount, runs, order, keys, index, counts)
 
 
-def rank_rows(lo, hi, s, gain, discount, runs, order, params, share, values, grad):
+def rank_rows(lo, hi, row, s, gain, discount, runs, order, params, share, values, grad):
     """Some rows of the pairs of one large group."""
-    p = unpack(params)
-    wanted = grad.size > 0
-    lanes = np.empty((2, LANES), s.dtype)
+    wanted = 1 if grad.size > 0 else 0
+    slopes = np.empty(1)
     for i in range(lo, hi):
-        values[i], slope = one_row(i, order.size, s, gain, discount, runs, lanes, p, wanted)
-        if wanted:
-            grad[order[i]] = T(slope * share[0])
+        values[i] = at_address(row[0], (i, order.size, wanted, params, s, gain, discount, runs, slopes))
+        if wanted != 0:
+            grad[order[i]] = T(slopes[0] * share[0])
 
 
 def gains(relevance: Any, meant: dict[str, Any]) -> Any:
@@ -198,37 +220,39 @@ def run(call: Any) -> None:
     """Evaluate every group."""
     record, meant = call.record, call.parameters
     scores, relevance, offsets = call["scores"], call["relevance"], call["offsets"]
-    by_weight = record.name == "lambda_rank"
     most = longest(record.name, offsets)
+    by_weight = record.name == "lambda_rank"
     each, table = (gains(relevance, meant), discounts(most, meant["k"])) if by_weight else (NOTHING, NOTHING)
-    sort, bits = sorter(call.name)[0], np.int32 if call.name == "float32" else np.int64
-    flags = (("tied", record.name == "ranknet"), ("weighted", by_weight), ("BITS", bits))
-    bound = (call.name, record.function, (largest_of, push, pull, arrange, one_row), flags)
     grad = next(iter(call.grads.values()), EMPTY[scores.dtype])
-    numbers, mean = call.numbers(), meant["pairs"] == "mean"
+    numbers, mean, ties = call.numbers(), meant["pairs"] == "mean", record.name == "ranknet"
+    row, sort = row_of(record.name, record.function, call.name, ties)[0], sorter(call.name)[0]
     call.counted = np.empty(call.units)
     work = scores.size * (32.0 + 2.0 * min(most, LARGE))
-    arrays, options = (scores, relevance, each, table), np.array((LARGE, mean))
-    groups = kernel(rank_groups, record.name, *bound)
-    groups(call.units, work, sort, offsets, *arrays, numbers, options, call.values, call.counted, grad)
+    arrays, options = (scores, relevance, each, table), np.array((LARGE, mean, ties))
+    groups = _kernel(rank_groups, call.name)
+    groups(call.units, work, row, sort, offsets, *arrays, numbers, options, call.values, call.counted, grad)
     for g in np.flatnonzero(np.diff(offsets) > LARGE) if most > LARGE else ():
         part = slice(offsets[g], offsets[g + 1])
-        own = (sort, scores[part], relevance[part], each[part], table)
-        call.values[g], call.counted[g] = _large(record.name, bound, own, numbers, mean, grad[part])
+        own = (scores[part], relevance[part], each[part], table)
+        call.values[g], call.counted[g] = _large(row, sort, own, numbers, options, grad[part])
     if call.grads:
         scale(grad, call.factors(), offsets)
 
 
-def _large(
-    name: str, bound: tuple[Any, ...], arrays: tuple[Any, ...], numbers: Any, mean: bool, grad: Any
-) -> tuple[float, bool]:
+def _kernel(template: Any, dtype: str) -> Any:
+    return kernel(template, template.__name__, dtype, None, (largest_of, arrange), (("BITS", bits_of(dtype)),))
+
+
+def _large(row: Any, sort: Any, arrays: tuple[Any, ...], numbers: Any, options: Any, grad: Any) -> tuple[float, bool]:
     """The loss of one group, row by row in parallel, and whether it counts."""
-    n, dtype = arrays[1].size, arrays[1].dtype
+    n, dtype = arrays[0].size, arrays[0].dtype
     s, gain, discount = np.empty((3, n + LANES), dtype)
     runs, order = np.empty((n, 2), np.int32), np.empty(n, np.int32)
     pairs, values = np.empty(1), np.empty(n)
-    kernel(arrange_one, f"{name}_arranged", *bound)(1, 1, *arrays, s, gain, discount, runs, order, pairs)
-    share = 1.0 / np.maximum(pairs, 1.0) if mean else np.ones(1)
-    rows = kernel(rank_rows, f"{name}_rows", *bound)
-    rows(n, 2.0 * n * n, s, gain, discount, runs, order, numbers, share, values, grad)
+    _kernel(arrange_one, dtype.name)(1, 1, sort, *arrays, s, gain, discount, runs, order, pairs)
+    if options[2]:
+        pairs[0] = 0.5 * n * (n - 1.0)
+    share = 1.0 / np.maximum(pairs, 1.0) if options[1] else np.ones(1)
+    rows = _kernel(rank_rows, dtype.name)
+    rows(n, 2.0 * n * n, row, s, gain, discount, runs, order, numbers, share, values, grad)
     return values.sum() * share[0], pairs[0] > 0.0

@@ -12,10 +12,13 @@ import numpy as np
 from .blocks import kernel
 from .cpu import call as at_address
 from .cpu import widest_vectors
-from .groups import in_double, largest_of, longest, settle
+from .groups import halves, in_double, longest, room_for, settle
 from .order import COUNTS, sorter
 
 __all__ = ["run"]
+
+ROWS = 10
+"""Rows of scratch: six of numbers, two of keys to sort, four of places, of 32 bits."""
 
 # Names that the templates below find bound when they are specialized.
 exp64: Any = None
@@ -26,13 +29,12 @@ lists: Any = None
 efron: Any = None
 
 
-def line_up(first, order, times, scores, failed, factors, x, lost, each, runs, top, above):
+def line_up(first, order, times, scores, failed, x, lost, runs, top, above):
     """The items of one group as they are scanned; where those of equal time end; the largest risk of each risk set."""
     n = order.size
     for i in range(n):
         q = first + order[i]
-        x[i], lost[i] = scores[q], 1.0 if lists else np.float64(failed[q])
-        each[i] = factor_of(factors, q)
+        x[i], lost[i] = scores[q], 1 if lists else failed[q]
         # Times, until it is known who shares one.
         top[i] = times[q]
     i = 0
@@ -87,8 +89,8 @@ def parts(lost, e, before):
     events, own, rest = 0.0, 0.0, before
     for i in range(e.size):
         events += lost[i]
-        own += e[i] if lost[i] != 0.0 else 0.0
-        rest += 0.0 if lost[i] != 0.0 else e[i]
+        own += e[i] if lost[i] != 0 else 0.0
+        rest += 0.0 if lost[i] != 0 else e[i]
     return events, own, rest
 
 
@@ -98,7 +100,7 @@ def logarithms(x, lost, top, tail, losses):
     for i in range(x.size):
         ahead = 0.0 if x[i] == top[i] else top[i] - x[i]
         loss = log1p64(tail[i]) + ahead
-        losses[i] = loss if lost[i] != 0.0 else 0.0
+        losses[i] = loss if lost[i] != 0 else 0.0
 
 
 def average(x, lost, runs, top, e, ratio, tail, losses):
@@ -115,11 +117,11 @@ def average(x, lost, runs, top, e, ratio, tail, losses):
                 total += log64(rest + own * ((events - k) / events))
             for q in range(i, j):
                 ahead = 0.0 if x[q] == top[q] else top[q] - x[q]
-                losses[q] = total / events + ahead if lost[q] != 0.0 else 0.0
+                losses[q] = total / events + ahead if lost[q] != 0 else 0.0
         i = j
 
 
-def carry_back(lost, each, runs, e, ratio, tail, slopes, takes):
+def carry_back(first, order, factors, lost, runs, e, ratio, tail, slopes, takes):
     """From the last risk set to the first: what multiplies the exponential of each item, and what is taken off."""
     carried = 0.0
     j = lost.size
@@ -127,7 +129,7 @@ def carry_back(lost, each, runs, e, ratio, tail, slopes, takes):
         i, mass, events = j, 0.0, 0.0
         while i > 0 and runs[i - 1] == j:
             i -= 1
-            mass += each[i] if lost[i] != 0.0 else 0.0
+            mass += factor_of(factors, first + order[i]) if lost[i] != 0 else 0.0
             events += lost[i]
         inverse = 1.0 / (1.0 + tail[i])
         of_all = mass * inverse if mass != 0.0 else 0.0
@@ -144,11 +146,11 @@ def carry_back(lost, each, runs, e, ratio, tail, slopes, takes):
                 of_failed += share * one
                 of_all += one
             for q in range(i, j):
-                slopes[q] = carried + (of_failed if lost[q] != 0.0 else of_all)
-                takes[q] = each[q] if lost[q] != 0.0 else 0.0
+                slopes[q] = carried + (of_failed if lost[q] != 0 else of_all)
+                takes[q] = factor_of(factors, first + order[q]) if lost[q] != 0 else 0.0
         else:
             for q in range(i, j):
-                f = each[q] if lost[q] != 0.0 else 0.0
+                f = factor_of(factors, first + order[q]) if lost[q] != 0 else 0.0
                 slopes[q] = carried + (mass - f) * inverse if mass != f else carried
                 # Its own part less 1 without cancellation: all others of the risk set.
                 others = tail[q] if e[q] == 1.0 else 1.0 + (tail[q] - e[q])
@@ -158,15 +160,16 @@ def carry_back(lost, each, runs, e, ratio, tail, slopes, takes):
         j = i
 
 
-def risk_groups(lo, hi, sort, offsets, scores, times, failed, factors, values, grad):
+def risk_groups(lo, hi, sort, offsets, scores, times, failed, factors, given, values, grad):
     """The values and slopes of all items of some groups. What is costly runs along all of them at once."""
     begin = offsets[lo]
     n = offsets[hi] - begin
-    most = largest_of(lo, hi, offsets)
-    keys, index, counts = np.empty((2, most), np.int64), np.empty((2, most), np.int32), np.empty(COUNTS, np.int32)
-    order, runs, numbers, wanted = np.empty(n, np.int32), np.empty(n, np.int32), np.empty((9, n)), grad.size > 0
-    x, lost, each, top, above = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
-    e, ratio, tail, losses = numbers[5], numbers[6], numbers[7], numbers[8]
+    room = given if given.size > 0 else np.empty((ROWS, n))
+    x, top, above, e, ratio, tail = room[0], room[1], room[2], room[3], room[4], room[5]
+    keys, index, counts = room[6:8].view(np.int64), halves(room[8]), np.empty(COUNTS, np.int32)
+    both = halves(room[9])
+    order, runs = both[0], both[1]
+    lost = np.empty(n, np.uint8)
     for g in range(lo, hi):
         first = offsets[g]
         a, b = first - begin, offsets[g + 1] - begin
@@ -175,14 +178,14 @@ def risk_groups(lo, hi, sort, offsets, scores, times, failed, factors, values, g
         for i in range(o.size):
             # The last of a list is the first that is scanned.
             o[i] = sorted_by[o.size - 1 - i if lists else i]
-        own = factors[g : g + 1] if lists and factors.size > 1 else factors
-        line_up(first, o, times, scores, failed, own, x[a:b], lost[a:b], each[a:b], runs[a:b], top[a:b], above[a:b])
+        line_up(first, o, times, scores, failed, x[a:b], lost[a:b], runs[a:b], top[a:b], above[a:b])
     exponentials(x, top, above, e, ratio)
     for g in range(lo, hi):
         a, b = offsets[g] - begin, offsets[g + 1] - begin
         add_up(x[a:b], runs[a:b], top[a:b], e[a:b], ratio[a:b], tail[a:b])
+    # What is needed no more makes room for what follows: a large batch asks the system for less.
+    losses, slopes, takes = above, x, top
     logarithms(x, lost, top, tail, losses)
-    slopes, takes = above, top
     for g in range(lo, hi):
         first = offsets[g]
         a, b = first - begin, offsets[g + 1] - begin
@@ -195,8 +198,12 @@ def risk_groups(lo, hi, sort, offsets, scores, times, failed, factors, values, g
                 values[first + order[i]] = losses[i]
         if lists:
             values[g] = total
-        if wanted:
-            carry_back(lost[a:b], each[a:b], runs[a:b], e[a:b], ratio[a:b], tail[a:b], slopes[a:b], takes[a:b])
+        if grad.size > 0:
+            own = factors[g : g + 1] if lists and factors.size > 1 else factors
+            place = 0 if lists else first
+            carry_back(
+                place, order[a:b], own, lost[a:b], runs[a:b], e[a:b], ratio[a:b], tail[a:b], slopes[a:b], takes[a:b]
+            )
             for i in range(a, b):
                 grad[first + order[i]] = (e[i] * slopes[i] if slopes[i] != 0.0 else 0.0) - takes[i]
 
@@ -215,9 +222,9 @@ def run(call: Any) -> None:
     grad = in_double(call.grads)
     factors = call.factors() if call.grads else np.ones(1)
     efron = call.parameters.get("ties") == "efron"
-    helpers = (largest_of, line_up, exponentials, add_up, parts, logarithms, average, carry_back)
+    helpers = (halves, line_up, exponentials, add_up, parts, logarithms, average, carry_back)
     # All in double precision: the scans set the pace, and one kernel serves both.
     groups = kernel(risk_groups, call.record.name, "float64", None, helpers, (("lists", lists), ("efron", efron)))
-    work = 64.0 * scores.size
-    groups(offsets.size - 1, work, sorter("float64")[0], offsets, scores, times, lost, factors, call.values, grad)
+    arrays = (offsets, scores, times, lost, factors, room_for(ROWS, offsets), call.values, grad)
+    groups(offsets.size - 1, 64.0 * scores.size, sorter("float64")[0], *arrays)
     settle(call.grads, grad)
