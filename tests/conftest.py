@@ -20,6 +20,11 @@ def surroundings():
         yield
 
 
+def pytest_collection_modifyitems(items):
+    # Machine code can be read where it was made, not where it came from the disk cache: those tests go first.
+    items.sort(key=lambda item: item.path.stem != "test_vectorised")
+
+
 def pytest_collection_finish():
     # Ten thousand tests and their libraries live to the end: the collector need not walk them while Numba compiles.
     gc.collect()

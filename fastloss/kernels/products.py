@@ -27,8 +27,9 @@ SCORES = 64 << 20
 ENOUGH_ROWS, ENOUGH_SCORES = 256, 1 << 20
 """More rows make no product faster; but few columns make small work of a chunk, and Python is paid for each."""
 
-REGION = 8
-"""How many times the usual scores a parallel region takes to pay: the threads of BLAS still spin when it begins."""
+REGION = 64
+"""How many times the usual scores a parallel region takes to pay: the threads of BLAS still spin when it begins, and
+where it has no core to itself it waits for them (1024 x 1024 scores took 100 ms in parallel)."""
 
 PART = 2 << 20
 """Bytes of a product on its way to a sum: what stays in the cache until it is added."""
