@@ -22,8 +22,7 @@ DTYPES = [np.float32, np.float64]
 MANY = [name for name, loss in LOSSES.items() if len(loss.record.predictions) > 1]
 # Every weighted kernel is the same template with one more factor: one loss per shape of formula (polynomial, branches,
 # exponentials, a penalty, margins, domain checks), and all that store several gradients. More would only add minutes.
-SCORES = ["margin_ranking", "triplet_distance"]
-WEIGHTED = ["mse", "huber", "elastic_net", "bce_with_logits", "bce", "hinge", *(n for n in MANY if n not in SCORES)]
+WEIGHTED = ["mse", "huber", "elastic_net", "bce_with_logits", "bce", "hinge", *MANY]
 
 each_loss = pytest.mark.parametrize("name", LOSSES)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
@@ -47,18 +46,13 @@ def columns(prediction, target):
     return [*flat(prediction), *(() if target is None else (target,))]
 
 
-def per_element(loss, prediction, target, usual=True):
-    """Value, gradients, curvatures and surrogate curvatures per element, in the order in which the formula has them.
-
-    Curvatures are another output of the same template, each a kernel of its own to compile: with other parameters than
-    the usual ones they are asked for in the precision that forgives less, the surrogate in that alone.
-    """
+def per_element(loss, prediction, target):
+    """Value, gradients, curvatures and surrogate curvatures per element, in the order in which the formula has them."""
     values, grads = loss.value_and_grad(prediction, target, reduction="none")
     found = [values, *flat(grads)]
-    single = values.dtype == np.float32
-    if loss.record.second and (usual or single):
+    if loss.record.second:
         found += flat(loss.grad_and_hess(prediction, target)[1])
-    if loss.record.surrogate and usual and single:
+    if loss.record.surrogate:
         found += flat(loss.grad_and_hess(prediction, target, curvature="surrogate")[1])
     return found
 
@@ -166,7 +160,7 @@ def test_rounding(name, dtype):
     loss = LOSSES[name]
     for variant in variants(loss.record):
         prediction, target = draw(name, 4 if FEW else 100 if not variant else 60, dtype, **variant)
-        results = per_element(loss.bind(**variant), prediction, target, not variant)
+        results = per_element(loss.bind(**variant), prediction, target)
         assert all(x.dtype == dtype for x in results)
         Oracle(loss.record, dtype, variant).check(results, rows_of(prediction, target))
 
@@ -270,7 +264,7 @@ def test_grad_and_hess_has_the_gradient(name, dtype):
     loss = LOSSES[name]
     prediction, target = draw(name, 5 if FEW else 60, dtype, seed=5)
     values = loss.value_and_grad(prediction, target, reduction="none")[0]
-    for curvature in ("exact", "surrogate") if dtype is np.float32 else ("exact",):
+    for curvature in ("exact", "surrogate"):
         first, second = loss.grad_and_hess(prediction, target, curvature=curvature)
         # Not compared with value_and_grad: another kernel contracts other products and sums.
         Oracle(loss.record, dtype, {}).check([values, *flat(first)], rows_of(prediction, target))
