@@ -124,6 +124,9 @@ def test_the_sample():
     code, out, _ = run("eval", "--sample", "--loss", "hinge", "--json", "-", "--worst", 1)
     assert code == 0
     assert json.loads(out)["losses"]["hinge"]["count"] == 569
+    code, out, err = run("eval", "--sample", "--loss", "iou")
+    assert (code, out) == (2, "")
+    assert "the sample holds nothing that iou could be evaluated on" in err
     code, out, _ = run("eval", "--sample", "--json", "-")
     assert [r["rows"] for r in json.loads(out)] == [569, 1797]
 
@@ -208,6 +211,8 @@ def test_list_show_doctor_and_version():
         assert (code, err) == (0, "")
         record = fl.LOSSES[name].record
         assert all(word in out for word in (name, record.summary, record.paper, *record.parameters))
+    assert "ties=breslow" in run("list")[1]
+    assert re.search(r"^dice .*activation=none", run("list")[1], re.MULTILINE)
     code, out, _ = run("doctor")
     assert code == 0
     for word in ("fastloss", "numba", "threads", "vectors", "cache", "CUDA"):

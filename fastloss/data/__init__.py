@@ -36,7 +36,7 @@ def sample_for(loss: Any) -> tuple[Sample, str, str] | None:
     record = loss.record
     if record.family == "rows":
         return (SAMPLES[1], "logits", "label") if record.loop in FOR_LOGITS else None
-    if len(record.predictions) > 1 or record.link in ("log", "distance", "norm"):
+    if record.family == "arrays" or len(record.predictions) > 1 or record.link in ("log", "distance", "norm"):
         return None
     pred = "probability" if record.link == "identity" else "logit"
     return SAMPLES[0], pred, "sign" if str(record.target_domain) == "{-1, +1}" else "label"

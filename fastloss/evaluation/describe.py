@@ -52,7 +52,9 @@ def _loss(name: str) -> Any:
 
 
 def _default(record: Any, name: str) -> str:
-    return str(record.parameters[name].show(record.defaults[name]).lower())
+    spec, value = record.parameters[name], record.defaults[name]
+    meant = spec.meant(value)
+    return meant if isinstance(meant, str) else str(spec.show(value).lower())
 
 
 def print_list() -> None:
