@@ -1,4 +1,4 @@
-"""Measure the families: `python -m bench.families [PART_OF_A_NAME...]`; `--write` renews bench/results/families.md."""
+"""Measure the families: `python -m bench.families [PART_OF_A_NAME...]`; `--write` renews figures in bench/results."""
 
 import argparse
 import importlib
@@ -83,28 +83,37 @@ def row(each: Bench, found: dict[str, object]) -> str:
     return f"| {each.name} | {seconds['fastloss'] * 1e3:.3g} ms | {others} | {'; '.join(asked)} | {verdict} |"
 
 
+HEAD = "| case | fastloss | others | asked: measured | met |\n|---|---:|---|---|---|"
+
+
+def write(results: dict[str, dict[str, object]]) -> None:
+    """Put figures in the place of older ones of the same cases; the machine is that of the last run."""
+    record = RESULTS.with_suffix(".json")
+    before = json.loads(record.read_text(encoding="utf-8"))["cases"] if record.exists() else []
+    found = {c["name"]: c for c in before} | results
+    known = {n: b for n, b in benches().items() if n in found}
+    machine = about()
+    lines = [HEAD, *(row(each, found[n]) for n, each in known.items())]
+    text = "# Losses of several arrays, measured\n\nWritten by `python -m bench.families --write`.\n\n"
+    RESULTS.write_text(text + "\n".join(lines) + f"\n\n{sentence(machine)}\n", encoding="utf-8")
+    document = {"machine": machine, "cases": [found[n] for n in known]}
+    record.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     """Measure and print; the exit code is 0 whatever the figures say."""
     parser = argparse.ArgumentParser(prog="python -m bench.families", description=__doc__)
     parser.add_argument("parts", nargs="*", help="measure those whose name has one of these parts")
     parser.add_argument("--write", action="store_true", help="write bench/results/families.md and .json")
     asked = parser.parse_args()
-    lines = ["| case | fastloss | others | asked: measured | met |", "|---|---:|---|---|---|"]
-    print(*lines, sep="\n", flush=True)
-    results = []
-    for each in benches().values():
-        if asked.parts and not any(p in each.name for p in asked.parts):
-            continue
-        found = measure(each)
-        results.append(found)
-        lines.append(row(each, found))
-        print(lines[-1], flush=True)
+    print(HEAD, flush=True)
+    chosen = {n: b for n, b in benches().items() if not asked.parts or any(p in n for p in asked.parts)}
+    results = {}
+    for name, each in chosen.items():
+        results[name] = measure(each)
+        print(row(each, results[name]), flush=True)
     if asked.write:
-        machine = about()
-        text = "# Losses of several arrays, measured\n\nWritten by `python -m bench.families --write`.\n\n"
-        RESULTS.write_text(text + "\n".join(lines) + f"\n\n{sentence(machine)}\n", encoding="utf-8")
-        document = {"machine": machine, "cases": results}
-        RESULTS.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write(results)
     return 0
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 import fastloss as fl
 
-from .case import Bench
+from .case import Bench, in_torch
 from .linear import products
 
 TEMPERATURE = np.float32(0.07)
@@ -85,14 +85,22 @@ def numpy_supcon(x, labels):
     return value, through(u, a, g)
 
 
+def torch_info_nce(torch, x, y):
+    """InfoNCE as one writes it: cross-entropy of all cosines."""
+    f = torch.nn.functional
+    return f.cross_entropy(f.normalize(x) @ f.normalize(y).T / TEMPERATURE, torch.arange(len(x)))
+
+
 def small(n, d, loss):
     def make():
         x, y = embeddings(n, d)
         given = (x, np.arange(n) // 2) if loss == "supcon" else (x, y)
         numpy_loss = numpy_supcon if loss == "supcon" else numpy_info_nce
+        torch_loss = {} if loss == "supcon" else in_torch(torch_info_nce, given)
         return {
             "fastloss": lambda: fl.LOSSES[loss].value_and_grad(*given),
             "numpy": lambda: numpy_loss(*given),
+            **torch_loss,
         }
 
     return make

@@ -5,7 +5,7 @@ import numpy as np
 import fastloss as fl
 from fastloss.kernels.products import rows_at_a_time
 
-from .case import Bench
+from .case import Bench, in_torch
 
 
 def layer(n, h, k):
@@ -51,6 +51,11 @@ def vocabulary():
     }
 
 
+def linear_torch(torch, hidden, projection, labels):
+    """The logits held whole."""
+    return torch.nn.functional.cross_entropy(hidden @ projection.T, labels)
+
+
 def case(n, h, k):
     """A layer of any size beside NumPy."""
 
@@ -59,6 +64,7 @@ def case(n, h, k):
         return {
             "fastloss": lambda: fl.linear_cross_entropy.value_and_grad(*given),
             "numpy": lambda: linear_numpy(*given),
+            **in_torch(linear_torch, given[:2], given[2:]),
         }
 
     return make

@@ -4,7 +4,7 @@ import numpy as np
 
 import fastloss as fl
 
-from .case import Bench
+from .case import Bench, in_torch
 
 
 def batch(n, d=128, each=8):
@@ -45,22 +45,6 @@ def batch_all_numpy(x, labels, margin=1.0):
     pull = active.sum(2) - active.sum(1).astype(np.float32)
     pull = np.divide(pull + pull.T, d * count, out=np.zeros_like(d), where=d > 0)
     return float(cost[active].sum() / count), pull.sum(1)[:, None] * x - pull @ x
-
-
-def in_torch(function, x, labels):
-    """A call in torch with its gradient; nothing without torch."""
-    try:
-        import torch
-    except ImportError:
-        return {}
-    leaf, labels = torch.from_numpy(x).requires_grad_(), torch.from_numpy(labels)
-
-    def run():
-        leaf.grad = None
-        function(torch, leaf, labels).backward()
-        return leaf.grad
-
-    return {"torch": run}
 
 
 def batch_hard_torch(torch, x, labels):
@@ -128,7 +112,7 @@ def case(loss, n, numpy=None, torch=None):
         found = {"fastloss": lambda: loss.value_and_grad(x, labels, out=out)}
         if numpy is not None:
             found["numpy"] = lambda: numpy(x, labels)
-        return found | (in_torch(torch, x, labels) if torch is not None else {})
+        return found | (in_torch(torch, (x,), (labels,)) if torch is not None else {})
 
     return make
 

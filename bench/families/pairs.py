@@ -4,7 +4,7 @@ import numpy as np
 
 import fastloss as fl
 
-from .case import Bench
+from .case import Bench, in_torch
 
 
 def embeddings(count, n, d):
@@ -34,23 +34,6 @@ def cosine_numpy(a, b):
     return float((1 - c).mean()), (ga, gb)
 
 
-def torch_call(function, arrays):
-    """A call of a loss of torch with its gradients; None without torch."""
-    try:
-        import torch
-    except ImportError:
-        return {}
-    leaves = [torch.from_numpy(a).requires_grad_() for a in arrays]
-
-    def run():
-        for leaf in leaves:
-            leaf.grad = None
-        function(torch, *leaves).backward()
-        return [leaf.grad for leaf in leaves]
-
-    return {"torch": run}
-
-
 def triplet(n, d):
     def make():
         arrays = embeddings(3, n, d)
@@ -58,7 +41,7 @@ def triplet(n, d):
         return {
             "fastloss": lambda: fl.triplet.value_and_grad(*arrays, out=out),
             "numpy": lambda: triplet_numpy(*arrays),
-            **torch_call(lambda torch, *x: torch.nn.functional.triplet_margin_loss(*x), arrays),
+            **in_torch(lambda torch, *x: torch.nn.functional.triplet_margin_loss(*x), arrays),
         }
 
     return make
@@ -71,7 +54,7 @@ def cosine(n, d):
         return {
             "fastloss": lambda: fl.cosine_distance.value_and_grad(*arrays, out=out),
             "numpy": lambda: cosine_numpy(*arrays),
-            **torch_call(lambda torch, *x: (1 - torch.nn.functional.cosine_similarity(*x)).mean(), arrays),
+            **in_torch(lambda torch, *x: (1 - torch.nn.functional.cosine_similarity(*x)).mean(), arrays),
         }
 
     return make

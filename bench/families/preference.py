@@ -6,7 +6,7 @@ import numpy as np
 
 import fastloss as fl
 
-from .case import Bench
+from .case import Bench, in_torch
 
 
 def softplus_parts(h):
@@ -23,8 +23,13 @@ def dpo(n):
         slope *= np.float32(-0.1 / n)
         return value.mean(dtype=np.float64), slope, -slope
 
+    def torch_value(torch, chosen, rejected, ref_chosen, ref_rejected):
+        margin = (chosen - ref_chosen) - (rejected - ref_rejected)
+        return -torch.nn.functional.logsigmoid(0.1 * margin).mean()
+
     out = np.empty_like(c), np.empty_like(c)
-    return numpy, lambda: fl.dpo.value_and_grad(c, r, rc, rr, out=out)
+    ours = {"fastloss": lambda: fl.dpo.value_and_grad(c, r, rc, rr, out=out), "numpy": numpy}
+    return ours | in_torch(torch_value, (c, r), (rc, rr))
 
 
 def ppo_clip(n):
@@ -36,8 +41,13 @@ def ppo_clip(n):
         value = -np.minimum(plain, clipped)
         return value.mean(dtype=np.float64), np.where(plain > clipped, np.float32(0), -plain) / n
 
+    def torch_value(torch, log_prob, before, gain):
+        ratio = (log_prob - before).exp()
+        return -torch.minimum(ratio * gain, ratio.clamp(0.8, 1.2) * gain).mean()
+
     out = np.empty_like(p)
-    return numpy, lambda: fl.ppo_clip.value_and_grad(p, old, advantage, out=out)
+    ours = {"fastloss": lambda: fl.ppo_clip.value_and_grad(p, old, advantage, out=out), "numpy": numpy}
+    return ours | in_torch(torch_value, (p,), (old, advantage))
 
 
 def aft(n):
@@ -53,17 +63,19 @@ def aft(n):
         return value.mean(), np.where(seen, -np.tanh(0.5 * a), over - 1) / n
 
     out = np.empty_like(z)
-    return numpy, lambda: fl.aft.value_and_grad(z, t, upper, distribution="logistic", out=out)
+    ours = partial(fl.aft.value_and_grad, z, t, upper, distribution="logistic", out=out)
+    return {"fastloss": ours, "numpy": numpy}
 
 
 MAKERS = {"dpo": dpo, "ppo_clip": ppo_clip, "aft, logistic": aft}
 
 
 def contestants(name, n):
-    numpy, ours = MAKERS[name](n)
+    called = MAKERS[name](n)
+    value = called["fastloss"]()[0]
+    assert all(abs(value - call()[0]) < 1e-5 * abs(value) for call in called.values())
     many = range(max(1, 100_000 // n))
-    assert abs(ours()[0] - numpy()[0]) < 1e-5 * abs(numpy()[0])
-    return {"fastloss": lambda: [ours() for _ in many], "numpy": lambda: [numpy() for _ in many]}
+    return {who: lambda call=call: [call() for _ in many] for who, call in called.items()}
 
 
 BENCHES = [

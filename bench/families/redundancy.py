@@ -4,8 +4,8 @@ import numpy as np
 
 import fastloss as fl
 
-from .case import Bench
-from .pairs import embeddings, torch_call
+from .case import Bench, in_torch
+from .pairs import embeddings
 
 
 def barlow_numpy(z1, z2, lam=0.0051, eps=1e-5):
@@ -61,22 +61,22 @@ def vicreg_numpy(z1, z2):
     return float(value), tuple(grads)
 
 
-def case(loss, n, d, in_numpy, in_torch):
+def case(loss, n, d, numpy_loss, torch_loss):
     def make():
         arrays = embeddings(2, n, d)
         out = tuple(np.empty_like(a) for a in arrays)
         return {
             "fastloss": lambda: loss.value_and_grad(*arrays, out=out),
-            "numpy": lambda: in_numpy(*arrays),
-            **torch_call(in_torch, arrays),
+            "numpy": lambda: numpy_loss(*arrays),
+            **in_torch(torch_loss, arrays),
         }
 
     return make
 
 
 BENCHES = [
-    Bench(f"{name}, {n} x {d}", case(loss, n, d, in_numpy, in_torch), "numpy", 1.0)
-    for name, loss, in_numpy, in_torch in (
+    Bench(f"{name}, {n} x {d}", case(loss, n, d, numpy_loss, torch_loss), "numpy", 1.0)
+    for name, loss, numpy_loss, torch_loss in (
         ("Barlow Twins", fl.barlow_twins, barlow_numpy, barlow_torch),
         ("VICReg", fl.vicreg, vicreg_numpy, vicreg_torch),
     )

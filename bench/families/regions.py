@@ -4,7 +4,7 @@ import numpy as np
 
 import fastloss as fl
 
-from .case import Bench
+from .case import Bench, in_torch
 
 
 def images(n=16, c=1, side=512):
@@ -25,25 +25,15 @@ def dice_numpy(z, t, smooth=1e-5):
     return float(1 - ratio.mean()), (ratio - 2 * t) / below * p * (1 - p) / (ratio.size)
 
 
-def dice_torch(z, t, smooth=1e-5, softmax=False):
-    """The same as users write it, with autograd; labels become one array per class."""
-    import torch
-
-    z = torch.from_numpy(z).requires_grad_()
-    t = torch.from_numpy(t)
-    if softmax:
-        t = torch.nn.functional.one_hot(t, z.shape[1]).movedim(-1, 1).to(z.dtype)
-
-    def step():
-        z.grad = None
-        p = z.softmax(1) if softmax else z.sigmoid()
-        axes = tuple(range(2, z.ndim))
-        ratio = (2 * (p * t).sum(axes) + smooth) / ((p + t).sum(axes) + smooth)
-        loss = (1 - ratio).mean()
-        loss.backward()
-        return loss.item(), z.grad
-
-    return step
+def dice_torch(torch, z, t, smooth=1e-5):
+    """The same as users write it; labels become one array per class."""
+    if t.ndim < z.ndim:
+        p, t = z.softmax(1), torch.nn.functional.one_hot(t, z.shape[1]).movedim(-1, 1).to(z.dtype)
+    else:
+        p = z.sigmoid()
+    axes = tuple(range(2, z.ndim))
+    ratio = (2 * (p * t).sum(axes) + smooth) / ((p + t).sum(axes) + smooth)
+    return (1 - ratio).mean()
 
 
 def dice(n=16, side=512):
@@ -53,7 +43,7 @@ def dice(n=16, side=512):
         "fastloss": lambda: fl.dice.value_and_grad(z, t, activation="sigmoid", out=out),
         "copy": lambda: np.copyto(out, z),
         "numpy": lambda: dice_numpy(z, t),
-        "torch": dice_torch(z, t),
+        **in_torch(dice_torch, (z,), (t,)),
     }
 
 
@@ -63,7 +53,7 @@ def dice_softmax():
     return {
         "fastloss": lambda: fl.dice.value_and_grad(z, labels, activation="softmax", out=out),
         "copy": lambda: np.copyto(out, z),
-        "torch": dice_torch(z, labels, softmax=True),
+        **in_torch(dice_torch, (z,), (labels,)),
     }
 
 
@@ -83,11 +73,8 @@ def lovasz_numpy(z, t):
     return total / len(z), grad
 
 
-def lovasz_torch(z, labels):
-    """The authors' Lovasz-Softmax, image by image and class by class, with autograd."""
-    import torch
-
-    z, labels = torch.from_numpy(z).requires_grad_(), torch.from_numpy(labels)
+def lovasz_torch(torch, z, labels):
+    """The authors' Lovasz-Softmax, image by image and class by class."""
 
     def one(p, y):
         losses = []
@@ -101,14 +88,8 @@ def lovasz_torch(z, labels):
             losses.append(errors @ step)
         return torch.stack(losses).mean()
 
-    def step():
-        z.grad = None
-        p = z.softmax(1).flatten(2)
-        loss = torch.stack([one(a, b) for a, b in zip(p, labels.flatten(1), strict=True)]).mean()
-        loss.backward()
-        return loss.item(), z.grad
-
-    return step
+    p = z.softmax(1).flatten(2)
+    return torch.stack([one(a, b) for a, b in zip(p, labels.flatten(1), strict=True)]).mean()
 
 
 def lovasz_hinge():
@@ -125,7 +106,7 @@ def lovasz_softmax():
     out = np.empty_like(z)
     return {
         "fastloss": lambda: fl.lovasz_softmax.value_and_grad(z, labels, activation="softmax", out=out),
-        "torch": lovasz_torch(z, labels),
+        **in_torch(lovasz_torch, (z,), (labels,)),
     }
 
 
