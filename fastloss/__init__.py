@@ -3,13 +3,26 @@
 from typing import Any
 
 from ._version import __version__
+from .backend import BackendError, backend
 from .catalogue import LOSSES
+from .devices import synchronize
 from .loss import Loss
 
 LAZY = {"evaluate": ".evaluation", "rewards": "", "sequence_log_probs": ".sequences"}
 """Public names beside the losses, and the modules that are imported when they are first asked for."""
 
-__all__ = ["LOSSES", "Loss", "__version__", "get_num_threads", "set_num_threads", *LAZY, *LOSSES]
+__all__ = [
+    "LOSSES",
+    "BackendError",
+    "Loss",
+    "__version__",
+    "backend",
+    "get_num_threads",
+    "set_num_threads",
+    "synchronize",
+    *LAZY,
+    *LOSSES,
+]
 
 globals().update(LOSSES)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import check, layout
+from . import check, devices, layout
 from .arrays import (
     F32,
     F64,
@@ -96,8 +96,8 @@ class ArrayLoss(Loss):  # noqa: D101
     _layouts: dict[Any, tuple[layout.Dims, dict[str, tuple[int, ...]]]]
     _meant: dict[str, Any]
 
-    def __init__(self, record: Formula, defaults: Mapping[str, Any] | None = None) -> None:
-        super().__init__(record, defaults)
+    def __init__(self, record: Formula, defaults: Mapping[str, Any] | None = None, backend: str = "") -> None:
+        super().__init__(record, defaults, backend)
         meant = {k: record.parameters[k].meant(v) for k, v in self.defaults.items()}
         object.__setattr__(self, "_meant", meant)
         object.__setattr__(self, "_layouts", {})
@@ -160,6 +160,11 @@ class ArrayLoss(Loss):  # noqa: D101
     def _run(
         self, inputs: dict[str, Any], weight: Any, reduction: Any, divisor: Any, out: Any, derivatives: bool
     ) -> tuple[Any, Any]:
+        if devices.involved(self._backend, *inputs.values(), weight):
+            arrays = (tuple(inputs.values()), weight, out)
+            options = (tuple(inputs), reduction, divisor, derivatives)
+            found: tuple[Any, Any] = devices.elsewhere(self, self._run_placed, arrays, *options)
+            return found
         record = self.record
         reduction = record.reduction if reduction is None else reduction
         check.one_of("reduction", reduction, REDUCTIONS)
@@ -197,6 +202,13 @@ class ArrayLoss(Loss):  # noqa: D101
         back = outgoing(inputs[differentiable[0]])
         results = finish(outs, out, back)
         return self._reduced(call, raw[differentiable[0]].dtype, back), results[0] if results else None
+
+    def _run_placed(
+        self, inputs: tuple[Any, ...], weight: Any, out: Any, names: tuple[str, ...], *options: Any
+    ) -> tuple[Any, Any]:
+        """Compute on the CPU what `devices` brought there."""
+        reduction, divisor, derivatives = options
+        return self._run(dict(zip(names, inputs, strict=True)), weight, reduction, divisor, out, derivatives)
 
     def _reduced(self, call: Call, dtype: Any, back: Any) -> Any:
         if call.reduction == "none":

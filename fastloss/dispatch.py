@@ -32,6 +32,7 @@ __all__ = [
     "rows_per_chunk",
     "streams",
     "sum_in_order",
+    "sum_record",
     "weight_sum",
 ]
 
@@ -210,7 +211,8 @@ def _identity(z):  # type: ignore[no-untyped-def]
 
 
 @lru_cache(maxsize=32)
-def _sum_record(domain: Domain) -> Formula:
+def sum_record(domain: Domain) -> Formula:
+    """The sum of an array of some domain, as a loss."""
     like = next(iter(registered.values()))
     return like._replace(
         name="sum",
@@ -228,7 +230,7 @@ def sum_in_order(values: Any, weight: Any = None, domain: Domain = REAL) -> tupl
 
     Under weights it is of value times weight, 0 where the weight is, and negative weights count too.
     """
-    address, driver, _ = elementwise(_sum_record(domain), NAMES[values.dtype], "value", weight is not None)
+    address, driver, _ = elementwise(sum_record(domain), NAMES[values.dtype], "value", weight is not None)
     e, nothing = EMPTY[values.dtype], EMPTY[F64]
     w = e if weight is None else weight
     total: tuple[float, float] = launch(

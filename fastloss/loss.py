@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import check
+from . import check, devices
 from .arrays import (
     BITS,
     F32,
@@ -27,6 +27,7 @@ from .arrays import (
     rounded,
     weights,
 )
+from .backend import BACKENDS, forced
 from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, chunk_of, elementwise, launch, pair_driver, streams, weight_sum
 from .formulas.record import NONNEGATIVE, Formula
 from .formulas.record import registered as _registered
@@ -53,22 +54,24 @@ class ComposedDoc:
 class Loss:  # noqa: D101
     __doc__ = ComposedDoc()
 
-    __slots__ = ("_bound", "_levels", "_packed", "_small", "_usual", "defaults", "record")
+    __slots__ = ("_backend", "_bound", "_levels", "_packed", "_small", "_usual", "defaults", "record")
 
     record: Formula
     defaults: Mapping[str, Any]
+    _backend: str
     _bound: dict[Any, Any]
     _levels: bool
     _packed: Any
     _small: dict[Any, Any]
     _usual: bool
 
-    def __init__(self, record: Formula, defaults: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, record: Formula, defaults: Mapping[str, Any] | None = None, backend: str = "") -> None:
         values = {k: v if defaults is None else defaults[k] for k, v in record.defaults.items()}
         for switch, domains in record.switched.items():
             if record.prediction_domains != domains[bool(values[switch])]:
                 record = record._replace(prediction_domains=domains[bool(values[switch])])
         object.__setattr__(self, "record", record)
+        object.__setattr__(self, "_backend", backend)
         object.__setattr__(self, "defaults", MappingProxyType(values))
         object.__setattr__(self, "_levels", any(type(v) is tuple for v in values.values()))
         usual = not any(type(v) is tuple for v in values.values()) and values == record.defaults
@@ -81,7 +84,7 @@ class Loss:  # noqa: D101
         raise AttributeError(f"{self.record.name} is immutable; bind(...) gives a loss with other defaults")
 
     def __reduce__(self) -> Any:
-        return _restore, (type(self), self.record.name, dict(self.defaults))
+        return _restore, (type(self), self.record.name, dict(self.defaults), self._backend)
 
     @property
     def name(self) -> str:
@@ -94,17 +97,20 @@ class Loss:  # noqa: D101
 
     def __repr__(self) -> str:
         changed = {k: v for k, v in self.defaults.items() if v != self.record.defaults[k]}
-        inside = ", ".join(f"{k}={self.record.parameters[k].show(v, repr)}" for k, v in changed.items())
+        said = [f"{k}={self.record.parameters[k].show(v, repr)}" for k, v in changed.items()]
+        inside = ", ".join([*said, *([f"backend={self._backend!r}"] if self._backend else [])])
         return f"fastloss.{self.name}" + (f".bind({inside})" if inside else "")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Loss) and self.name == other.name and dict(self.defaults) == dict(other.defaults)
+        if not isinstance(other, Loss):
+            return False
+        return (self.name, self._backend, dict(self.defaults)) == (other.name, other._backend, dict(other.defaults))
 
     def __hash__(self) -> int:
         return hash((self.name, tuple(self.defaults.items())))
 
     def bind(self, **parameters: Any) -> "Self":
-        """Return this loss with other parameter defaults.
+        """Return this loss with other parameter defaults; ``backend`` says where it is computed.
 
         Examples
         --------
@@ -118,8 +124,11 @@ class Loss:  # noqa: D101
         except TypeError:
             key, found = None, None
         if found is None:
+            backend = parameters.pop("backend", None)
+            if backend is not None:
+                check.one_of("backend", backend, BACKENDS)
             values = {k: self._parameter(k, v) for k, v in parameters.items()}
-            found = type(self)(self.record, {**self.defaults, **values})
+            found = type(self)(self.record, {**self.defaults, **values}, backend or self._backend)
             if key is not None and len(self._bound) < 64:
                 self._bound[key] = found
         return found
@@ -151,8 +160,8 @@ class Loss:  # noqa: D101
         raise NotImplementedError
 
 
-def _restore(kind: type[Loss], name: str, defaults: dict[str, Any]) -> Loss:
-    return kind(_registered[name], defaults)
+def _restore(kind: type[Loss], name: str, defaults: dict[str, Any], backend: str = "") -> Loss:
+    return kind(_registered[name], defaults, backend)
 
 
 class _Small(NamedTuple):
@@ -258,6 +267,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
             and 0 < (n := prediction.size) < PARALLEL_FROM
             and weight is None
             and divisor is None
+            and not forced
             and (reduction is None or type(reduction) is str)
             and (found := self._small.get((mode, dtype, reduction))) is not None
             and (out is None or (found.sets and plain(out, prediction, target)))
@@ -271,7 +281,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
             total, bad = driver(address, *flats, 1.0 / divided, self._packed, CHUNK)
             if bad == 0.0 and -math.inf < total < math.inf:
                 return total / divided, g if sets else None
-        if weight is None and divisor is None:
+        if weight is None and divisor is None and not forced:
             few = self._run_few(mode, prediction, target, reduction, out)
             if few is not None:
                 return few
@@ -317,6 +327,10 @@ class ElementwiseLoss(Loss):  # noqa: D101
     def _run_any(
         self, mode: str, prediction: Any, target: Any, weight: Any, reduction: Any, divisor: Any, out: Any
     ) -> tuple[Any, Any]:
+        if devices.involved(self._backend, prediction, target, weight):
+            arrays = (prediction, target, weight, out)
+            found: tuple[Any, Any] = devices.elsewhere(self, self._run_placed, arrays, mode, reduction, divisor)
+            return found
         if self._levels:
             return self._run_columns(mode, prediction, target, weight, reduction, divisor, out)
         record = self.record
@@ -339,7 +353,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
         values = np.empty(size, dtype) if wants_rows else e
         sets = {"value": 0, "grad": 1, "hess": 2, "surrogate": 2}[mode]
         outs = outputs(out, sets, raw, (target, weight))
-        arrays = [tuple(kernel_view(o, stored or dtype) for o in group) for group in outs]
+        written = [tuple(kernel_view(o, stored or dtype) for o in group) for group in outs]
 
         bits = BITS[stored.name] if stored else dtype
         formats = (bits.name, t.dtype.name if t.dtype is bits else "") if stored else ("", "")
@@ -354,7 +368,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
         wts = e if w is None else w
         nothing = (EMPTY[bits],) * len(raw)
         preds = tuple(flat(x, stored or dtype).view(bits) for x in raw)
-        bare = [tuple(a.view(bits) for a in group) for group in arrays]
+        bare = [tuple(a.view(bits) for a in group) for group in written]
         grads, hesses = (*bare, nothing, nothing)[:2]
         streamed = streams(record, preds, (t, wts, values), *bare) if size >= PARALLEL_FROM else False
         fixed = (scale, self._packed, streamed, chunk_of(size))
@@ -364,7 +378,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
             self._explain(raw, target, weight, dtype)
         if not math.isfinite(total) and dtype is F32 and not wants_rows and sets < 2:
             total = self._wide_sum(tuple(flat(x, dtype) for x in raw), self._target(target, shape, dtype), wts)
-        for group, views in zip(outs, arrays, strict=True):
+        for group, views in zip(outs, written, strict=True):
             for o, view in zip(group, views, strict=True):
                 if not direct(o, stored or dtype):
                     o[...] = rounded(view.reshape(shape), o.dtype)
@@ -377,6 +391,12 @@ class ElementwiseLoss(Loss):  # noqa: D101
         else:
             loss = total / divided if divided != 0.0 else 0.0
         return loss, results[0] if results else None
+
+    def _run_placed(
+        self, prediction: Any, target: Any, weight: Any, out: Any, mode: str, reduction: Any, divisor: Any
+    ) -> tuple[Any, Any]:
+        """Compute on the CPU what `devices` brought there."""
+        return self._run_any(mode, prediction, target, weight, reduction, divisor, out)
 
     def _predictions(self, prediction: Any) -> tuple[Any, ...]:
         names = self.record.predictions

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import check
+from . import check, devices
 from .arrays import (
     BITS,
     F64,
@@ -25,6 +25,7 @@ from .arrays import (
     rounded,
     weights,
 )
+from .backend import forced
 from .dispatch import (
     CHUNK,
     EMPTY,
@@ -215,7 +216,7 @@ class RowLoss(Loss):  # noqa: D101
 
     def _run_small(self, mode: str, p: Any, t: Any, ignored: Any, out: Any) -> tuple[Any, Any] | None:
         """The short way for a few plain rows, where the general way costs more than the kernel; None if it is not."""
-        if type(p) is not np.ndarray or type(t) is not np.ndarray or p.ndim != 2:
+        if type(p) is not np.ndarray or type(t) is not np.ndarray or p.ndim != 2 or forced:
             return None
         n, k = p.shape
         if (
@@ -252,6 +253,11 @@ class RowLoss(Loss):  # noqa: D101
         out: Any,
         details: bool = False,
     ) -> tuple[Any, Any, Any]:
+        if devices.involved(self._backend, prediction, target, weight, class_weight):
+            arrays = (prediction, target, weight, class_weight, out)
+            options = (mode, ignore_index, axis, reduction, divisor, details)
+            found: tuple[Any, Any, Any] = devices.elsewhere(self, self._run_placed, arrays, *options)
+            return found
         record = self.record
         reduction = record.reduction if reduction is None else reduction
         check.one_of("reduction", reduction, REDUCTIONS)
@@ -314,6 +320,14 @@ class RowLoss(Loss):  # noqa: D101
             result = rounded(per_row, p.dtype)
             loss = result if back is None else back(result)
         return loss, results[0] if results else None, described
+
+    def _run_placed(
+        self, p: Any, target: Any, weight: Any, class_weight: Any, out: Any, mode: str, ignore_index: Any, *options: Any
+    ) -> tuple[Any, Any, Any]:
+        """Compute on the CPU what `devices` brought there."""
+        axis, reduction, divisor, details = options
+        given = (weight, class_weight, ignore_index, axis)
+        return self._run(mode, p, target, *given, reduction, divisor, out, details)
 
     def _compute(
         self, mode: str, call: _Call, details: bool, scale: float, results: tuple[Any, ...]

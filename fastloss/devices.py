@@ -1,0 +1,465 @@
+"""Arrays on a GPU: which library they belong to, where they lie, and what a loss needs of both."""
+
+import sys
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import check
+from .arrays import incoming, outgoing
+from .backend import BackendError, chosen, missing
+
+__all__ = ["Place", "Placed", "elsewhere", "involved", "note", "synchronize"]
+
+
+class Placed(NamedTuple):
+    """An array on a device, as kernels take it: contiguous, by address."""
+
+    array: Any
+    address: Any
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        """How many elements it has."""
+        size = 1
+        for n in self.shape:
+            size *= n
+        return size
+
+
+class Torch:
+    """Tensors on a GPU."""
+
+    @staticmethod
+    def owns(x: Any) -> bool:
+        """Whether x is such an array."""
+        torch = sys.modules.get("torch")
+        return torch is not None and isinstance(x, torch.Tensor) and x.is_cuda
+
+    def __init__(self) -> None:
+        self.torch = sys.modules["torch"]
+
+    def device(self, x: Any) -> int:
+        """The number of the device."""
+        return int(x.device.index)
+
+    def stream(self, x: Any) -> int:
+        """The stream on which the caller works, as the driver's handle."""
+        return int(self.torch.cuda.current_stream(x.device).cuda_stream)
+
+    def described(self, x: Any, what: str) -> tuple[str, bool]:
+        """Name of the dtype, and whether the elements follow each other."""
+        if x.requires_grad:
+            raise TypeError(f"{what} is a tensor that requires grad; pass {what}.detach()")
+        return str(x.dtype).removeprefix("torch."), x.is_contiguous()
+
+    def converted(self, x: Any, dtype: str) -> Any:
+        """A contiguous array of another dtype."""
+        return x.to(getattr(self.torch, dtype)).contiguous()
+
+    def broadcast(self, x: Any, shape: tuple[int, ...]) -> Any:
+        """A contiguous array of another shape."""
+        return self.torch.broadcast_to(x, shape).contiguous()
+
+    def address(self, x: Any) -> int:
+        """Where the first element lies."""
+        return int(x.data_ptr())
+
+    def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+        """Room on the device of an array."""
+        return self.torch.empty(shape, dtype=getattr(self.torch, dtype), device=like.device)
+
+    def to_host(self, x: Any) -> Any:
+        """The array in host memory."""
+        return x.detach().cpu()
+
+    def from_host(self, a: Any, like: Any) -> Any:
+        """An array in host memory, on the device of another."""
+        return self.torch.as_tensor(a).to(like.device)
+
+
+class CuPy:
+    """Arrays of CuPy."""
+
+    @staticmethod
+    def owns(x: Any) -> bool:
+        """Whether x is such an array."""
+        cupy = sys.modules.get("cupy")
+        return cupy is not None and isinstance(x, cupy.ndarray)
+
+    def __init__(self) -> None:
+        self.cupy = sys.modules["cupy"]
+
+    def device(self, x: Any) -> int:
+        """The number of the device."""
+        return int(x.device.id)
+
+    def stream(self, x: Any) -> int:
+        """The stream on which the caller works, as the driver's handle."""
+        return int(self.cupy.cuda.get_current_stream().ptr)
+
+    def described(self, x: Any, what: str) -> tuple[str, bool]:
+        """Name of the dtype, and whether the elements follow each other."""
+        return x.dtype.name, bool(x.flags.c_contiguous)
+
+    def converted(self, x: Any, dtype: str) -> Any:
+        """A contiguous array of another dtype."""
+        return self.cupy.ascontiguousarray(x, dtype=dtype)
+
+    def broadcast(self, x: Any, shape: tuple[int, ...]) -> Any:
+        """A contiguous array of another shape."""
+        return self.cupy.ascontiguousarray(self.cupy.broadcast_to(x, shape))
+
+    def address(self, x: Any) -> int:
+        """Where the first element lies."""
+        return int(x.data.ptr)
+
+    def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+        """Room on the device of an array."""
+        return self.cupy.empty(shape, dtype)
+
+    def to_host(self, x: Any) -> Any:
+        """The array in host memory."""
+        return x.get()
+
+    def from_host(self, a: Any, like: Any) -> Any:
+        """An array in host memory, on the device of another."""
+        return self.cupy.asarray(a)
+
+
+class Numba:
+    """Device arrays of Numba; those of its simulator too, whose address is the NumPy array behind them."""
+
+    @staticmethod
+    def owns(x: Any) -> bool:
+        """Whether x is such an array."""
+        return bool(getattr(x, "__cuda_ndarray__", False))
+
+    def __init__(self) -> None:
+        from numba import cuda
+
+        from .kernels.cuda.memory import SIMULATED
+
+        self.cuda, self.simulated = cuda, SIMULATED
+
+    def device(self, x: Any) -> int:
+        """The number of the device."""
+        return 0 if self.simulated else int(x.gpu_data.context.device.id)
+
+    def stream(self, x: Any) -> int:
+        """The stream on which the caller works, as the driver's handle."""
+        own = getattr(x, "stream", 0)
+        return int(own.handle.value or 0) if hasattr(own, "handle") else 0
+
+    def described(self, x: Any, what: str) -> tuple[str, bool]:
+        """Name of the dtype, and whether the elements follow each other."""
+        return x.dtype.name, bool(x.is_c_contiguous())
+
+    def converted(self, x: Any, dtype: str) -> Any:
+        """Raise: Numba converts nothing on a device."""
+        raise TypeError(
+            f"a Numba device array has dtype {x.dtype} and strides {x.strides}; expected {dtype} and contiguous, "
+            "as Numba converts nothing on a device"
+        )
+
+    def broadcast(self, x: Any, shape: tuple[int, ...]) -> Any:
+        """Raise: Numba broadcasts nothing on a device."""
+        raise TypeError(f"a Numba device array has shape {x.shape}; expected {shape}")
+
+    def address(self, x: Any) -> Any:
+        """Where the first element lies."""
+        return x._ary.reshape(-1) if self.simulated else int(x.__cuda_array_interface__["data"][0])
+
+    def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+        """Room on the device of an array."""
+        return self.cuda.device_array(shape, dtype)
+
+    def to_host(self, x: Any) -> Any:
+        """The array in host memory."""
+        return x.copy_to_host()
+
+    def from_host(self, a: Any, like: Any) -> Any:
+        """An array in host memory, on the device of another."""
+        return self.cuda.to_device(np.asarray(a))
+
+
+class Host(Numba):
+    """Arrays in host memory that are to be computed on a GPU: copied there, and the results back."""
+
+    def stream(self, x: Any) -> int:
+        """The default stream."""
+        return 0
+
+
+LIBRARIES = (Torch, CuPy, Numba)
+
+_library = cache(lambda kind: kind())
+
+
+def _owner(x: Any) -> Any:
+    """The library of a device array; None for what lies in host memory."""
+    for kind in LIBRARIES:
+        if kind.owns(x):
+            return kind
+    return None
+
+
+def _borrowed(x: Any) -> Any:
+    """An array of another library that lends its memory by DLPack, as one of CuPy or torch; x itself otherwise."""
+    device = getattr(x, "__dlpack_device__", None)
+    if device is None or isinstance(x, np.ndarray) or _owner(x) is not None or int(device()[0]) != DLPACK_CUDA:
+        return x
+    for name in ("cupy", "torch"):
+        library = sys.modules.get(name)
+        if library is not None:
+            return library.from_dlpack(x)
+    raise TypeError(f"a {type(x).__module__} array on a GPU needs CuPy or torch to lend its memory; import one of them")
+
+
+DLPACK_CUDA = 2
+
+
+def _flat(given: tuple[Any, ...]) -> list[Any]:
+    """Everything that was given, tuples opened."""
+    return [x for item in given for x in (item if type(item) in (tuple, list) else (item,)) if x is not None]
+
+
+def _on_device(x: Any) -> bool:
+    if _owner(x) is not None:
+        return True
+    device = getattr(x, "__dlpack_device__", None)
+    return device is not None and not isinstance(x, np.ndarray) and int(device()[0]) == DLPACK_CUDA
+
+
+def involved(bound: str, *given: Any) -> bool:
+    """Whether a call has anything to do with a GPU; no for plain arrays, unless "cuda" is asked for by name.
+
+    `bound` is the backend that the loss is bound to; empty where it is not.
+    """
+    name = bound or chosen()
+    if name == "cuda":
+        return True
+    for x in given:
+        for a in x if type(x) is tuple else (x,):
+            if type(a) is not np.ndarray and a is not None and _on_device(a):
+                if name == "cpu":
+                    raise BackendError(
+                        "an array lies on a GPU and the backend is 'cpu'; move it to host memory, or take 'auto'"
+                    )
+                return True
+    return False
+
+
+class Place:
+    """Where a call runs: a library, a device, a stream."""
+
+    def __init__(self, library: Any, like: Any, back: Callable[[Any], Any] | None) -> None:
+        self.library, self.like, self.back = library, like, back
+        self.number = 0 if library.__class__ is Host else library.device(like)
+        self.handle = library.stream(like)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the caller's arrays are in host memory."""
+        return isinstance(self.library, Host)
+
+    def current(self) -> Any:
+        """A context in which the device is the current one."""
+        from numba import cuda
+
+        return cuda.gpus[self.number]
+
+    @property
+    def stream(self) -> Any:
+        """The caller's stream, as Numba names it."""
+        return _stream(self.handle)
+
+    def take(self, x: Any, what: str, dtype: str = "", shape: tuple[int, ...] | None = None) -> Placed:
+        """An input on the device: in a dtype if one is asked for, broadcast to a shape if one is."""
+        if self.on_host:
+            a = incoming(x, what)
+            if shape is not None and a.shape != shape:
+                a = np.broadcast_to(a, shape)
+            x = self.library.cuda.to_device(np.ascontiguousarray(a, dtype or a.dtype))
+        else:
+            x = _borrowed(x)
+            if _owner(x) is None:
+                raise TypeError(f"{what} is a {type(x).__name__} in host memory; expected an array on the GPU")
+        name, contiguous = self.library.described(x, what)
+        if shape is not None and tuple(x.shape) != shape:
+            x, contiguous = self.library.broadcast(x, shape), True
+        if not contiguous or (dtype and name != dtype):
+            name = dtype or name
+            x = self.library.converted(x, name)
+        return Placed(x, self.library.address(x), tuple(x.shape), name)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Placed:
+        """Room for a result."""
+        x = self.library.empty(shape, dtype, self.like)
+        return Placed(x, self.library.address(x), shape, dtype)
+
+    def give(self, placed: Placed) -> Any:
+        """A result as the caller's library has it."""
+        if not self.on_host:
+            return placed.array if self.back is None else self.back(placed.array)
+        a = placed.array.copy_to_host()
+        if a.ndim == 0:
+            return float(a)
+        return a if self.back is None else self.back(a)
+
+
+@cache
+def _stream(handle: int) -> Any:
+    from numba import cuda
+
+    return cuda.external_stream(handle) if handle else 0
+
+
+def place_of(what: str, *given: Any) -> Place:
+    """Where a call runs that involves a GPU; ValueError where its arrays lie in several places."""
+    arrays = [x for x in _flat(given) if hasattr(x, "shape") or type(x) is list]
+    on = [_on_device(x) for x in arrays]
+    if any(on) and not all(on):
+        raise ValueError(f"{what}: some arrays lie on a GPU and others in host memory; expected all in one place")
+    if not any(on):
+        return Place(_library(Host), None, outgoing(arrays[0]) if arrays else None)
+    first = _borrowed(arrays[0])
+    kind = _owner(first)
+    library = _library(kind)
+    numbers = {library.device(y) if _owner(y) is kind else -1 for y in map(_borrowed, arrays)}
+    if len(numbers) > 1:
+        raise ValueError(f"{what}: the arrays lie on several devices, or belong to several libraries; expected one")
+    back = None if first is arrays[0] else _lender(arrays[0])
+    return Place(library, first, back)
+
+
+def _lender(x: Any) -> Callable[[Any], Any]:
+    """How an array of CuPy or torch becomes one of the library that lent x its memory."""
+    name = type(x).__module__.split(".")[0]
+    library = sys.modules["jax.dlpack"] if name.startswith("jax") else sys.modules[name]
+    return library.from_dlpack  # type: ignore[no-any-return]
+
+
+def on_host(run: Callable[..., Any], *given: Any) -> Any:
+    """Compute on the CPU what was given on a device, with copies, and take the results back."""
+    first = next(_borrowed(x) for x in _flat(given) if _on_device(x))
+    library = _library(_owner(first))
+
+    def down(x: Any) -> Any:
+        if type(x) in (tuple, list):
+            return tuple(map(down, x))
+        return library.to_host(_borrowed(x)) if _on_device(x) else x
+
+    def up(x: Any) -> Any:
+        if type(x) is tuple:
+            return tuple(map(up, x))
+        return x if x is None else library.from_host(x, first)
+
+    return up(run(*map(down, given)))
+
+
+RUNNERS = {"elementwise": "run_elementwise"}
+"""The modules that run losses on a GPU, by their loop."""
+
+
+def elsewhere(loss: Any, on_cpu: Callable[..., Any], arrays: tuple[Any, ...], *options: Any) -> Any:
+    """Run a call that involves a GPU there; or, where none can serve it and none was asked for by name, on the CPU.
+
+    A runner is called with (place, loss, *arrays, *options), the call on the CPU without the first two; the last array
+    is what was given as out.
+    """
+    runner = RUNNERS.get(loss.record.loop)
+    reason = missing() if runner else f"{loss.name} has no CUDA kernel"
+    place = None
+    if not reason:
+        place = place_of(loss.name, *arrays)
+    elif (loss._backend or chosen()) == "cuda":
+        raise BackendError(f"backend 'cuda' was asked for, but {reason}")
+    if place is None:
+        if arrays[-1] is not None:
+            raise BackendError(f"{reason}, and what runs on the CPU with copies cannot write into out; leave it away")
+        warnings.warn(f"{reason}; it runs on the CPU, with copies", RuntimeWarning, stacklevel=4)
+        return on_host(on_cpu, *arrays, *options)
+    with place.current():
+        return import_module(f".kernels.cuda.{runner}", __package__).run(place, loss, *arrays, *options)
+
+
+class _Pending(NamedTuple):
+    """What a call may have found out of its domain, and where to look."""
+
+    loss: str
+    cell: Any
+    library: Any
+    names: tuple[str, ...]
+    domains: tuple[Any, ...]
+    inputs: tuple[Any, ...]
+    shape: tuple[int, ...]
+
+
+_pending: deque[_Pending] = deque(maxlen=256)
+
+
+def _reference(x: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(x)
+    except TypeError:
+        return lambda: None
+
+
+def note(
+    loss: str, place: Place, cell: Placed, names: tuple[str, ...], domains: tuple[Any, ...], inputs: tuple[Any, ...]
+) -> None:
+    """Remember where a call writes what it finds out of its domain; those in host memory are told at once."""
+    references = tuple(_reference(x.array) for x in inputs)
+    _pending.append(_Pending(loss, cell.array, place.library, names, domains, references, inputs[0].shape))
+    if place.on_host:
+        _explain(_pending.pop())
+
+
+NOTHING = 2**63 - 1
+"""The place of the first violation where there is none."""
+
+
+def _explain(call: _Pending) -> None:
+    place = int(np.asarray(call.library.to_host(call.cell)).reshape(-1)[-1])
+    if place == NOTHING:
+        return
+    index, which = place >> 3, (place & 7) - 1
+    where = f"[{check.position(index, call.shape)}]" if call.shape else ""
+    array = call.inputs[which]()
+    value = ""
+    if array is not None:
+        found = np.asarray(call.library.to_host(array)).reshape(-1)[index]
+        value = f"{found}".removesuffix(".0")
+    raise ValueError(
+        f"{call.loss}: {call.names[which]}{where} is {value or 'out of its domain'}; allowed: {call.domains[which]}"
+    )
+
+
+def synchronize() -> None:
+    """Wait for the GPU, and raise the first error that calls since the last wait have found.
+
+    A call on device arrays does not wait: a label out of range, or a number outside its domain, makes its loss NaN,
+    and this says which.
+
+    Raises
+    ------
+    ValueError
+        Naming the loss, the input, the place of the first violation, and what is allowed.
+    """
+    if "numba.cuda" in sys.modules and not missing():
+        from numba import cuda
+
+        cuda.synchronize()
+    calls = list(_pending)
+    _pending.clear()
+    for call in calls:
+        _explain(call)

@@ -1,0 +1,210 @@
+"""Elementwise loops for a GPU: one scalar formula inside, a stride of the whole grid outside.
+
+One kernel per loss and format serves values, gradients and curvatures: an address of 0 says what is not wanted, and
+the compiler moves what only an absent output needs into the branch that writes it.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from ...formulas.record import NONNEGATIVE, Formula
+from .. import access
+from ..specialize import bind
+from ..worlds import carry
+from .launch import ADDRESS, Kernel, addresses
+from .memory import WIDTH, cuda, device, present, reader, real, spelled, writer
+from .sums import BLOCK, NONE, block_sum, earlier, plus
+from .world import gpu
+
+__all__ = ["elementwise_kernel"]
+
+# Names that the templates below find bound when they are specialized; branches on flags are pruned.
+T: Any = None
+width: Any = None
+formula: Any = None
+unpack: Any = None
+numbers: Any = None
+slopes: Any = None
+times: Any = None
+fault_of: Any = None
+targeted: Any = None
+bent: Any = None
+either: Any = None
+load: Any = None
+load_one: Any = None
+each: Any = None
+lane: Any = None
+save: Any = None
+save_one: Any = None
+read_number: Any = None
+write_pair: Any = None
+write_place: Any = None
+sum_block: Any = None
+
+
+def _lane(x, k, s, p, surrogate):
+    """The results of one element: value, derivatives, and which input is out of its domain: then they are NaN."""
+    if targeted:
+        out = formula(*numbers(x, k), x[-2][k], *p)
+    else:
+        out = formula(*numbers(x, k), *p)
+    fault = fault_of(x, k)
+    w = x[-1][k] if fault == T(0.0) else T(np.nan)
+    ws = w * s
+    value = times(out[0], w)
+    if bent:
+        second = out[2]
+        if either:
+            second = out[3] if surrogate else out[2]
+        return slopes(value, out[1], second, ws, fault)
+    return slopes(value, out[1], out[1], ws, fault)
+
+
+def _elementwise(inputs, outputs, partials, firsts, n, groups, scale, mass, surrogate, params):
+    """Inputs are predictions, target, weight; outputs values, gradients, curvatures: addresses, 0 for what is absent.
+
+    The first `groups` of 128 bits are aligned; what follows them is taken one by one. A violation's place is eight
+    times its index and the number of the input.
+    """
+    p = unpack(params)
+    s = scale
+    if present(mass):
+        whole = read_number(mass, np.uint64(0))[0]
+        s = s / whole if whole != T(0.0) else T(0.0)
+    high, low, first = T(0.0), T(0.0), NONE
+    step = np.uint64(cuda.gridsize(1))
+    start = np.uint64(cuda.grid(1))
+    i = start
+    while i < groups:
+        o = each(load(inputs, i), s, p, surrogate)
+        save(outputs, i, o)
+        for k in range(width):
+            high, low = plus(high, low, o[k][0])
+            if o[k][-1] != T(0.0):
+                first = earlier(first, (np.int64(i) * width + k) * 8 + np.int64(o[k][-1]))
+        i += step
+    i = start + groups * np.uint64(width)
+    while i < n:
+        one = lane(load_one(inputs, i), 0, s, p, surrogate)
+        save_one(outputs, i, (one,))
+        high, low = plus(high, low, one[0])
+        if one[-1] != T(0.0):
+            first = earlier(first, np.int64(i) * 8 + np.int64(one[-1]))
+        i += step
+    high, low, first = sum_block(high, low, first)
+    if cuda.threadIdx.x == 0:
+        block = np.uint64(cuda.blockIdx.x)
+        write_pair(partials, block, (high, low))
+        write_place(firsts, block, (first,))
+
+
+def _loading(formats: tuple[str, ...], width: int, number: str) -> Any:
+    """A function of (inputs, i): a group of each, and of weights, which are 1 where there are none."""
+    m = len(formats)
+    reads: dict[str, Any] = {f"read{k}": reader(f, width) for k, f in enumerate((*formats, number))}
+    parts = [f"read{k}(a[{k}], i)" for k in range(m)]
+    ones = (getattr(np, number)(1.0),) * width
+    return spelled(
+        "a, i", *parts, f"read{m}(a[{m}], i) if present(a[{m}]) else ones", **reads, present=present, ones=ones
+    )
+
+
+def _putting(stored: str, width: int) -> Any:
+    """A function that writes a group where there is an output."""
+    return spelled(
+        "a, i, x", "write(a, i, x) if present(a) else None", single=True, write=writer(stored, width), present=present
+    )
+
+
+def _saving(stored: str, count: int, width: int) -> Any:
+    """A function of (outputs, i, results of each element) that writes those that are wanted."""
+    column = spelled("o, j", *(f"o[{k}][j]" for k in range(width)))
+    parts = (f"put(a[{j}], i, column(o, {j}))" for j in range(count))
+    return spelled("a, i, o", *parts, put=_putting(stored, width), column=column)
+
+
+@cache
+def _slopes(count: int, curved: bool) -> Any:
+    """A function that lines up what an element gives: value, derivatives times w, curvatures times w, the fault."""
+    each = ("{}",) if count == 1 else tuple(f"{{}}[{k}]" for k in range(count))
+    parts = [f"times({e.format(name)}, w)" for name in "dh"[: 1 + curved] for e in each]
+    return spelled("v, d, h, w, fault", "v", *parts, "fault", times=access.times[True])
+
+
+def _faults(record: Formula, number: str) -> Any:
+    """A function of (inputs, k): 0, or the number of the first input whose element k is out of its domain."""
+    count = len(record.predictions)
+    places = [*range(count), *[count] * (record.target is not None), -1]
+    domains = [*record.prediction_domains, *[record.target_domain] * (record.target is not None), NONNEGATIVE]
+    tests = {f"test{j}": access.check(d, number) for j, d in enumerate(domains)}
+    found = "zero"
+    for j in reversed(range(len(places))):
+        if tests[f"test{j}"] is not None:
+            found = f"(number({j + 1}.0) if test{j}(x[{places[j]}][k]) > zero else {found})"
+    kind = getattr(np, number)
+    known = {name: test for name, test in tests.items() if test is not None}
+    return spelled("x, k", found, single=True, zero=kind(0.0), number=kind, **known)
+
+
+CROWDED = frozenset(
+    {"charbonnier", "gan_hinge", "hinge_embedding", "margin_ranking", "pseudo_huber", "triplet_distance"}
+)
+"""Losses whose kernels would keep numbers in memory if they had to leave room for every thread."""
+
+
+def blocks_of(record: Formula, stored: str) -> int:
+    """For how many blocks a multiprocessor should have room, where memory alone sets the pace: 8 are all its threads.
+
+    In double and in 16 bits a thread has as many bytes under way with twice the registers.
+    """
+    return 4 if stored != "float32" else 6 if record.name in CROWDED else 8
+
+
+_built: dict[tuple[Any, ...], Kernel] = {}
+
+
+def elementwise_kernel(record: Formula, stored: str, target: str) -> Kernel:
+    """The kernel of one loss whose predictions are stored in one format, and its target in another."""
+    key = (record.function, record.prediction_domains, stored, target)
+    found = _built.get(key)
+    if found is None:
+        found = _built[key] = _elementwise_kernel(record, stored, target)
+    return found
+
+
+def _elementwise_kernel(record: Formula, stored: str, target: str) -> Kernel:
+    number, width = real(stored), WIDTH[stored]
+    count, curved = len(record.predictions), record.second or record.surrogate is not None
+    formats = (*[stored] * count, *[target] * (record.target is not None))
+    bound = {
+        "T": getattr(np, number),
+        "width": width,
+        "formula": carry(record.function, gpu(number)),
+        "unpack": access.unpack(len(record.parameters), number),
+        "numbers": spelled("x, k", *(f"x[{i}][k]" for i in range(count))),
+        "slopes": _slopes(count, curved),
+        "times": access.times[True],
+        "fault_of": _faults(record, number),
+        "targeted": record.target is not None,
+        "bent": curved,
+        "either": record.second and record.surrogate is not None,
+        "sum_block": block_sum(number),
+        "read_number": reader(number),
+        "write_pair": writer(number, 2),
+        "write_place": writer("int64"),
+        "load": _loading(formats, width, number),
+        "load_one": _loading(formats, 1, number),
+        "save": _saving(stored, 1 + count * (1 + curved), width),
+        "save_one": _saving(stored, 1 + count * (1 + curved), 1),
+    }
+    bound["lane"] = device(bind(_lane, **bound))
+    bound["each"] = spelled("x, s, p, c", *(f"lane(x, {k}, s, p, c)" for k in range(width)), lane=bound["lane"])
+    T = getattr(types, number)
+    arrays = (addresses(len(formats) + 1), addresses(1 + count * (1 + curved)), ADDRESS, ADDRESS)
+    params = types.UniTuple(T, max(1, len(record.parameters)))
+    signature = types.void(*arrays, types.uint64, types.uint64, T, ADDRESS, types.boolean, params)
+    bounds = None if record.transcendental else (BLOCK, blocks_of(record, stored))
+    return Kernel(_elementwise, f"{record.name}_{stored}_{target}", signature, bound, bounds, wide=True)

@@ -1,0 +1,60 @@
+"""A kernel and how it is launched."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from numba import cuda, types
+
+from ..specialize import bind
+from .memory import SIMULATED
+
+__all__ = ["ADDRESS", "MAX_BLOCKS", "PLACE", "Kernel", "addresses"]
+
+ADDRESS, PLACE = types.uint64, types.int64
+
+MAX_BLOCKS = 1024
+"""Blocks of a large call: eight of 256 threads for each multiprocessor of the largest devices, and the same on all, so
+that sums have one order everywhere."""
+
+
+def addresses(count: int) -> Any:
+    """The type of a tuple of addresses."""
+    return types.UniTuple(ADDRESS, count)
+
+
+class Kernel:
+    """A template with its names bound and the types of its arguments, compiled at its first launch on a device."""
+
+    def __init__(
+        self,
+        template: Callable[..., Any],
+        name: str,
+        signature: Any,
+        bound: dict[str, Any],
+        bounds: tuple[int, int] | None = None,
+        wide: bool = False,
+    ) -> None:
+        self.function = bind(template, **bound)
+        self.function.__name__ = self.function.__qualname__ = name
+        self.name, self.signature = name, signature
+        self.bounds = bounds
+        """Threads in a block, and the blocks that a multiprocessor should have room for."""
+        self.wide = wide
+        """Whether it reads and writes 128 bits at a time."""
+        self._compiled: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, blocks: int, threads: int, stream: Any, *arguments: Any) -> None:
+        """Launch on the current device, without waiting."""
+        device = 0 if SIMULATED else cuda.get_current_device().id
+        found = self._compiled.get(device)
+        if found is None:
+            with self._lock:
+                found = self._compiled[device] = self._compile()
+        found[blocks, threads, stream](*arguments)
+
+    def _compile(self) -> Any:
+        if SIMULATED:
+            return cuda.jit(self.function)
+        return cuda.jit(self.signature, launch_bounds=self.bounds)(self.function)

@@ -1,0 +1,174 @@
+"""Reading and writing device memory by address, 128 bits at a time, in the format in which it is stored.
+
+A kernel gets addresses, not arrays: a launch then costs no unpacking of shapes and strides, and a load says how wide
+and how aligned it is. In the simulator an address is an array, and what stands here in Python is what runs.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import config, types
+from numba import cuda as numba_cuda
+
+__all__ = ["SIMULATED", "WIDTH", "cuda", "device", "present", "reader", "real", "spelled", "writer"]
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+
+WIDTH = {"float32": 4, "float64": 2, "float16": 8, "bfloat16": 8}
+"""Elements of 128 bits, by the format in which an array is stored."""
+
+
+class _Simulated:
+    """What a thread of the simulator finds as `cuda`, in every function.
+
+    The simulator itself puts it into the globals of each function for the time of a call, which threads that share
+    them would see come and go.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        from numba.cuda.simulator.kernel import _get_kernel_context
+
+        return getattr(_get_kernel_context(), name)
+
+
+cuda = _Simulated() if SIMULATED else numba_cuda
+"""What kernels know of the device: indices of threads, shuffles, shared memory."""
+
+device = (lambda f: f) if SIMULATED else numba_cuda.jit(device=True)
+"""Compiles a function that kernels call."""
+
+
+def spelled(arguments: str, *parts: str, single: bool = False, **bound: Any) -> Any:
+    """A function for kernels that returns some expressions, as a tuple or by itself; equal ones are compiled once.
+
+    A loop over them would index tuples by a number that is not constant, and keep them in memory.
+    """
+    return _spelled(arguments, ", ".join(parts) + "," * (not single), tuple(sorted(bound.items())))
+
+
+@cache
+def _spelled(arguments: str, body: str, bound: tuple[tuple[str, Any], ...]) -> Any:
+    return device(eval(f"lambda {arguments}: ({body})", dict(bound)))
+
+
+def real(stored: str) -> str:
+    """The precision in which numbers of a format are computed."""
+    return "float32" if stored in ("float16", "bfloat16") else stored
+
+
+FORMS = {"float32": ir.FloatType(), "float64": ir.DoubleType(), "int32": ir.IntType(32), "int64": ir.IntType(64)}
+
+
+def _form(stored: str) -> Any:
+    """How LLVM names a number as it is stored."""
+    return FORMS.get(stored, ir.IntType(16))
+
+
+def _pointer(builder: Any, address: Any, i: Any, form: Any) -> Any:
+    """A pointer to global memory: one to memory of any kind would be looked up at each access."""
+    base = builder.inttoptr(address, ir.PointerType(form, addrspace=1))
+    return builder.gep(base, [i])
+
+
+def _widened(builder: Any, stored: str, x: Any) -> Any:
+    if stored == "float16":
+        return builder.fpext(builder.bitcast(x, ir.HalfType()), ir.FloatType())
+    if stored == "bfloat16":
+        word = ir.IntType(32)
+        return builder.bitcast(builder.shl(builder.zext(x, word), word(16)), ir.FloatType())
+    return x
+
+
+def _narrowed(builder: Any, stored: str, x: Any) -> Any:
+    short, word = ir.IntType(16), ir.IntType(32)
+    if stored == "float16":
+        return builder.bitcast(builder.fptrunc(x, ir.HalfType()), short)
+    if stored == "bfloat16":
+        # To the nearest, ties to even; a NaN gets the bit that keeps it one.
+        bits = builder.bitcast(x, word)
+        odd = builder.and_(builder.lshr(bits, word(16)), word(1))
+        rounded = builder.add(builder.add(bits, odd), word(0x7FFF))
+        kept = builder.select(builder.fcmp_unordered("uno", x, x), builder.or_(bits, word(0x400000)), rounded)
+        return builder.trunc(builder.lshr(kept, word(16)), short)
+    return x
+
+
+@cache
+def reader(stored: str, width: int = 1) -> Callable[..., Any]:
+    """A function of (address, i): the i-th group of `width` numbers, as a tuple in the precision computed in."""
+    if SIMULATED:
+        kind = getattr(np, real(stored))
+        return lambda a, i: tuple(kind(x) for x in a[int(i) * width : int(i) * width + width])
+
+    from numba.cuda.extending import intrinsic
+
+    number = getattr(types, real(stored))
+    result = types.UniTuple(number, width)
+
+    @intrinsic
+    def read(typingctx, address, i):
+        def codegen(context, builder, signature, args):
+            form = _form(stored)
+            if width == 1:
+                return context.make_tuple(
+                    builder, result, [_widened(builder, stored, builder.load(_pointer(builder, *args, form)))]
+                )
+            group = builder.load(_pointer(builder, *args, ir.VectorType(form, width)))
+            group.align = 16
+            parts = [builder.extract_element(group, ir.IntType(32)(k)) for k in range(width)]
+            return context.make_tuple(builder, result, [_widened(builder, stored, x) for x in parts])
+
+        return result(types.uint64, types.uint64), codegen
+
+    found: Callable[..., Any] = read
+    return found
+
+
+@cache
+def writer(stored: str, width: int = 1) -> Callable[..., Any]:
+    """A function of (address, i, numbers) that writes the i-th group of `width` numbers."""
+    if SIMULATED:
+        return _simulated_writer(width)
+
+    from numba.cuda.extending import intrinsic
+
+    @intrinsic
+    def write(typingctx, address, i, numbers):
+        def codegen(context, builder, signature, args):
+            form, (address, i, numbers) = _form(stored), args
+            parts = [_narrowed(builder, stored, builder.extract_value(numbers, k)) for k in range(width)]
+            if width == 1:
+                builder.store(parts[0], _pointer(builder, address, i, form))
+                return context.get_dummy_value()
+            wide = ir.VectorType(form, width)
+            group = ir.Constant(wide, ir.Undefined)
+            for k, x in enumerate(parts):
+                group = builder.insert_element(group, x, ir.IntType(32)(k))
+            builder.store(group, _pointer(builder, address, i, wide)).align = 16
+            return context.get_dummy_value()
+
+        number = getattr(types, real(stored))
+        return types.void(types.uint64, types.uint64, types.UniTuple(number, width)), codegen
+
+    found: Callable[..., Any] = write
+    return found
+
+
+def _simulated_writer(width: int) -> Callable[..., Any]:
+    def write(a: Any, i: int, numbers: Any) -> None:
+        with np.errstate(over="ignore"):
+            a[int(i) * width : int(i) * width + width] = np.array(numbers).astype(a.dtype)
+
+    return write
+
+
+@device
+def _present(address):
+    return address != 0
+
+
+present = (lambda a: a is not None) if SIMULATED else _present
+"""Whether an optional array is there: absent ones have the address 0."""

@@ -1,0 +1,91 @@
+"""What the compiler makes of every CUDA kernel, without a GPU: `python tests/compiled/static.py` writes the counts.
+
+Each kernel is compiled for two generations of devices and assembled by ptxas; the counts stand in
+bench/cuda_static.json, and test_static.py fails where they get worse.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNTS = ROOT / "bench" / "cuda_static.json"
+DEVICES = ((8, 0), (9, 0))
+
+
+@cache
+def assembler():
+    """The path of ptxas: that of the wheel, whose version is that of the compiler, or the system's."""
+    import nvidia
+
+    found = [p for folder in nvidia.__path__ for p in Path(folder).glob("cu*/bin/ptxas")]
+    found += [Path(p) for p in [shutil.which("ptxas")] if p]
+    if not found:
+        raise RuntimeError('ptxas is missing; pip install "fastloss[cuda-compile]" brings it')
+    return str(found[0])
+
+
+def compiled(kernel):
+    """The PTX of a kernel by device; the text is read once, by the front end, for both."""
+    import numba.cuda.compiler as compiler
+    import numba.cuda.dispatcher as dispatcher
+
+    asked = dispatcher.get_current_device
+    # A function called by a kernel asks the driver which device it is compiled for.
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=DEVICES[0])
+    try:
+        library, _ = compiler._compile_pyfunc_with_fixup(
+            kernel.function, kernel.signature, device=False, abi="numba", cc=DEVICES[0], launch_bounds=kernel.bounds
+        )
+    finally:
+        dispatcher.get_current_device = asked
+    return {cc: library.get_asm_strs(cc=cc)[0] for cc in DEVICES}
+
+
+def measured(kernel):
+    """Counts by device: registers, spills, local memory, double, wide accesses, calls."""
+    return {f"sm_{a}{b}": counts(ptx, (a, b)) for (a, b), ptx in compiled(kernel).items()}
+
+
+def counts(ptx, cc):
+    """What ptxas says of a kernel, and what stands in its text."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(ptx)
+        command = [assembler(), f"-arch=sm_{cc[0]}{cc[1]}", "-v", "-o", str(source.with_suffix(".cubin")), str(source)]
+        said = subprocess.run(command, capture_output=True, text=True, check=False)
+    if said.returncode:
+        raise RuntimeError(said.stderr)
+    wide = r"{}\.global\S*\.(v2\.[bfu]64|v4\.[bfu]32)"
+    return {
+        "registers": int(re.search(r"Used (\d+) registers", said.stderr)[1]),
+        "spilled": sum(map(int, re.findall(r"(\d+) bytes spill", said.stderr))),
+        "local": int(re.search(r"(\d+) bytes stack frame", said.stderr)[1]),
+        "double": len(re.findall(r"\.f64", ptx)),
+        "wide_loads": len(re.findall(wide.format("ld"), ptx)),
+        "wide_stores": len(re.findall(wide.format("st"), ptx)),
+        "divisions": len(re.findall(r"\b(?:div|rem)\.[us](?:32|64)", ptx)),
+        "calls": len(re.findall(r"\bcall\b", ptx)),
+        "instructions": len(re.findall(r"^\s+(?:@!?%p\d+\s+)?[a-z][\w.]*\s", ptx, re.M)),
+    }
+
+
+def main():
+    from cases import KERNELS
+
+    found = {}
+    for number, (name, make) in enumerate(KERNELS.items(), 1):
+        print(f"\r{number} of {len(KERNELS)}: {name:60}", end="", file=sys.stderr)
+        found[name] = measured(make())
+    COUNTS.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found.items()) + "\n}\n")
+    print(f"\n{len(found)} kernels in {COUNTS.relative_to(ROOT)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

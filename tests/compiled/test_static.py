@@ -1,0 +1,54 @@
+"""What the compiler makes of every CUDA kernel: no double in float32, no spills, wide accesses, few registers.
+
+Needs no GPU: `pip install "fastloss[cuda-compile]"` brings compiler and assembler. Counts that got worse fail;
+`python tests/compiled/static.py` writes new ones.
+"""
+
+import json
+
+import pytest
+from cases import KERNELS
+from static import COUNTS, DEVICES, measured
+
+RECORDED = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
+
+# A multiprocessor has 65,536 registers for 2,048 threads.
+REGISTERS = 65536
+QUARTER_OCCUPANCY = 128
+
+
+def limit(kernel):
+    """Registers that a kernel may take: to leave room for as many blocks as it says, or for a quarter of all threads.
+
+    Most in float32 that only memory limits leave room for every thread: eight blocks.
+    """
+    if kernel.bounds is None:
+        return QUARTER_OCCUPANCY
+    threads, blocks = kernel.bounds
+    return REGISTERS // (threads * blocks)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernel(name):
+    kernel = KERNELS[name]()
+    found = measured(kernel)
+    recorded = RECORDED[name]
+    for device in (f"sm_{a}{b}" for a, b in DEVICES):
+        now, then = found[device], recorded[device]
+        assert now["spilled"] == now["local"] == 0
+        assert now["divisions"] == 0
+        assert now["calls"] == 0
+        if "float64" not in name:
+            assert now["double"] == 0
+        if kernel.wide:
+            assert now["wide_loads"] > 0
+            assert now["wide_stores"] > 0
+        assert now["registers"] <= limit(kernel)
+        assert now["registers"] <= then["registers"]
+        assert now["wide_loads"] >= then["wide_loads"]
+        assert now["wide_stores"] >= then["wide_stores"]
+        assert now["instructions"] <= then["instructions"]
+
+
+def test_every_kernel_is_recorded_and_no_other():
+    assert list(RECORDED) == list(KERNELS)

@@ -1,0 +1,84 @@
+"""Kernels for a GPU run by Numba's simulator: NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 pytest tests/simulated.
+
+The simulator has no shuffles; here they are, for warps whose every thread reaches them. Blocks are a warp or two, as
+each of their threads is one of Python.
+"""
+
+import threading
+
+import numpy as np
+import pytest
+from numba import config
+
+if not config.ENABLE_CUDASIM:
+    pytest.exit("the tests of simulated kernels need NUMBA_ENABLE_CUDASIM=1 (and are faster with NUMBA_DISABLE_JIT=1)")
+
+from numba import cuda
+from numba.cuda.simulator.kernel import BlockThread
+from numba.cuda.simulator.kernelapi import FakeCUDAModule
+
+from fastloss import devices
+from fastloss.kernels.cuda import sums
+
+
+def _exchange(value, source):
+    """What the thread in the lane source(own lane) of this warp gave; one's own where there is none."""
+    thread = threading.current_thread()
+    # Each exchange has a board of its own: nobody need wait until all have read.
+    turn = thread.__dict__["turn"] = thread.__dict__.get("turn", 0) + 1
+    board = thread._manager.__dict__.setdefault("boards", {}).setdefault(turn, {})
+    board[thread.thread_id] = value
+    thread.syncthreads()
+    lane = source(thread.thread_id & 31)
+    return board.get((thread.thread_id & ~31) + lane, value) if 0 <= lane < 32 else value
+
+
+def _ballot(module, mask, predicate):
+    return sum(1 << k for k in range(32) if _exchange(bool(predicate), lambda lane, k=k: k))
+
+
+def _run_quietly(thread, run=BlockThread.run):
+    # Formulas compute both sides of each choice, of which NumPy's numbers warn; each thread has a state of its own.
+    with np.errstate(all="ignore"):
+        run(thread)
+
+
+BlockThread.run = _run_quietly
+FakeCUDAModule.shfl_sync = lambda module, mask, value, lane: _exchange(value, lambda own: lane)
+FakeCUDAModule.shfl_up_sync = lambda module, mask, value, step: _exchange(value, lambda own: own - step)
+FakeCUDAModule.shfl_down_sync = lambda module, mask, value, step: _exchange(value, lambda own: own + step)
+FakeCUDAModule.shfl_xor_sync = lambda module, mask, value, bits: _exchange(value, lambda own: own ^ bits)
+FakeCUDAModule.ballot_sync = _ballot
+FakeCUDAModule.syncwarp = lambda module, mask=0xFFFFFFFF: threading.current_thread().syncthreads()
+
+
+@pytest.fixture(autouse=True, params=[32])
+def block(request, monkeypatch):
+    """Threads in a block; no violation of another test is pending."""
+    monkeypatch.setattr(sums, "BLOCK", request.param)
+    devices._pending.clear()
+    return request.param
+
+
+@pytest.fixture
+def put():
+    """Copy an array, or a tuple of them, to the simulated device."""
+
+    def put(x):
+        if isinstance(x, tuple):
+            return tuple(map(put, x))
+        return cuda.to_device(np.ascontiguousarray(x)) if isinstance(x, np.ndarray) else x
+
+    return put
+
+
+@pytest.fixture
+def fetch():
+    """Copy results back."""
+
+    def fetch(x):
+        if isinstance(x, tuple):
+            return tuple(map(fetch, x))
+        return x.copy_to_host() if hasattr(x, "copy_to_host") else x
+
+    return fetch
