@@ -3,7 +3,7 @@
 from typing import Any
 
 from ._version import __version__
-from .backend import BackendError, backend
+from .backends import BackendError, backend
 from .catalogue import LOSSES
 from .devices import synchronize
 from .loss import Loss

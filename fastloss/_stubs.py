@@ -35,6 +35,8 @@ from typing_extensions import Self
 
 from ._version import __version__ as __version__
 from . import rewards as rewards
+from .backends import BackendError as BackendError, backend as backend
+from .devices import synchronize as synchronize
 from .evaluation import evaluate as evaluate
 from .formulas.record import Formula
 from .row_loss import Details
@@ -49,6 +51,7 @@ _Floats: TypeAlias = NDArray[np.floating[Any]]
 _Reduced: TypeAlias = Literal["mean", "sum"] | None
 _Reduction: TypeAlias = Literal["mean", "sum", "none"] | None
 _Curvature: TypeAlias = Literal["exact", "surrogate"]
+_Backend: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
@@ -90,7 +93,7 @@ def _parameters(record: Formula) -> str:
         kind += " | Sequence[float] | _Floats" if parameter.vector else ""
         kind += " | None" if parameter.none is not None else ""
         text += f", {name}: {kind} = ..."
-    return text
+    return text + ", backend: _Backend | None = ..."
 
 
 def _kind(parameter: Parameter) -> str:
@@ -148,7 +151,7 @@ def _own_methods(loss: Any) -> str:
     by_name = "".join(f", {name}: _Input = ..." for name in record.predictions[1:])
     leave_out = frozenset() if _takes_labels(record) else LABELS
     leave_out |= frozenset() if record.family == "rows" and record.loop == "softmax" else {"details"}
-    return _methods(type(loss), data, gradient, by_name + parameters, f", *{parameters}" * bool(parameters), leave_out)
+    return _methods(type(loss), data, gradient, by_name + parameters, f", *{parameters}", leave_out)
 
 
 def _array_methods(loss: Any) -> str:
@@ -166,7 +169,7 @@ def _array_methods(loss: Any) -> str:
     if sum(not x.optional for x in differentiable) == 1 < len(differentiable):
         gradient = f"_Floats | {gradient}"
     parameters = _parameters(record)
-    return _methods(type(loss), data, gradient, parameters, f", *{parameters}" * bool(parameters), LABELS)
+    return _methods(type(loss), data, gradient, parameters, f", *{parameters}", LABELS)
 
 
 def stub(losses: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import check
 from .arrays import incoming, outgoing
-from .backend import BackendError, chosen, missing
+from .backends import BackendError, chosen, missing
 
 __all__ = ["Place", "Placed", "elsewhere", "involved", "note", "synchronize"]
 

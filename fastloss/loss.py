@@ -27,7 +27,7 @@ from .arrays import (
     rounded,
     weights,
 )
-from .backend import BACKENDS, forced
+from .backends import BACKENDS, forced
 from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, chunk_of, elementwise, launch, pair_driver, streams, weight_sum
 from .formulas.record import NONNEGATIVE, Formula
 from .formulas.record import registered as _registered

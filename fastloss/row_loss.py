@@ -25,7 +25,7 @@ from .arrays import (
     rounded,
     weights,
 )
-from .backend import forced
+from .backends import forced
 from .dispatch import (
     CHUNK,
     EMPTY,

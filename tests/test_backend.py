@@ -1,0 +1,153 @@
+"""Which backend runs a call, on a machine without a GPU; with one simulated, see tests/simulated."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from fastloss import backends, devices
+
+P, T = np.array([1.0, 2.0]), np.array([1.0, 4.0])
+
+
+class OnDevice:
+    """An array on a GPU that does not exist."""
+
+    def __init__(self, a):
+        self.a = np.asarray(a)
+        self.shape, self.dtype = self.a.shape, self.a.dtype
+
+    def __dlpack_device__(self):
+        return (devices.DLPACK_CUDA, 0)
+
+
+class Library:
+    """The library of such arrays, as far as copies go."""
+
+    owns = staticmethod(lambda x: isinstance(x, OnDevice))
+
+    def to_host(self, x):
+        return x.a
+
+    def from_host(self, a, like):
+        return OnDevice(a)
+
+
+@pytest.fixture
+def library(monkeypatch):
+    monkeypatch.setattr(devices, "LIBRARIES", (Library,))
+
+
+@pytest.fixture
+def without_cuda(monkeypatch):
+    monkeypatch.setattr(devices, "missing", lambda: 'numba-cuda is not installed; pip install "fastloss[cuda13]"')
+
+
+def test_asked_for_by_name_it_says_why_not_and_what_helps(without_cuda):
+    wanted = r"^backend 'cuda' was asked for, but numba-cuda is not installed; pip install \"fastloss\[cuda13\]\"$"
+    for call in (
+        lambda: fl.mse(P, T, backend="cuda"),
+        lambda: fl.mse.value_and_grad(P, T, backend="cuda"),
+        lambda: fl.huber.grad_and_hess(P, T, delta=2.0, backend="cuda"),
+        lambda: fl.mse.bind(backend="cuda")(P, T),
+    ):
+        with pytest.raises(fl.BackendError, match=wanted):
+            call()
+    # A call that was made before takes a short way, which must not pass by the question.
+    fl.mse(P, T), fl.cross_entropy(P[None], np.array([1]))
+    with fl.backend("cuda"):
+        with pytest.raises(fl.BackendError, match=wanted):
+            fl.mse(P, T)
+        with pytest.raises(fl.BackendError, match="cuda"):
+            fl.cross_entropy(P[None], np.array([1]))
+        with pytest.raises(fl.BackendError, match="cuda"):
+            fl.iou(np.eye(4), np.eye(4))
+        with fl.backend("cpu"):
+            assert fl.mse(P, T) == 2.0
+        assert fl.mse(P, T, backend="cpu") == 2.0
+    assert fl.mse(P, T) == 2.0
+
+
+def test_chosen_by_the_array_it_falls_back(library, without_cuda):
+    weight = np.array([1.0, 3.0])
+    with pytest.warns(RuntimeWarning, match="numba-cuda is not installed.*; it runs on the CPU, with copies"):
+        value, grad = fl.mse.value_and_grad(OnDevice(P), OnDevice(T), weight=OnDevice(weight))
+    assert isinstance(value, OnDevice)
+    assert value.a == 3.0
+    np.testing.assert_array_equal(grad.a, fl.mse.value_and_grad(P, T, weight=weight)[1])
+    with pytest.warns(RuntimeWarning, match="with copies"):
+        assert fl.cross_entropy(OnDevice(P[None]), OnDevice(np.array([1]))).a == fl.cross_entropy(P[None], [1])
+    with pytest.warns(RuntimeWarning, match="with copies"):
+        grads = fl.iou.value_and_grad(OnDevice([[0.0, 0, 1, 1]]), OnDevice([[0.0, 0, 1, 2]]))[1]
+    assert isinstance(grads, OnDevice)
+    with pytest.raises(fl.BackendError, match="cannot write into out; leave it away"):
+        fl.mse.value_and_grad(OnDevice(P), OnDevice(T), out=OnDevice(np.empty(2)))
+
+
+def test_on_the_cpu_an_array_of_a_gpu_is_refused(library):
+    with pytest.raises(fl.BackendError, match="an array lies on a GPU and the backend is 'cpu'"):
+        fl.mse(OnDevice(P), OnDevice(T), backend="cpu")
+
+
+def test_unknown_names():
+    for call in (lambda: fl.mse(P, T, backend="gpu"), lambda: fl.backend("gpu").__enter__()):
+        with pytest.raises(ValueError, match="backend is 'gpu'; allowed: 'auto', 'cpu', 'cuda'"):
+            call()
+
+
+def test_bound():
+    loss = fl.huber.bind(delta=2.0, backend="cpu")
+    assert repr(loss) == "fastloss.huber.bind(delta=2.0, backend='cpu')"
+    assert loss == pickle.loads(pickle.dumps(loss)) == loss.bind(backend="cpu")
+    assert loss != fl.huber.bind(delta=2.0)
+    assert loss(P, T) == fl.huber(P, T, delta=2.0)
+
+
+def test_contexts_nest_and_end_after_errors():
+    assert backends.chosen() == "auto"
+    with fl.backend("cpu"), fl.backend("auto"):
+        assert backends.chosen() == "auto"
+    with pytest.raises(TypeError), fl.backend("cpu"):
+        fl.mse(P)
+    assert backends.chosen() == "auto"
+    assert not backends.forced
+
+
+def child(code, **environ):
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environ}, capture_output=True, text=True, check=False
+    )
+    return done.stdout + done.stderr
+
+
+def test_environment():
+    code = "import fastloss as fl\nprint(fl.mse([1.0], [2.0]))"
+    assert child(code, FASTLOSS_BACKEND="cpu").strip() == "1.0"
+    wrong = child(code, FASTLOSS_BACKEND="gpu")
+    assert "FASTLOSS_BACKEND is 'gpu'; allowed: 'auto', 'cpu', 'cuda'" in wrong
+
+
+def test_a_broken_numba_cuda_is_a_reason_not_a_crash(tmp_path):
+    # Numba's own CUDA target, or a numba-cuda without its runtime wheel, raises where it is imported.
+    (tmp_path / "numba_cuda").mkdir()
+    (tmp_path / "numba_cuda" / "__init__.py").touch()
+    code = (
+        "import sys, numba\n"
+        "sys.modules['numba.cuda'] = None\n"
+        "import fastloss as fl\n"
+        "print(fl.mse([1.0], [2.0]))\n"
+        "try:\n    fl.mse([1.0], [2.0], backend='cuda')\n"
+        "except fl.BackendError as error:\n    print(error)"
+    )
+    told = child(code, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path[1:]])).splitlines()
+    assert told[0] == "1.0"
+    assert told[1].startswith("backend 'cuda' was asked for, but numba-cuda cannot be imported (")
+    assert told[1].endswith('pip install "fastloss[cuda13]" (or fastloss[cuda12] for an older driver)')
+
+
+def test_synchronize_without_a_gpu():
+    fl.synchronize()
