@@ -186,8 +186,16 @@ def bench(
     compile: Annotated[
         bool, typer.Option("--compile", help="Also time first calls, in processes of their own.")
     ] = False,
+    cuda_model: Annotated[
+        bool, typer.Option("--cuda-model", help="Measure nothing: print what memory alone would take of a GPU.")
+    ] = False,
 ) -> None:
     """Measure losses beside NumPy, PyTorch, JAX and scikit-learn, in one process, round after round."""
+    if cuda_model:
+        from .performance.cuda_model import show
+
+        show(names or [], dtype or ["float32"], mode or ["value_and_grad"], json)
+        return
     from .performance.command import Request
     from .performance.command import bench as run
 

@@ -124,7 +124,11 @@ def docstring(record: Formula) -> str:
         "    With weights the mean is sum(w l) / sum(w); of nothing it is 0."
     )
     divisor = "divisor : float, optional\n    Replaces the denominator of the mean."
-    options = (_data(record), weight, _row_options(record), reduction, divisor, _parameters(record))
+    backend = (
+        'backend : {"auto", "cpu", "cuda"}, optional\n'
+        "    Where it is computed; by default where the arrays lie, see `fastloss.backend`."
+    )
+    options = (_data(record), weight, _row_options(record), reduction, divisor, _parameters(record), backend)
     parameters = "\n".join(x for x in options if x)
     returns = 'float, or an array with ``reduction="none"``\n    The loss, accumulated in float64.'
     raises = (

@@ -18,6 +18,7 @@ from fastloss.evaluation import InputError  # noqa: E402
 from fastloss.performance import ask, command, report  # noqa: E402
 from fastloss.performance.cases import MEASURED, Case  # noqa: E402
 from fastloss.performance.contestants import BUILDERS, OURS  # noqa: E402
+from fastloss.performance.cuda_model import SIZE, estimates  # noqa: E402
 from fastloss.performance.machine import about, sentence  # noqa: E402
 from fastloss.performance.run import Measured, Timing  # noqa: E402
 
@@ -261,3 +262,22 @@ def test_losing_rows_are_in_the_readme():
     assert "**0.50**" in text
     assert "| `huber` | 1e2 | 2 us |" in text
     assert "None is faster" in table.section(report.Document(about(), 15, [made()]))
+
+
+def test_model_of_a_gpu():
+    value, both, curved = estimates(["mse"], ["float32"], ["value", "value_and_grad", "grad_and_hess"])
+    # Two arrays are read; the gradient is written, then the curvature too.
+    assert [value.moved, both.moved, curved.moved] == [8 * SIZE, 12 * SIZE, 16 * SIZE]
+    assert both.microseconds == pytest.approx(12 * SIZE / 3e6)
+    assert estimates(["gaussian_nll"], ["float64"], ["value_and_grad"])[0].moved == 5 * 8 * SIZE
+    assert estimates(["huber"], ["float16"], ["value"])[0].moved == 4 * SIZE
+
+
+def test_model_of_a_gpu_by_the_command():
+    code, out, _ = bench("--cuda-model", "mse", "--json", "-")
+    assert code == 0
+    assert json.loads(out)[0]["microseconds"] == 67.11
+    code, out, _ = bench("--cuda-model", "mse", "huber")
+    assert "a model, not a measurement" in out.lower()
+    with pytest.raises(InputError, match="^ctc has no CUDA kernel; fastloss bench --cuda-model shows the losses"):
+        estimates(["ctc"], ["float32"], ["value"])

@@ -249,10 +249,13 @@ def _cache() -> str:
 
 def _cuda() -> str:
     try:
+        from ..backends import missing
+
+        reason = missing()
+        if reason:
+            return f"not available: {reason}"
         from numba import cuda
 
-        if not cuda.is_available():
-            return "not available"
         device = cuda.get_current_device()
         name = device.name.decode() if isinstance(device.name, bytes) else str(device.name)
         return f"{name}, compute capability {'.'.join(map(str, device.compute_capability))}"
