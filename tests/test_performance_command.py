@@ -279,5 +279,5 @@ def test_model_of_a_gpu_by_the_command():
     assert json.loads(out)[0]["microseconds"] == 67.11
     code, out, _ = bench("--cuda-model", "mse", "huber")
     assert "a model, not a measurement" in out.lower()
-    with pytest.raises(InputError, match="^ctc has no CUDA kernel; fastloss bench --cuda-model shows the losses"):
+    with pytest.raises(InputError, match=r"^ctc has no CUDA kernel; fastloss bench --cuda-model shows the losses"):
         estimates(["ctc"], ["float32"], ["value"])

@@ -1,4 +1,4 @@
-"""What memory alone would take of a GPU: the bytes that a kernel must move, at the speed of a copy; nothing measured."""
+"""What memory alone would take of a GPU: the bytes that a kernel must move, at the speed of a copy. No measurement."""
 
 import json
 import math
