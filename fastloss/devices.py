@@ -353,6 +353,8 @@ def on_host(run: Callable[..., Any], *given: Any) -> Any:
     first = next(_borrowed(x) for x in _flat(given) if _on_device(x))
     library = _library(_owner(first))
 
+    loss = "float64" if library.described(first, "input")[0] == "float64" else "float32"
+
     def down(x: Any) -> Any:
         if type(x) in (tuple, list):
             return tuple(map(down, x))
@@ -361,7 +363,7 @@ def on_host(run: Callable[..., Any], *given: Any) -> Any:
     def up(x: Any) -> Any:
         if type(x) is tuple:
             return tuple(map(up, x))
-        return x if x is None else library.from_host(x, first)
+        return x if x is None else library.from_host(np.asarray(x, loss) if type(x) is float else x, first)
 
     return up(run(*map(down, given)))
 

@@ -1,0 +1,87 @@
+"""Tensors of torch on the simulated device: host tensors that pose as tensors on a GPU."""
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from fastloss import devices
+
+torch = pytest.importorskip("torch", reason="needs the peers extra")
+
+
+class Posing(devices.Torch):
+    """Torch's tensors, all of them on the simulated device."""
+
+    owns = staticmethod(lambda x: isinstance(x, torch.Tensor))
+
+    def device(self, x):
+        return 0
+
+    def stream(self, x):
+        return 0
+
+    def to_host(self, x):
+        return x.numpy()
+
+    def address(self, x):
+        if x.dtype is torch.bfloat16:
+            ml_dtypes = pytest.importorskip("ml_dtypes")
+            return x.view(torch.uint16).numpy().view(ml_dtypes.bfloat16).reshape(-1)
+        return x.numpy().reshape(-1)
+
+
+@pytest.fixture(autouse=True)
+def posing(monkeypatch):
+    monkeypatch.setattr(devices, "LIBRARIES", (Posing,))
+
+
+def test_results_are_tensors():
+    p, t = torch.arange(5.0, dtype=torch.float64), torch.ones(5, dtype=torch.float64)
+    loss, grad = fl.mse.value_and_grad(p, t)
+    assert (loss.shape, loss.dtype) == ((), torch.float64)
+    assert loss.item() == 3.0
+    assert torch.allclose(grad, 2 * (p - 1) / 5)
+    assert fl.mse(p, t, reduction="none").dtype is torch.float64
+    out = torch.zeros(5, dtype=torch.float64)
+    assert fl.mse.value_and_grad(p, t, out=out)[1] is out
+    assert torch.equal(out, grad)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_formats(dtype):
+    kind = getattr(torch, dtype)
+    rng = np.random.default_rng(0)
+    p, t = (torch.tensor(rng.normal(size=19)).to(kind) for _ in range(2))
+    loss, grad = fl.huber.value_and_grad(p, t)
+    assert loss.dtype is torch.float32
+    assert grad.dtype is kind
+    wide = torch.nn.functional.huber_loss(p.double(), t.double())
+    assert loss.item() == pytest.approx(wide.item(), rel=1e-6)
+
+
+def test_what_is_not_laid_out_for_a_kernel_is_converted_by_torch():
+    x = torch.arange(12.0).reshape(3, 4)
+    d = x.t() - x.t().flip(0)
+    assert fl.mse(x.t(), x.t().flip(0)).item() == pytest.approx((d * d).mean().item())
+    assert fl.mse(x, x.double() + 1.0).item() == 1.0
+    weight = torch.tensor([[1.0], [0.0], [3.0]])
+    expected = ((x * x) * weight).sum() / (4 * weight.sum())
+    assert fl.mse(x, torch.zeros(3, 4), weight=weight).item() == pytest.approx(expected.item())
+
+
+def test_refusals():
+    x = torch.zeros(3, requires_grad=True)
+    with pytest.raises(TypeError, match=r"prediction is a tensor that requires grad; pass prediction.detach\(\)"):
+        fl.mse(x, torch.zeros(3))
+    with pytest.raises(ValueError, match="some arrays lie on a GPU and others in host memory"):
+        fl.mse(torch.zeros(3), np.zeros(3))
+    with pytest.raises(TypeError, match="prediction has dtype int64"):
+        fl.mse(torch.zeros(3, dtype=torch.int64), torch.zeros(3))
+
+
+def test_a_loss_without_a_kernel_gives_tensors_too():
+    x, y = torch.randn(2, 20, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(RuntimeWarning, match="energy_distance has no CUDA kernel"):
+        loss, grads = fl.energy_distance.value_and_grad(x, y)
+    assert isinstance(loss, torch.Tensor)
+    assert all(isinstance(g, torch.Tensor) for g in (grads if isinstance(grads, tuple) else (grads,)))
