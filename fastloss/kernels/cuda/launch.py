@@ -1,6 +1,7 @@
 """A kernel and how it is launched."""
 
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -43,18 +44,26 @@ class Kernel:
         self.wide = wide
         """Whether it reads and writes 128 bits at a time."""
         self._compiled: dict[int, Any] = {}
+        self._configured: dict[Any, Any] = {}
         self._lock = threading.Lock()
 
     def __call__(self, blocks: int, threads: int, stream: Any, *arguments: Any) -> None:
         """Launch on the current device, without waiting."""
-        device = 0 if SIMULATED else cuda.get_current_device().id
-        found = self._compiled.get(device)
+        if SIMULATED:
+            cuda.jit(self.function)[blocks, threads](*arguments)
+            return
+        key = (cuda.get_current_device().id, blocks, threads, stream)
+        found = self._configured.get(key)
         if found is None:
             with self._lock:
-                found = self._compiled[device] = self._compile()
-        found[blocks, threads, stream](*arguments)
+                found = self._configured[key] = self._configure(*key)
+        found(*arguments)
 
-    def _compile(self) -> Any:
-        if SIMULATED:
-            return cuda.jit(self.function)
-        return cuda.jit(self.signature, launch_bounds=self.bounds)(self.function)
+    def _configure(self, device: int, *configuration: Any) -> Any:
+        """The kernel for one device, and how it is to be launched."""
+        if device not in self._compiled:
+            self._compiled[device] = cuda.jit(self.signature, launch_bounds=self.bounds)(self.function)
+        with warnings.catch_warnings():
+            # A small call has few blocks, and knows it.
+            warnings.filterwarnings("ignore", message="Grid size")
+            return self._compiled[device][configuration]
