@@ -75,15 +75,25 @@ def missing() -> str:
         return f"numba-cuda is not installed; {fix}"
     try:
         from numba import cuda
+    except Exception as error:  # one without its runtime wheel raises whatever its imports do
+        return f"numba-cuda cannot be imported ({_told(error)}); {fix}"
+    try:
+        cuda.current_context()
+    except Exception as error:
+        return f"CUDA finds no usable device ({_told(error)})"
+    try:
+        if cuda.compile is not None:  # which the simulator has not
+            cuda.compile(_nothing, (), device=True)
+    except Exception as error:
+        return f"numba-cuda cannot compile ({_told(error)}); {fix}"
+    return ""
 
-        if cuda.is_available():
-            return ""
-        reason = getattr(cuda.cudadrv.error, "CudaSupportError", RuntimeError)
-        try:
-            cuda.detect()
-            cuda.current_context()
-        except reason as error:
-            return f"CUDA finds no usable device: {str(error).strip().splitlines()[0]}"
-        return "CUDA finds no usable device"
-    except Exception as error:  # a numba-cuda without its runtime wheel raises whatever its imports do
-        return f"numba-cuda cannot be imported ({type(error).__name__}: {str(error).strip().splitlines()[0]}); {fix}"
+
+def _nothing() -> None:
+    """Do nothing: what a compiler is tried on."""
+
+
+def _told(error: Exception) -> str:
+    """An error in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ": ".join([type(error).__name__, " ".join(lines[:2])[:200]])

@@ -2,9 +2,12 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numba
 import numpy as np
 import pytest
 
@@ -150,6 +153,33 @@ def test_a_broken_numba_cuda_is_a_reason_not_a_crash(tmp_path):
     assert told[0] == "1.0"
     assert told[1].startswith("backend 'cuda' was asked for, but numba-cuda cannot be imported (")
     assert told[1].endswith('pip install "fastloss[cuda13]" (or fastloss[cuda12] for an older driver)')
+
+
+@pytest.mark.parametrize(
+    ("context", "compile", "told"),
+    [
+        (
+            OSError("no driver\n\nsee the manual\nand more"),
+            None,
+            r"^CUDA finds no usable device \(OSError: no driver see",
+        ),
+        (None, OSError("no libnvrtc"), r"^numba-cuda cannot compile \(OSError: no libnvrtc\); pip install"),
+        (None, None, "^$"),
+    ],
+)
+def test_reasons(monkeypatch, context, compile, told):
+    def raising(error):
+        def call(*arguments, **options):
+            if error is not None:
+                raise error
+
+        return call
+
+    fake = SimpleNamespace(current_context=raising(context), compile=raising(compile))
+    monkeypatch.setattr(backends, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "numba.cuda", fake)
+    monkeypatch.setattr(numba, "cuda", fake, raising=False)
+    assert re.search(told, backends.missing.__wrapped__())
 
 
 def test_synchronize_without_a_gpu():
