@@ -10,7 +10,7 @@ from . import check
 from .arrays import contiguous
 from .formulas.record import REAL, Domain, Input
 
-__all__ = ["Dims", "bounded", "laid", "laid_integers", "laid_regions", "one_group", "shape_of"]
+__all__ = ["Dims", "bounded", "laid", "laid_integers", "laid_regions", "one_group", "settle", "shape_of"]
 
 Dims = dict[str, Any]
 """The lengths of named axes; "*" and "+" stand for the leading and the trailing shape, `of` for who said so first."""
@@ -79,7 +79,7 @@ def _wrong(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims, 
     return ValueError(f"{loss}: {name} has shape {shape}; expected ({', '.join(shown)}{',' * (len(shown) == 1)}){said}")
 
 
-def _settle(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims) -> tuple[int, ...]:
+def settle(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims) -> tuple[int, ...]:
     """Learn lengths from a shape, or raise where they are not what others said; return it as kernels see it."""
     leading, middle, trailing = _parsed(spec)
     extra = len(shape) - len(middle)
@@ -105,7 +105,7 @@ def _settle(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims)
 
 def laid(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims) -> Any:
     """An array of numbers, contiguous and in a precision."""
-    return contiguous(a, dtype).reshape(_settle(loss, name, spec.dims, a.shape, dims))
+    return contiguous(a, dtype).reshape(settle(loss, name, spec.dims, a.shape, dims))
 
 
 def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore: int | None) -> Any:
@@ -121,7 +121,7 @@ def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore:
             where, value = check.position(first, a.shape), a.reshape(-1)[first]
             zero = "0 (left out)" if spec.kind == "mask" else "0"
             raise ValueError(f"{loss}: {name}[{where}] is {value}; allowed: {zero} or 1")
-        shape = _settle(loss, name, spec.dims, a.shape, dims)
+        shape = settle(loss, name, spec.dims, a.shape, dims)
         return np.ascontiguousarray(a != 0).view(np.uint8).reshape(shape)
     if a.dtype.kind not in "iu":
         raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected integers")
@@ -129,7 +129,7 @@ def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore:
         # Where any number will do, two that differ must still differ.
         a = np.minimum(a, np.uint64(I64.type(2**62))) if spec.classes else a.astype(I64)
     whole = contiguous(a, I64)
-    whole = whole.reshape(_settle(loss, name, spec.dims, a.shape, dims))
+    whole = whole.reshape(settle(loss, name, spec.dims, a.shape, dims))
     if spec.kind == "offsets":
         _check_offsets(loss, name, spec, whole, dims)
     elif spec.classes:
@@ -172,7 +172,7 @@ def laid_regions(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Di
 
 def one_group(spec: Input, dims: Dims) -> Any:
     """The offsets that stand for none given: all rows are one group."""
-    _settle("", "", spec.dims, (2,), dims)
+    settle("", "", spec.dims, (2,), dims)
     return np.array([0, dims[spec.classes]], I64)
 
 

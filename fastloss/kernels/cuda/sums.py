@@ -14,7 +14,7 @@ from ..specialize import bind
 from .launch import ADDRESS, PLACE, Kernel
 from .memory import cuda, device, present, reader, writer
 
-__all__ = ["BLOCK", "NONE", "add", "block_sum", "earlier", "finishing", "plus", "warp_sum"]
+__all__ = ["BLOCK", "NONE", "add", "block_end", "block_sum", "earlier", "finishing", "over", "plus", "warp_sum"]
 
 BLOCK = 256
 """Threads in a block of a large call."""
@@ -31,6 +31,7 @@ read_pair: Any = None
 write: Any = None
 read_place: Any = None
 write_place: Any = None
+write_pair: Any = None
 sum_block: Any = None
 
 
@@ -89,6 +90,34 @@ def _block_sum(high, low, first):
 def block_sum(number: str) -> Any:
     """The sum over a block, and the earliest place, in its thread 0; every warp is full."""
     return device(bind(_block_sum, T=getattr(np, number)))
+
+
+def _block_end(partials, firsts, high, low, first):
+    high, low, first = sum_block(high, low, first)
+    if cuda.threadIdx.x == 0:
+        block = np.uint64(cuda.blockIdx.x)
+        write_pair(partials, block, (high, low))
+        write_place(firsts, block, (first,))
+
+
+@cache
+def block_end(number: str) -> Any:
+    """Leaves the sum over a block, and the earliest place, where `finishing` looks for them."""
+    writers = {"write_pair": writer(number, 2), "write_place": writer("int64")}
+    return device(bind(_block_end, sum_block=block_sum(number), **writers))
+
+
+def _over(scale, mass):
+    if present(mass):
+        whole = read(mass, np.uint64(0))[0]
+        return scale / whole if whole != T(0.0) else T(0.0)
+    return scale
+
+
+@cache
+def over(number: str) -> Any:
+    """A factor over a sum that lies on the device, if there is one; 0 if that is 0."""
+    return device(bind(_over, T=getattr(np, number), read=reader(number)))
 
 
 def _finish(partials, firsts, count, divided, mass, result, place):
