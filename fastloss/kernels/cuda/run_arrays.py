@@ -18,7 +18,7 @@ from .totals import Total, at, divided_by, mass_of, output
 
 __all__ = ["Call", "run"]
 
-MODULES = {"pointwise": "points"}
+MODULES = {"pointwise": "points", "pairs": "pairs"}
 """The module of kernels of each loop."""
 
 
@@ -75,9 +75,9 @@ class Call:
         return (*(kind(self.numbers.get(k, 0.0)) for k in names), kind(not self.nothing))
 
     def params(self) -> tuple[Any, ...]:
-        """The parameters of the formula itself."""
-        count = len(self.record.function.__defaults__ or ())
-        return tuple(map(getattr(np, self.number), self.packed[:count])) or (getattr(np, self.number)(0.0),)
+        """All parameters, those of the formula first."""
+        kind = getattr(np, self.number)
+        return tuple(map(kind, self.packed)) or (kind(0.0),)
 
     def factor(self) -> tuple[Any, Any]:
         """What derivatives are multiplied by, and the address of what they are divided by."""

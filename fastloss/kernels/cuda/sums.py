@@ -14,7 +14,20 @@ from ..specialize import bind
 from .launch import ADDRESS, PLACE, Kernel
 from .memory import cuda, device, present, reader, writer
 
-__all__ = ["BLOCK", "NONE", "add", "block_end", "block_sum", "earlier", "finishing", "over", "plus", "warp_sum"]
+__all__ = [
+    "BLOCK",
+    "NONE",
+    "add",
+    "block_end",
+    "block_sum",
+    "earlier",
+    "finishing",
+    "over",
+    "plus",
+    "rounded",
+    "warp_everywhere",
+    "warp_sum",
+]
 
 BLOCK = 256
 """Threads in a block of a large call."""
@@ -68,6 +81,24 @@ def warp_sum(high, low, first):
         first = earlier(first, other_first)
         step >>= 1
     return high, low, first
+
+
+@device
+def warp_everywhere(high, low):
+    """The sum over a warp in all of its lanes, with the same bits in each."""
+    step = 16
+    while step > 0:
+        other_high = cuda.shfl_xor_sync(LANES, high, step)
+        other_low = cuda.shfl_xor_sync(LANES, low, step)
+        high, low = plus(high, low + other_low, other_high)
+        step >>= 1
+    return high, low
+
+
+@device
+def rounded(high, low):
+    """A sum as one number: what an infinite one lost is NaN."""
+    return high + low if low == low else high
 
 
 def _block_sum(high, low, first):
@@ -134,8 +165,7 @@ def _finish(partials, firsts, count, divided, mass, result, place):
         whole = divided
         if present(mass):
             whole = read(mass, np.uint64(0))[0]
-        # What an infinite sum lost is NaN.
-        total = high + low if low == low else high
+        total = rounded(high, low)
         total = total / whole if whole != T(0.0) else T(0.0)
         write(result, np.uint64(0), (total if first == NONE else T(np.nan),))
         write_place(place, np.uint64(0), (first,))
