@@ -4,6 +4,8 @@ from functools import partial
 
 import fastloss as fl
 from fastloss.kernels.cuda.elementwise import elementwise_kernel
+from fastloss.kernels.cuda.pairs import pairs_kernel
+from fastloss.kernels.cuda.memory import real
 from fastloss.kernels.cuda.points import points_kernel
 from fastloss.kernels.cuda.scalars import width
 from fastloss.kernels.cuda.sums import finishing
@@ -20,10 +22,17 @@ def point(record, stored):
     )
 
 
+def pair(record, stored):
+    """The kernel of a loss of vectors that are stored in one format, as is what is said of each pair."""
+    return pairs_kernel(record, stored, stored if len(record.inputs) > len(record.predictions) else real(stored))
+
+
+MAKERS = {"elementwise": lambda record, f: elementwise_kernel(record, f, f), "pointwise": point, "pairs": pair}
 KERNELS = {f"finish-{number}": partial(finishing, number) for number in ("float32", "float64")}
 for name, loss in fl.LOSSES.items():
     record = loss.record
-    make = {"elementwise": lambda record, f: elementwise_kernel(record, f, f), "pointwise": point}.get(record.loop)
-    if make is not None:
+    if record.loop in MAKERS:
         formats = (*FORMATS, *["bfloat16"] * (name in BRAIN))
-        KERNELS |= {f"{name}-{f}": partial(make, record, f) for f in formats}
+        KERNELS |= {f"{name}-{f}": partial(MAKERS[record.loop], record, f) for f in formats}
+    if "p" in record.parameters and record.loop == "pairs":
+        KERNELS |= {f"{name}_p-{f}": partial(pairs_kernel, record, f, real(f), False) for f in FORMATS}

@@ -46,7 +46,6 @@ powers: Any = None
 distance: Any = None
 largest: Any = None
 products: Any = None
-difference: Any = None
 apart: Any = None
 inverse_of: Any = None
 unit: Any = None
