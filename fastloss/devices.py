@@ -366,7 +366,7 @@ def on_host(run: Callable[..., Any], *given: Any) -> Any:
     return up(run(*map(down, given)))
 
 
-RUNNERS = {"elementwise": "run_elementwise", "pointwise": "run_arrays", "pairs": "run_arrays"}
+RUNNERS = {"elementwise": "run_elementwise", **dict.fromkeys(("pointwise", "pairs", "regions"), "run_arrays")}
 """The modules that run losses on a GPU, by their loop."""
 
 

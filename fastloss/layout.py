@@ -1,6 +1,7 @@
 """How the arrays of a loss of several are laid out: their axes by name, as kernels take them."""
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from . import check
 from .arrays import contiguous
 from .formulas.record import REAL, Domain, Input
 
-__all__ = ["Dims", "bounded", "laid", "laid_integers", "laid_regions", "one_group", "settle", "shape_of"]
+__all__ = ["Dims", "bounded", "labelled", "laid", "laid_integers", "laid_regions", "one_group", "settle", "shape_of"]
 
 Dims = dict[str, Any]
 """The lengths of named axes; "*" and "+" stand for the leading and the trailing shape, `of` for who said so first."""
@@ -154,19 +155,31 @@ def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore:
     return whole
 
 
+def labelled(loss: str, name: str, a: Any, integer: bool, dims: Dims, ignored: Callable[[], bool]) -> bool:
+    """Whether regions are given as the label of each pixel; raise where they are neither that nor floats of each class.
+
+    Of a single class with an axis of its own, whole numbers are labels if any of them is ignored.
+    """
+    n, c, pixels = dims["n"], dims["c"], dims["+"]
+    shape = tuple(a.shape)
+    flat, single = shape == (n, *pixels), shape == (n, 1, *pixels)
+    if integer and (flat or (single and (c > 1 or ignored()))):
+        return True
+    if shape != (n, c, *pixels) and not (flat and c == 1):
+        raise ValueError(
+            f"{loss}: {name} has shape {shape} and dtype {a.dtype}; expected {(n, c, *pixels)}, "
+            f"or integer labels of shape {(n, *pixels)}"
+        )
+    return False
+
+
 def laid_regions(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims, ignore: int | None) -> Any:
     """Regions of each class (n, c, +) as floats, or the label of each pixel (n, +), -1 where it is ignored."""
     n, c, pixels = dims["n"], dims["c"], dims["+"]
-    flat, single = a.shape == (n, *pixels), a.shape == (n, 1, *pixels)
-    if a.dtype.kind in "iu" and (flat or (single and (c > 1 or (ignore is not None and (a == ignore).any())))):
+    if labelled(loss, name, a, a.dtype.kind in "iu", dims, lambda: ignore is not None and bool((a == ignore).any())):
         # Of a single class the labels are 1 in its region and 0 outside.
         labels = spec._replace(dims="n +", kind="labels", classes="labels")
         return laid_integers(loss, name, labels, a, {**dims, "labels": max(c, 2)}, ignore)
-    if a.shape != (n, c, *pixels) and not (flat and c == 1):
-        raise ValueError(
-            f"{loss}: {name} has shape {a.shape} and dtype {a.dtype}; expected {(n, c, *pixels)}, "
-            f"or integer labels of shape {(n, *pixels)}"
-        )
     return laid(loss, name, spec, a.reshape(n, c, *pixels), dtype, dims)
 
 

@@ -4,9 +4,10 @@ from functools import partial
 
 import fastloss as fl
 from fastloss.kernels.cuda.elementwise import elementwise_kernel
-from fastloss.kernels.cuda.pairs import pairs_kernel
 from fastloss.kernels.cuda.memory import real
+from fastloss.kernels.cuda.pairs import pairs_kernel
 from fastloss.kernels.cuda.points import points_kernel
+from fastloss.kernels.cuda.regions import collecting, judging, measuring, normalising, spreading
 from fastloss.kernels.cuda.scalars import width
 from fastloss.kernels.cuda.sums import finishing
 
@@ -27,7 +28,12 @@ def pair(record, stored):
     return pairs_kernel(record, stored, stored if len(record.inputs) > len(record.predictions) else real(stored))
 
 
-MAKERS = {"elementwise": lambda record, f: elementwise_kernel(record, f, f), "pointwise": point, "pairs": pair}
+MAKERS = {
+    "elementwise": lambda record, f: elementwise_kernel(record, f, f),
+    "pointwise": point,
+    "pairs": pair,
+    "regions": judging,
+}
 KERNELS = {f"finish-{number}": partial(finishing, number) for number in ("float32", "float64")}
 for name, loss in fl.LOSSES.items():
     record = loss.record
@@ -36,3 +42,10 @@ for name, loss in fl.LOSSES.items():
         KERNELS |= {f"{name}-{f}": partial(MAKERS[record.loop], record, f) for f in formats}
     if "p" in record.parameters and record.loop == "pairs":
         KERNELS |= {f"{name}_p-{f}": partial(pairs_kernel, record, f, real(f), False) for f in FORMATS}
+for f in FORMATS:
+    KERNELS |= {
+        f"regions_normalise-{f}": partial(normalising, f),
+        f"regions_measure-{f}": partial(measuring, f, f, "int64", "uint8"),
+        f"regions_spread-{f}": partial(spreading, f, f, "int64", "uint8"),
+    }
+KERNELS |= {f"regions_collect-{number}": partial(collecting, number) for number in ("float32", "float64")}

@@ -45,7 +45,7 @@ class Kernel:
         self._compiled: dict[int, Any] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, blocks: int, threads: int, stream: Any, *arguments: Any) -> None:
+    def __call__(self, blocks: int | tuple[int, ...], threads: int, stream: Any, *arguments: Any) -> None:
         """Launch on the current device, without waiting."""
         device = 0 if SIMULATED else cuda.get_current_device().id
         found = self._compiled.get(device)

@@ -18,7 +18,7 @@ from .totals import Total, at, divided_by, mass_of, output
 
 __all__ = ["Call", "run"]
 
-MODULES = {"pointwise": "points", "pairs": "pairs"}
+MODULES = {"pointwise": "points", "pairs": "pairs", "regions": "regions"}
 """The module of kernels of each loop."""
 
 
@@ -33,6 +33,8 @@ class Call:
         self.packed = loss._packed
         self.dims: layout.Dims = {}
         self.given = given
+        self.labelled: set[str] = set()
+        """Regions that are given as the label of each pixel."""
         self.numbers = {k: float(x) for k, x in given.items() if _number(x, self.record.inputs[k])}
         """Numbers that stand for all elements of an input."""
         taken = {k: place.take(x, k) for k, x in given.items() if k not in self.numbers}
@@ -54,20 +56,31 @@ class Call:
         self.weight: Placed | None = None
         self.mass: Placed | None = None
         self.divided = 1.0
+        self.averaged = False
+        """Whether the sum is divided by what counts, or by the weights of that."""
         self.watches: list[Watch] = []
         """What the kernel looks at, to be set where it is launched."""
 
     def _laid(self, name: str, x: Placed) -> Placed:
         """An input of the shape that it must have, in a format that kernels read."""
-        spec: Input = self.record.inputs[name]
-        if x.shape == () and spec.dims == "*" and "*" in self.dims:
-            x = self.place.take(self.given[name], name, self.number, self.dims["*"])
-        layout.settle(self.record.name, name, spec.dims, x.shape, self.dims)
-        if spec.grad:
-            fits = x.dtype == self.stored
-        else:
-            fits = readable(x.dtype, self.stored, self.number)
-        return x if fits else self.place.take(self.given[name], name, self.stored if spec.grad else self.number)
+        spec, loss, dims, shape = self.record.inputs[name], self.record.name, self.dims, x.shape
+        integer = x.dtype.startswith(("int", "uint"))
+        if shape == () and spec.dims == "*" and "*" in dims:
+            x = self.place.take(self.given[name], name, self.number, dims["*"])
+            shape = x.shape
+        if spec.kind == "regions":
+            n, c, pixels = dims["n"], dims["c"], dims["+"]
+            shape = (n, c, *pixels)
+            # Whether any label is ignored would have to be looked up; as labels they count the same.
+            if layout.labelled(loss, name, x, integer, dims, lambda: True):
+                self.labelled.add(name)
+                spec, shape = spec._replace(dims="n +"), (n, *pixels)
+        elif spec.dims == "n +" and shape == (dims.get("n"), 1, *dims.get("+", ())):
+            shape = (shape[0], *shape[2:])
+        layout.settle(loss, name, spec.dims, shape, dims)
+        fits = x.dtype == self.stored if spec.grad else readable(x.dtype, self.stored, self.number)
+        wanted = "int64" if name in self.labelled else self.stored if spec.grad else self.number
+        return x if fits else self.place.take(self.given[name], name, wanted)
 
     def absent(self, *names: str) -> tuple[Any, ...]:
         """What stands for inputs that are not given, and for a weight: where nothing is to be computed, that is 0."""
@@ -79,8 +92,14 @@ class Call:
         kind = getattr(np, self.number)
         return tuple(map(kind, self.packed)) or (kind(0.0),)
 
+    def divide(self, mass: Placed) -> None:
+        """Say that the sum is to be divided by a number on the device."""
+        self.divided, self.mass = 1.0, mass
+
     def factor(self) -> tuple[Any, Any]:
         """What derivatives are multiplied by, and the address of what they are divided by."""
+        if self.averaged and self.weight is not None and self.mass is None:
+            self.divide(mass_of(self.place, self.weight))
         return (getattr(np, self.number)(1.0 / self.divided if self.divided else 0.0), *at(self.mass))
 
 
@@ -111,8 +130,7 @@ def run(
     else:
         call.weight = w
     call.divided = divided_by(reduction, divisor, call.units, call.weight)
-    if call.weight is not None and reduction == "mean" and divisor is None:
-        call.mass = mass_of(place, call.weight)
+    call.averaged = reduction == "mean" and divisor is None
     if reduction == "none":
         call.values = place.empty(call.shape, call.stored)
     if derivatives:
