@@ -32,7 +32,7 @@ MAKERS = {
     "elementwise": lambda record, f: elementwise_kernel(record, f, f),
     "pointwise": point,
     "pairs": pair,
-    "regions": judging,
+    "regions": lambda record, f: judging(record, f, real(f)),
 }
 KERNELS = {f"finish-{number}": partial(finishing, number) for number in ("float32", "float64")}
 for name, loss in fl.LOSSES.items():

@@ -41,28 +41,33 @@ class Gate:
     """Where the threads of a block wait for each other; those that have ended are not waited for."""
 
     def __init__(self, live):
-        self.changed, self.live, self.waiting, self.turn, self.failed = threading.Condition(), live, 0, 0, False
+        self.guard, self.live, self.waiting, self.failed = threading.Lock(), live, [], False
 
     def wait(self):
-        with self.changed:
-            turn = self.turn
-            self.waiting += 1
-            self._open()
-            self.changed.wait_for(lambda: self.turn > turn)
-            if self.failed:
-                raise RuntimeError("another thread of the block failed")
+        with self.guard:
+            last = len(self.waiting) + 1 == self.live
+            if last:
+                self._open()
+            else:
+                turn = threading.Lock()
+                turn.acquire()
+                self.waiting.append(turn)
+        if not last:
+            turn.acquire()
+        if self.failed:
+            raise RuntimeError("another thread of the block failed")
 
     def leave(self, failed):
-        with self.changed:
+        with self.guard:
             self.live -= 1
             self.failed |= failed
-            self._open()
+            if len(self.waiting) == self.live:
+                self._open()
 
     def _open(self):
-        if self.waiting == self.live:
-            self.waiting = 0
-            self.turn += 1
-            self.changed.notify_all()
+        waiting, self.waiting = self.waiting, []
+        for turn in waiting:
+            turn.release()
 
 
 def _run_block(manager, grid_point, *args):

@@ -39,6 +39,7 @@ read_target: Any = None
 read_label: Any = None
 read_mask: Any = None
 read_number: Any = None
+read_class: Any = None
 read_pair: Any = None
 read_place: Any = None
 write: Any = None
@@ -53,9 +54,14 @@ probability: Any = None
 slope_of: Any = None
 weight_of: Any = None
 put_slopes: Any = None
+sum_of: Any = None
+class_slope: Any = None
 
 NO_ACTIVATION, SIGMOID, SOFTMAX = 0, 1, 2
 ACTIVATIONS = {None: NO_ACTIVATION, "sigmoid": SIGMOID, "softmax": SOFTMAX}
+
+MAX_CLASSES = 65535
+"""As many as a grid of blocks is wide in its second and third dimension."""
 
 ONE, SUMS = np.uint64(1), np.uint64(5)
 """Sums of a class: tp, fp, fn, tn, pixels that count."""
@@ -219,13 +225,10 @@ def _sum_of(sums, i):
     return rounded(x[0], x[1])
 
 
-sum_of: Any = None
-
-
 def _weight_of(sums, class_weight, i, k, least, power):
     """The weight of a class, whose sums begin at i."""
     size = sum_of(sums, i) + sum_of(sums, i + np.uint64(2))
-    w = read_number(class_weight, k)[0] if present(class_weight) else T(1.0)
+    w = T(read_class(class_weight, k)[0]) if present(class_weight) else T(1.0)
     for _ in range(power):
         w *= least / size if size > T(0.0) else T(1.0)
     return w
@@ -251,7 +254,7 @@ def _judge(
         while k < c:
             i = (u * c + k) * SUMS
             found = earlier(found, read_place(places, u * c + k)[0])
-            if present(class_weight) and read_number(class_weight, k)[0] < T(0.0):
+            if present(class_weight) and T(read_class(class_weight, k)[0]) < T(0.0):
                 found = earlier(found, np.int64(k) * 8 + CLASS_WEIGHT)
             size = sum_of(sums, i) + sum_of(sums, i + np.uint64(2))
             if k >= background and T(0.0) < size < least:
@@ -321,15 +324,12 @@ def _slope_of(t, small, large, x, y, sigmoid, squared):
 
 
 def _class_slope(z, target, labels, shares, slopes, label, i, at, k, of, factor, activation, squared, single):
-    """The slope by one class at pixel i, whose score stands at `at` and whose slopes at `of`; p, and whether it leads."""
+    """The slope by one class at pixel i, its score at `at` and slopes at `of`; p, and whether that exceeds 1/2."""
     t = target_of(target, labels, label, np.int64(k) + (1 if single else 0), at)
     small, large = probability(read(z, at)[0], shares, i, activation)
     x, y = read_pair(slopes, of)
     g, p = slope_of(t, small, large, times(x, factor), times(y, factor), activation == SIGMOID, squared)
     return g, p, large
-
-
-class_slope: Any = None
 
 
 def _spread(
@@ -380,8 +380,10 @@ def _spread(
 INT, FLAG, SIZE = types.int32, types.boolean, types.uint64
 
 
-def _bound(stored: str, target: str = "", label: str = "int64", mask: str = "uint8") -> dict[str, Any]:
-    """What the templates find, for predictions, regions, labels and masks in some formats."""
+def _bound(
+    stored: str, target: str = "", label: str = "int64", mask: str = "uint8", classes: str = ""
+) -> dict[str, Any]:
+    """What the templates find, for predictions, regions, labels, masks and weights of classes in some formats."""
     number = real(stored)
     bound: dict[str, Any] = {
         "T": getattr(np, number),
@@ -395,6 +397,7 @@ def _bound(stored: str, target: str = "", label: str = "int64", mask: str = "uin
         "read_label": reader(label),
         "read_mask": reader(mask),
         "read_number": reader(number),
+        "read_class": reader(classes or number),
         "read_pair": reader(number, 2),
         "read_place": reader("int64"),
         "write": writer(stored),
@@ -432,17 +435,18 @@ def collecting(number: str) -> Kernel:
 
 
 @cache
-def _judging(function: Any, stored: str) -> Kernel:
+def _judging(function: Any, stored: str, classes: str) -> Kernel:
     number, count = real(stored), len(function.__defaults__ or ())
-    bound = _bound(stored) | {"formula": carry(function, gpu(number)), "unpack": access.unpack(count, number)}
+    bound = _bound(stored, classes=classes)
+    bound |= {"formula": carry(function, gpu(number)), "unpack": access.unpack(count, number)}
     params = types.UniTuple(getattr(types, number), max(1, count))
     signature = types.void(*[ADDRESS] * 11, SIZE, SIZE, SIZE, FLAG, INT, FLAG, params)
-    return Kernel(_judge, f"{function.__name__}_{stored}", signature, bound)
+    return Kernel(_judge, f"{function.__name__}_{stored}_{classes}", signature, bound)
 
 
-def judging(record: Formula, stored: str) -> Kernel:
-    """The kernel that evaluates the formula of a loss."""
-    return _judging(record.function, stored)
+def judging(record: Formula, stored: str, classes: str) -> Kernel:
+    """The kernel that evaluates the formula of a loss, with weights of classes in a format."""
+    return _judging(record.function, stored, classes)
 
 
 @cache
@@ -474,6 +478,8 @@ def launch(call: Any) -> Total:
         raise ValueError(f"{call.record.name}: activation is 'softmax' for a single class; expected 'sigmoid'")
     if c == 1 and background:
         raise ValueError(f"{call.record.name}: include_background is False for a single class; nothing is left")
+    if c > MAX_CLASSES:
+        raise NotImplementedError(f"{call.record.name} of more than {MAX_CLASSES:,} classes has no CUDA kernel")
     ignore = options.get("ignore_index")
     call.watches = _watches(call, second, c, ignore)
     squared = free or bool(options.get("squared", False))
@@ -501,12 +507,11 @@ def launch(call: Any) -> Total:
         collecting(number)((call.units, c), threads(), stream, *at(partials, firsts, sums, places), count)
     total, mass = (Total.of(place, number, blocks_for(call.units)) for _ in range(2))
     class_weight = call.arrays["class_weight"]
-    if class_weight is not None and class_weight.dtype != number:
-        class_weight = place.take(call.given["class_weight"], "class_weight", number)
     arrays = at(sums, places, class_weight, call.weight, call.values, factors, slopes)
     micro = "weighting" in options or options.get("average") == "micro"
     power = {"square": 2, "simple": 1, "uniform": 0}[options.get("weighting", "uniform")]
-    judge, cells = judging(call.record, stored), at(total.partials, total.firsts, mass.partials, mass.firsts)
+    judge = judging(call.record, stored, number if class_weight is None else class_weight.dtype)
+    cells = at(total.partials, total.firsts, mass.partials, mass.firsts)
     told_too = (np.uint64(call.units), np.uint64(c), np.uint64(background), micro, np.int32(power), squared)
     params = call.params()[: max(1, len(call.record.function.__defaults__ or ()))]
     judge(total.blocks, threads(), stream, *arrays, *cells, *told_too, params)
