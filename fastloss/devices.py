@@ -368,7 +368,7 @@ def on_host(run: Callable[..., Any], *given: Any) -> Any:
     return up(run(*map(down, given)))
 
 
-RUNNERS = {"elementwise": "run_elementwise"}
+RUNNERS = {"elementwise": "run_elementwise", **dict.fromkeys(("pointwise", "pairs", "regions"), "run_arrays")}
 """The modules that run losses on a GPU, by their loop."""
 
 
@@ -403,7 +403,7 @@ class _Pending(NamedTuple):
     names: tuple[str, ...]
     domains: tuple[Any, ...]
     inputs: tuple[Any, ...]
-    shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
 
 
 _pending: deque[_Pending] = deque(maxlen=256)
@@ -417,11 +417,17 @@ def _reference(x: Any) -> Callable[[], Any]:
 
 
 def note(
-    loss: str, place: Place, cell: Placed, names: tuple[str, ...], domains: tuple[Any, ...], inputs: tuple[Any, ...]
+    loss: str,
+    place: Place,
+    cell: Placed,
+    names: tuple[str, ...],
+    domains: tuple[Any, ...],
+    inputs: tuple[Placed | None, ...],
 ) -> None:
     """Remember where a call writes what it finds out of its domain; those in host memory are told at once."""
-    references = tuple(_reference(x.array) for x in inputs)
-    _pending.append(_Pending(loss, cell.array, place.library, names, domains, references, inputs[0].shape))
+    references = tuple(_reference(None if x is None else x.array) for x in inputs)
+    shapes = tuple(() if x is None else x.shape for x in inputs)
+    _pending.append(_Pending(loss, cell.array, place.library, names, domains, references, shapes))
     if place.on_host:
         _explain(_pending.pop())
 
@@ -435,7 +441,8 @@ def _explain(call: _Pending) -> None:
     if place == NOTHING:
         return
     index, which = place >> 3, (place & 7) - 1
-    where = f"[{check.position(index, call.shape)}]" if call.shape else ""
+    shape = call.shapes[which]
+    where = f"[{check.position(index, shape)}]" if shape else ""
     array = call.inputs[which]()
     value = ""
     if array is not None:

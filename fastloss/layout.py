@@ -1,6 +1,7 @@
 """How the arrays of a loss of several are laid out: their axes by name, as kernels take them."""
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from . import check
 from .arrays import contiguous
 from .formulas.record import REAL, Domain, Input
 
-__all__ = ["Dims", "bounded", "laid", "laid_integers", "laid_regions", "one_group", "shape_of"]
+__all__ = ["Dims", "bounded", "labelled", "laid", "laid_integers", "laid_regions", "one_group", "settle", "shape_of"]
 
 Dims = dict[str, Any]
 """The lengths of named axes; "*" and "+" stand for the leading and the trailing shape, `of` for who said so first."""
@@ -79,7 +80,7 @@ def _wrong(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims, 
     return ValueError(f"{loss}: {name} has shape {shape}; expected ({', '.join(shown)}{',' * (len(shown) == 1)}){said}")
 
 
-def _settle(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims) -> tuple[int, ...]:
+def settle(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims) -> tuple[int, ...]:
     """Learn lengths from a shape, or raise where they are not what others said; return it as kernels see it."""
     leading, middle, trailing = _parsed(spec)
     extra = len(shape) - len(middle)
@@ -105,7 +106,7 @@ def _settle(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims)
 
 def laid(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims) -> Any:
     """An array of numbers, contiguous and in a precision."""
-    return contiguous(a, dtype).reshape(_settle(loss, name, spec.dims, a.shape, dims))
+    return contiguous(a, dtype).reshape(settle(loss, name, spec.dims, a.shape, dims))
 
 
 def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore: int | None) -> Any:
@@ -121,7 +122,7 @@ def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore:
             where, value = check.position(first, a.shape), a.reshape(-1)[first]
             zero = "0 (left out)" if spec.kind == "mask" else "0"
             raise ValueError(f"{loss}: {name}[{where}] is {value}; allowed: {zero} or 1")
-        shape = _settle(loss, name, spec.dims, a.shape, dims)
+        shape = settle(loss, name, spec.dims, a.shape, dims)
         return np.ascontiguousarray(a != 0).view(np.uint8).reshape(shape)
     if a.dtype.kind not in "iu":
         raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected integers")
@@ -129,7 +130,7 @@ def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore:
         # Where any number will do, two that differ must still differ.
         a = np.minimum(a, np.uint64(I64.type(2**62))) if spec.classes else a.astype(I64)
     whole = contiguous(a, I64)
-    whole = whole.reshape(_settle(loss, name, spec.dims, a.shape, dims))
+    whole = whole.reshape(settle(loss, name, spec.dims, a.shape, dims))
     if spec.kind == "offsets":
         _check_offsets(loss, name, spec, whole, dims)
     elif spec.classes:
@@ -154,25 +155,37 @@ def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore:
     return whole
 
 
+def labelled(loss: str, name: str, a: Any, integer: bool, dims: Dims, ignored: Callable[[], bool]) -> bool:
+    """Whether regions are given as the label of each pixel; raise where they are neither that nor floats of each class.
+
+    Of a single class with an axis of its own, whole numbers are labels if any of them is ignored.
+    """
+    n, c, pixels = dims["n"], dims["c"], dims["+"]
+    shape = tuple(a.shape)
+    flat, single = shape == (n, *pixels), shape == (n, 1, *pixels)
+    if integer and (flat or (single and (c > 1 or ignored()))):
+        return True
+    if shape != (n, c, *pixels) and not (flat and c == 1):
+        raise ValueError(
+            f"{loss}: {name} has shape {shape} and dtype {a.dtype}; expected {(n, c, *pixels)}, "
+            f"or integer labels of shape {(n, *pixels)}"
+        )
+    return False
+
+
 def laid_regions(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims, ignore: int | None) -> Any:
     """Regions of each class (n, c, +) as floats, or the label of each pixel (n, +), -1 where it is ignored."""
     n, c, pixels = dims["n"], dims["c"], dims["+"]
-    flat, single = a.shape == (n, *pixels), a.shape == (n, 1, *pixels)
-    if a.dtype.kind in "iu" and (flat or (single and (c > 1 or (ignore is not None and (a == ignore).any())))):
+    if labelled(loss, name, a, a.dtype.kind in "iu", dims, lambda: ignore is not None and bool((a == ignore).any())):
         # Of a single class the labels are 1 in its region and 0 outside.
         labels = spec._replace(dims="n +", kind="labels", classes="labels")
         return laid_integers(loss, name, labels, a, {**dims, "labels": max(c, 2)}, ignore)
-    if a.shape != (n, c, *pixels) and not (flat and c == 1):
-        raise ValueError(
-            f"{loss}: {name} has shape {a.shape} and dtype {a.dtype}; expected {(n, c, *pixels)}, "
-            f"or integer labels of shape {(n, *pixels)}"
-        )
     return laid(loss, name, spec, a.reshape(n, c, *pixels), dtype, dims)
 
 
 def one_group(spec: Input, dims: Dims) -> Any:
     """The offsets that stand for none given: all rows are one group."""
-    _settle("", "", spec.dims, (2,), dims)
+    settle("", "", spec.dims, (2,), dims)
     return np.array([0, dims[spec.classes]], I64)
 
 

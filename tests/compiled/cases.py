@@ -4,15 +4,48 @@ from functools import partial
 
 import fastloss as fl
 from fastloss.kernels.cuda.elementwise import elementwise_kernel
+from fastloss.kernels.cuda.memory import real
+from fastloss.kernels.cuda.pairs import pairs_kernel
+from fastloss.kernels.cuda.points import points_kernel
+from fastloss.kernels.cuda.regions import collecting, judging, measuring, normalising, spreading
+from fastloss.kernels.cuda.scalars import width
 from fastloss.kernels.cuda.sums import finishing
 
 FORMATS = ("float32", "float64", "float16")
-BRAIN = ("mse", "bce_with_logits", "gaussian_nll")  # bfloat16 differs from float16 in how a number is widened
+BRAIN = ("mse", "bce_with_logits", "gaussian_nll", "giou")  # bfloat16 differs from float16 in how a number is widened
 
+
+def point(record, stored):
+    """The kernel of a loss of points whose numbers are all stored in one format."""
+    specs = record.inputs.values()
+    return points_kernel(
+        record, stored, tuple(("uint8" if x.kind == "binary" else stored, width(x.dims)) for x in specs)
+    )
+
+
+def pair(record, stored):
+    """The kernel of a loss of vectors that are stored in one format, as is what is said of each pair."""
+    return pairs_kernel(record, stored, stored if len(record.inputs) > len(record.predictions) else real(stored))
+
+
+MAKERS = {
+    "elementwise": lambda record, f: elementwise_kernel(record, f, f),
+    "pointwise": point,
+    "pairs": pair,
+    "regions": lambda record, f: judging(record, f, real(f)),
+}
 KERNELS = {f"finish-{number}": partial(finishing, number) for number in ("float32", "float64")}
 for name, loss in fl.LOSSES.items():
-    if loss.record.family == "elementwise":
-        KERNELS |= {f"{name}-{f}": partial(elementwise_kernel, loss.record, f, f) for f in FORMATS}
-        KERNELS |= {
-            f"{name}-{f}": partial(elementwise_kernel, loss.record, f, f) for f in ["bfloat16"] * (name in BRAIN)
-        }
+    record = loss.record
+    if record.loop in MAKERS:
+        formats = (*FORMATS, *["bfloat16"] * (name in BRAIN))
+        KERNELS |= {f"{name}-{f}": partial(MAKERS[record.loop], record, f) for f in formats}
+    if "p" in record.parameters and record.loop == "pairs":
+        KERNELS |= {f"{name}_p-{f}": partial(pairs_kernel, record, f, real(f), False) for f in FORMATS}
+for f in FORMATS:
+    KERNELS |= {
+        f"regions_normalise-{f}": partial(normalising, f),
+        f"regions_measure-{f}": partial(measuring, f, f, "int64", "uint8"),
+        f"regions_spread-{f}": partial(spreading, f, f, "int64", "uint8"),
+    }
+KERNELS |= {f"regions_collect-{number}": partial(collecting, number) for number in ("float32", "float64")}

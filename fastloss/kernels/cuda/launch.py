@@ -47,7 +47,7 @@ class Kernel:
         self._configured: dict[Any, Any] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, blocks: int, threads: int, stream: Any, *arguments: Any) -> None:
+    def __call__(self, blocks: int | tuple[int, ...], threads: int, stream: Any, *arguments: Any) -> None:
         """Launch on the current device, without waiting."""
         if SIMULATED:
             cuda.jit(self.function)[blocks, threads](*arguments)

@@ -13,7 +13,19 @@ from llvmlite import ir
 from numba import config, types
 from numba import cuda as numba_cuda
 
-__all__ = ["SIMULATED", "WIDTH", "cuda", "device", "present", "reader", "real", "spelled", "writer"]
+__all__ = [
+    "BYTES",
+    "SIMULATED",
+    "WIDTH",
+    "alignment",
+    "cuda",
+    "device",
+    "present",
+    "reader",
+    "real",
+    "spelled",
+    "writer",
+]
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 
@@ -55,16 +67,26 @@ def _spelled(arguments: str, body: str, bound: tuple[tuple[str, Any], ...]) -> A
 
 
 def real(stored: str) -> str:
-    """The precision in which numbers of a format are computed."""
-    return "float32" if stored in ("float16", "bfloat16") else stored
+    """The precision in which numbers of a format are computed; of a bool, the byte that it is."""
+    return {"float16": "float32", "bfloat16": "float32", "bool": "uint8"}.get(stored, stored)
 
 
-FORMS = {"float32": ir.FloatType(), "float64": ir.DoubleType(), "int32": ir.IntType(32), "int64": ir.IntType(64)}
+BYTE = ir.IntType(8)
+FORMS = {
+    **{"float32": ir.FloatType(), "float64": ir.DoubleType(), "bool": BYTE, "uint8": BYTE},
+    **{"int32": ir.IntType(32), "int64": ir.IntType(64)},
+}
+BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "uint8": 1}
 
 
 def _form(stored: str) -> Any:
     """How LLVM names a number as it is stored."""
     return FORMS.get(stored, ir.IntType(16))
+
+
+def alignment(stored: str, width: int) -> int:
+    """At which places in memory a group of so many numbers begins."""
+    return min(16, width * BYTES[stored])
 
 
 def _pointer(builder: Any, address: Any, i: Any, form: Any) -> Any:
@@ -117,7 +139,7 @@ def reader(stored: str, width: int = 1) -> Callable[..., Any]:
                     builder, result, [_widened(builder, stored, builder.load(_pointer(builder, *args, form)))]
                 )
             group = builder.load(_pointer(builder, *args, ir.VectorType(form, width)))
-            group.align = 16
+            group.align = alignment(stored, width)
             parts = [builder.extract_element(group, ir.IntType(32)(k)) for k in range(width)]
             return context.make_tuple(builder, result, [_widened(builder, stored, x) for x in parts])
 
@@ -147,7 +169,7 @@ def writer(stored: str, width: int = 1) -> Callable[..., Any]:
             group = ir.Constant(wide, ir.Undefined)
             for k, x in enumerate(parts):
                 group = builder.insert_element(group, x, ir.IntType(32)(k))
-            builder.store(group, _pointer(builder, address, i, wide)).align = 16
+            builder.store(group, _pointer(builder, address, i, wide)).align = alignment(stored, width)
             return context.get_dummy_value()
 
         number = getattr(types, real(stored))

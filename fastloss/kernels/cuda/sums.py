@@ -14,7 +14,20 @@ from ..specialize import bind
 from .launch import ADDRESS, PLACE, Kernel
 from .memory import cuda, device, present, reader, writer
 
-__all__ = ["BLOCK", "NONE", "add", "block_sum", "earlier", "finishing", "plus", "warp_sum"]
+__all__ = [
+    "BLOCK",
+    "NONE",
+    "add",
+    "block_end",
+    "block_sum",
+    "earlier",
+    "finishing",
+    "over",
+    "plus",
+    "rounded",
+    "warp_everywhere",
+    "warp_sum",
+]
 
 BLOCK = 256
 """Threads in a block of a large call."""
@@ -31,6 +44,7 @@ read_pair: Any = None
 write: Any = None
 read_place: Any = None
 write_place: Any = None
+write_pair: Any = None
 sum_block: Any = None
 
 
@@ -69,6 +83,24 @@ def warp_sum(high, low, first):
     return high, low, first
 
 
+@device
+def warp_everywhere(high, low):
+    """The sum over a warp in all of its lanes, with the same bits in each."""
+    step = 16
+    while step > 0:
+        other_high = cuda.shfl_xor_sync(LANES, high, step)
+        other_low = cuda.shfl_xor_sync(LANES, low, step)
+        high, low = plus(high, low + other_low, other_high)
+        step >>= 1
+    return high, low
+
+
+@device
+def rounded(high, low):
+    """A sum as one number: what an infinite one lost is NaN."""
+    return high + low if low == low else high
+
+
 def _block_sum(high, low, first):
     highs = cuda.shared.array(32, T)
     lows = cuda.shared.array(32, T)
@@ -91,6 +123,34 @@ def block_sum(number: str) -> Any:
     return device(bind(_block_sum, T=getattr(np, number)))
 
 
+def _block_end(partials, firsts, high, low, first):
+    high, low, first = sum_block(high, low, first)
+    if cuda.threadIdx.x == 0:
+        block = np.uint64(cuda.blockIdx.x)
+        write_pair(partials, block, (high, low))
+        write_place(firsts, block, (first,))
+
+
+@cache
+def block_end(number: str) -> Any:
+    """Leaves the sum over a block, and the earliest place, where `finishing` looks for them."""
+    writers = {"write_pair": writer(number, 2), "write_place": writer("int64")}
+    return device(bind(_block_end, sum_block=block_sum(number), **writers))
+
+
+def _over(scale, mass):
+    if present(mass):
+        whole = read(mass, np.uint64(0))[0]
+        return scale / whole if whole != T(0.0) else T(0.0)
+    return scale
+
+
+@cache
+def over(number: str) -> Any:
+    """A factor over a sum that lies on the device, if there is one; 0 if that is 0."""
+    return device(bind(_over, T=getattr(np, number), read=reader(number)))
+
+
 def _finish(partials, firsts, count, divided, mass, result, place):
     """One block: sum the partials of all blocks, divide, and leave NaN where anything was out of its domain."""
     high, low, first = T(0.0), T(0.0), NONE
@@ -105,8 +165,7 @@ def _finish(partials, firsts, count, divided, mass, result, place):
         whole = divided
         if present(mass):
             whole = read(mass, np.uint64(0))[0]
-        # What an infinite sum lost is NaN.
-        total = high + low if low == low else high
+        total = rounded(high, low)
         total = total / whole if whole != T(0.0) else T(0.0)
         write(result, np.uint64(0), (total if first == NONE else T(np.nan),))
         write_place(place, np.uint64(0), (first,))

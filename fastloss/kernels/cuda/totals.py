@@ -11,9 +11,9 @@ from ...formulas.record import NONNEGATIVE
 from . import sums
 from .elementwise import elementwise_kernel
 from .launch import MAX_BLOCKS
-from .memory import SIMULATED, WIDTH
+from .memory import BYTES, SIMULATED, WIDTH, alignment
 
-__all__ = ["Total", "absent", "at", "blocks_for", "divided_by", "groups_of", "mass_of", "output", "threads"]
+__all__ = ["Total", "absent", "aligned", "at", "blocks_for", "divided_by", "groups_of", "mass_of", "output", "threads"]
 
 absent = None if SIMULATED else 0
 """The address of an array that is not there."""
@@ -39,6 +39,11 @@ def groups_of(stored: str, size: int, *arrays: Placed | None) -> int:
     if not SIMULATED and any(a is not None and a.address % 16 for a in arrays):
         return 0
     return size // WIDTH[stored]
+
+
+def aligned(width: int, *arrays: Placed | None) -> bool:
+    """Whether groups of so many numbers can be read and written whole."""
+    return SIMULATED or not any(a is not None and a.address % alignment(a.dtype, width) for a in arrays)
 
 
 class Total(NamedTuple):
@@ -97,9 +102,6 @@ def output(place: Place, out: Any, name: str, like: Placed, others: tuple[Placed
                 f"{name} overlaps an input or another output; inputs are never written, pass another array"
             )
     return placed
-
-
-BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "uint8": 1}
 
 
 def _overlap(a: Placed, b: Placed) -> bool:
