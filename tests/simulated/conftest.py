@@ -4,6 +4,7 @@ The simulator has no shuffles; here they are, for warps whose every thread reach
 each of their threads is one of Python.
 """
 
+import sys
 import threading
 
 import numpy as np
@@ -21,20 +22,26 @@ from fastloss import devices
 from fastloss.kernels.cuda import sums
 
 
-def _exchange(value, source):
-    """What the thread in the lane source(own lane) of this warp gave; one's own where there is none."""
+def _exchange(mask, value, source):
+    """What the thread in the lane source(own lane) of this warp gave; one's own where there is none.
+
+    The lanes of the mask wait for each other, and for nobody else: other rows may be done, or have been left out.
+    """
     thread = threading.current_thread()
+    lanes, warp = int(mask) & 0xFFFFFFFF, thread.thread_id & ~31
     # Each exchange has a board of its own: nobody need wait until all have read.
-    turn = thread.__dict__["turn"] = thread.__dict__.get("turn", 0) + 1
-    board = thread._manager.__dict__.setdefault("boards", {}).setdefault(turn, {})
+    turns = thread.__dict__.setdefault("turns", {})
+    turn = turns[lanes] = turns.get(lanes, 0) + 1
+    board = thread._manager.__dict__.setdefault("boards", {}).setdefault((warp, lanes, turn), {})
     board[thread.thread_id] = value
-    thread.syncthreads()
+    barriers = thread._manager.__dict__.setdefault("barriers", {})
+    barriers.setdefault((warp, lanes), threading.Barrier(lanes.bit_count())).wait()
     lane = source(thread.thread_id & 31)
-    return board.get((thread.thread_id & ~31) + lane, value) if 0 <= lane < 32 else value
+    return board.get(warp + lane, value) if 0 <= lane < 32 else value
 
 
 def _ballot(module, mask, predicate):
-    return sum(1 << k for k in range(32) if _exchange(bool(predicate), lambda lane, k=k: k))
+    return sum(1 << k for k in range(32) if _exchange(mask, bool(predicate), lambda lane, k=k: k))
 
 
 def _run_quietly(thread, run=BlockThread.run):
@@ -43,11 +50,13 @@ def _run_quietly(thread, run=BlockThread.run):
         run(thread)
 
 
+# A thread that waits hands over at once: half the time.
+sys.setswitchinterval(5e-5)
 BlockThread.run = _run_quietly
-FakeCUDAModule.shfl_sync = lambda module, mask, value, lane: _exchange(value, lambda own: lane)
-FakeCUDAModule.shfl_up_sync = lambda module, mask, value, step: _exchange(value, lambda own: own - step)
-FakeCUDAModule.shfl_down_sync = lambda module, mask, value, step: _exchange(value, lambda own: own + step)
-FakeCUDAModule.shfl_xor_sync = lambda module, mask, value, bits: _exchange(value, lambda own: own ^ bits)
+FakeCUDAModule.shfl_sync = lambda module, mask, value, lane: _exchange(mask, value, lambda own: lane)
+FakeCUDAModule.shfl_up_sync = lambda module, mask, value, step: _exchange(mask, value, lambda own: own - step)
+FakeCUDAModule.shfl_down_sync = lambda module, mask, value, step: _exchange(mask, value, lambda own: own + step)
+FakeCUDAModule.shfl_xor_sync = lambda module, mask, value, bits: _exchange(mask, value, lambda own: own ^ bits)
 FakeCUDAModule.ballot_sync = _ballot
 FakeCUDAModule.syncwarp = lambda module, mask=0xFFFFFFFF: threading.current_thread().syncthreads()
 

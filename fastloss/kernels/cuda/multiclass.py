@@ -6,7 +6,6 @@ import numpy as np
 
 from .teams import Merge
 
-
 # Names that the templates below find bound when they are specialized; branches on flags are pruned.
 T: Any = None
 INFINITE: Any = None
