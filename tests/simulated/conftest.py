@@ -48,6 +48,10 @@ def _run_quietly(thread, run=BlockThread.run):
     # Formulas compute both sides of each choice, of which NumPy's numbers warn; each thread has a state of its own.
     with np.errstate(all="ignore"):
         run(thread)
+    if thread.exception:
+        # Nobody waits for a thread that has failed.
+        for barrier in list(thread._manager.__dict__.get("barriers", {}).values()):
+            barrier.abort()
 
 
 # A thread that waits hands over at once: half the time.

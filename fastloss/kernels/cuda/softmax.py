@@ -75,7 +75,8 @@ def softmax_labels(r, o, f, p, q):
     v = keep * r.c * out[0] + (T(0.5) * push * lse if zeta > T(0.0) else T(0.0))
     extra, less = push, T(0.0)
     if smooth:
-        v += share * (found[3] * lt - found[2])
+        # An infinite sum of logits counts where some of the target is on them.
+        v += share * (found[3] * lt - found[2]) if share > T(0.0) else T(0.0)
         extra, less = push + share * found[3], share * r.c
     # A label that is not the maximum has a tail of at least its own exponential: 1 - picked loses nothing.
     inverse, picked = T(1.0) / (tail + T(1.0)), exp(d)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import access
 from ..specialize import bind
-from .memory import WIDTH, cuda, device, present, reader, real, spelled, writer
+from .memory import SIMULATED, WIDTH, cuda, device, present, reader, real, spelled, writer
 
 __all__ = ["SUM", "Merge", "Row", "passing"]
 
@@ -136,7 +136,8 @@ def _merging(how: Merge, number: str, count: int, flags: dict[str, Any]) -> dict
     bound = {
         "T": kind,
         "START": start,
-        "SIZE": 32 * count,
+        # The simulator shares by the line that asks: all functions made of the template have one array.
+        "SIZE": 32 * (8 if SIMULATED else count),
         "count": count,
         "merge": merge,
         "swap": spelled("a, m, bits", *(f"cuda.shfl_xor_sync(m, a[{k}], bits)" for k in range(count)), cuda=cuda),
