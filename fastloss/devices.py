@@ -14,6 +14,7 @@ import numpy as np
 from . import check
 from .arrays import incoming, outgoing
 from .backends import BackendError, chosen, missing
+from .formulas.record import LOOPS
 
 __all__ = ["Place", "Placed", "elsewhere", "involved", "note", "synchronize"]
 
@@ -69,6 +70,10 @@ class Torch:
         """A contiguous array of another shape."""
         return self.torch.broadcast_to(x, shape).contiguous()
 
+    def moved(self, x: Any, what: str, source: int, target: int) -> Any:
+        """The array with an axis in another place."""
+        return self.torch.movedim(x, source, target)
+
     def address(self, x: Any) -> int:
         """Where the first element lies."""
         return int(x.data_ptr())
@@ -117,6 +122,10 @@ class CuPy:
     def broadcast(self, x: Any, shape: tuple[int, ...]) -> Any:
         """A contiguous array of another shape."""
         return self.cupy.ascontiguousarray(self.cupy.broadcast_to(x, shape))
+
+    def moved(self, x: Any, what: str, source: int, target: int) -> Any:
+        """The array with an axis in another place."""
+        return self.cupy.moveaxis(x, source, target)
 
     def address(self, x: Any) -> int:
         """Where the first element lies."""
@@ -174,6 +183,10 @@ class Numba:
         """Raise: Numba broadcasts nothing on a device."""
         raise TypeError(f"a Numba device array has shape {x.shape}; expected {shape}")
 
+    def moved(self, x: Any, what: str, source: int, target: int) -> Any:
+        """Raise: Numba moves no axes on a device."""
+        raise NotImplementedError(f"Numba moves no axes on a device; {what} needs its classes along the last axis")
+
     def address(self, x: Any) -> Any:
         """Where the first element lies."""
         return x._ary.reshape(-1) if self.simulated else int(x.__cuda_array_interface__["data"][0])
@@ -197,6 +210,10 @@ class Host(Numba):
     def stream(self, x: Any) -> int:
         """The default stream."""
         return 0
+
+    def moved(self, x: Any, what: str, source: int, target: int) -> Any:
+        """The array with an axis in another place."""
+        return np.moveaxis(incoming(x, what), source, target)
 
 
 LIBRARIES = (Torch, CuPy, Numba)
@@ -301,6 +318,13 @@ class Place:
             x = self.library.converted(x, name)
         return Placed(x, self.library.address(x), tuple(x.shape), name)
 
+    def moved(self, x: Any, what: str, source: int, target: int) -> Any:
+        """An array as the caller's library has it, with an axis in another place."""
+        if source == target:
+            return x
+        found = self.library.moved(x if self.on_host else _borrowed(x), what, source, target)
+        return found if self.back is None else self.back(found)
+
     def empty(self, shape: tuple[int, ...], dtype: str) -> Placed:
         """Room for a result."""
         x = self.library.empty(shape, dtype, self.like)
@@ -368,7 +392,11 @@ def on_host(run: Callable[..., Any], *given: Any) -> Any:
     return up(run(*map(down, given)))
 
 
-RUNNERS = {"elementwise": "run_elementwise", **dict.fromkeys(("pointwise", "pairs", "regions"), "run_arrays")}
+RUNNERS = {
+    "elementwise": "run_elementwise",
+    **dict.fromkeys(LOOPS, "run_rows"),
+    **dict.fromkeys(("pointwise", "pairs", "regions"), "run_arrays"),
+}
 """The modules that run losses on a GPU, by their loop."""
 
 

@@ -3,16 +3,19 @@
 from functools import partial
 
 import fastloss as fl
+from fastloss.formulas.record import LOOPS
 from fastloss.kernels.cuda.elementwise import elementwise_kernel
 from fastloss.kernels.cuda.memory import real
 from fastloss.kernels.cuda.pairs import pairs_kernel
 from fastloss.kernels.cuda.points import points_kernel
 from fastloss.kernels.cuda.regions import collecting, judging, measuring, normalising, spreading
+from fastloss.kernels.cuda.rows import counting_kernel, row_kernel
 from fastloss.kernels.cuda.scalars import width
 from fastloss.kernels.cuda.sums import finishing
 
 FORMATS = ("float32", "float64", "float16")
-BRAIN = ("mse", "bce_with_logits", "gaussian_nll", "giou")  # bfloat16 differs from float16 in how a number is widened
+# bfloat16 differs from float16 in how a number is widened.
+BRAIN = ("mse", "bce_with_logits", "gaussian_nll", "cross_entropy", "js_div", "giou")
 
 
 def point(record, stored):
@@ -35,13 +38,18 @@ MAKERS = {
     "regions": lambda record, f: judging(record, f, real(f)),
 }
 KERNELS = {f"finish-{number}": partial(finishing, number) for number in ("float32", "float64")}
+KERNELS |= {f"count-{number}": partial(counting_kernel, number) for number in ("float32", "float64")}
 for name, loss in fl.LOSSES.items():
-    record = loss.record
+    record, formats = loss.record, (*FORMATS, *["bfloat16"] * (name in BRAIN))
     if record.loop in MAKERS:
-        formats = (*FORMATS, *["bfloat16"] * (name in BRAIN))
         KERNELS |= {f"{name}-{f}": partial(MAKERS[record.loop], record, f) for f in formats}
     if "p" in record.parameters and record.loop == "pairs":
         KERNELS |= {f"{name}_p-{f}": partial(pairs_kernel, record, f, real(f), False) for f in FORMATS}
+    if record.family == "rows":
+        for kind, there in zip(("labels", "dense"), LOOPS[record.loop][1:], strict=True):
+            for f in formats * bool(there):
+                target = f if kind == "dense" else real(f)
+                KERNELS[f"{name}-{kind}-{f}"] = partial(row_kernel, record, kind, f, target)
 for f in FORMATS:
     KERNELS |= {
         f"regions_normalise-{f}": partial(normalising, f),

@@ -4,6 +4,7 @@ The simulator has no shuffles; here they are, for warps whose every thread reach
 each of their threads is one of Python.
 """
 
+import sys
 import threading
 
 import numpy as np
@@ -21,59 +22,64 @@ from fastloss import devices
 from fastloss.kernels.cuda import sums
 
 
-def _exchange(value, source):
-    """What the thread in the lane source(own lane) of this warp gave; one's own where there is none."""
-    thread = threading.current_thread()
-    # Each exchange has a board of its own: nobody need wait until all have read.
-    turn = thread.__dict__["turn"] = thread.__dict__.get("turn", 0) + 1
-    board = thread._manager.__dict__.setdefault("boards", {}).setdefault(turn, {})
-    board[thread.thread_id] = value
-    thread.syncthreads()
-    lane = source(thread.thread_id & 31)
-    return board.get((thread.thread_id & ~31) + lane, value) if 0 <= lane < 32 else value
-
-
-def _ballot(module, mask, predicate):
-    return sum(1 << k for k in range(32) if _exchange(bool(predicate), lambda lane, k=k: k))
-
-
 class Gate:
-    """Where the threads of a block wait for each other; those that have ended are not waited for."""
+    """Where some threads wait for each other; those that have ended are not waited for."""
 
-    def __init__(self, live):
-        self.guard, self.live, self.waiting, self.failed = threading.Lock(), live, [], False
+    def __init__(self, live, manager):
+        self.guard, self.live, self.waiting, self.manager = threading.Lock(), live, [], manager
 
     def wait(self):
         with self.guard:
             last = len(self.waiting) + 1 == self.live
             if last:
-                self._open()
+                self.open()
             else:
                 turn = threading.Lock()
                 turn.acquire()
                 self.waiting.append(turn)
-        if not last:
+        if not last and not self.manager.failed:
             turn.acquire()
-        if self.failed:
+        if self.manager.failed:
             raise RuntimeError("another thread of the block failed")
 
-    def leave(self, failed):
+    def leave(self):
         with self.guard:
             self.live -= 1
-            self.failed |= failed
             if len(self.waiting) == self.live:
-                self._open()
+                self.open()
 
-    def _open(self):
+    def open(self):
         waiting, self.waiting = self.waiting, []
         for turn in waiting:
             turn.release()
 
 
+def _exchange(mask, value, source):
+    """What the thread in the lane source(own lane) of this warp gave; one's own where there is none.
+
+    The lanes of the mask wait for each other, and for nobody else: other rows may be done, or have been left out.
+    """
+    thread = threading.current_thread()
+    manager, warp, lanes = thread._manager, thread.thread_id & ~31, int(mask) & 0xFFFFFFFF
+    # Each exchange has a board of its own: nobody need wait until all have read.
+    turns = thread.__dict__.setdefault("turns", {})
+    turn = turns[lanes] = turns.get(lanes, 0) + 1
+    board = manager.boards.setdefault((warp, lanes, turn), {})
+    board[thread.thread_id] = value
+    manager.gates.setdefault((warp, lanes), Gate(lanes.bit_count(), manager)).wait()
+    lane = source(thread.thread_id & 31)
+    return board.get(warp + lane, value) if 0 <= lane < 32 else value
+
+
+def _ballot(module, mask, predicate):
+    return sum(1 << k for k in range(32) if _exchange(mask, bool(predicate), lambda lane, k=k: k))
+
+
 def _run_block(manager, grid_point, *args):
     """In place of the simulator's own way, which polls its threads and is several times as slow."""
     points = list(np.ndindex(*manager._block_dim))
-    manager.gate = Gate(len(points))
+    manager.failed, manager.boards, manager.gates = False, {}, {}
+    manager.gate = Gate(len(points), manager)
     threads = [BlockThread(lambda: manager._f(*args), manager, grid_point, p, manager._debug) for p in points]
     for thread in threads:
         thread.start()
@@ -88,16 +94,25 @@ def _run_thread(thread, run=BlockThread.run):
     # Formulas compute both sides of each choice, of which NumPy's numbers warn; each thread has a state of its own.
     with np.errstate(all="ignore"):
         run(thread)
-    thread._manager.gate.leave(thread.exception is not None)
+    manager = thread._manager
+    manager.gate.leave()
+    if thread.exception:
+        # Nobody waits for a thread that has failed.
+        manager.failed = True
+        for gate in (manager.gate, *list(manager.gates.values())):
+            with gate.guard:
+                gate.open()
 
 
+# A thread that waits hands over at once: half the time.
+sys.setswitchinterval(5e-5)
 BlockManager.run = _run_block
 BlockThread.run = _run_thread
 BlockThread.syncthreads = lambda thread: thread._manager.gate.wait()
-FakeCUDAModule.shfl_sync = lambda module, mask, value, lane: _exchange(value, lambda own: lane)
-FakeCUDAModule.shfl_up_sync = lambda module, mask, value, step: _exchange(value, lambda own: own - step)
-FakeCUDAModule.shfl_down_sync = lambda module, mask, value, step: _exchange(value, lambda own: own + step)
-FakeCUDAModule.shfl_xor_sync = lambda module, mask, value, bits: _exchange(value, lambda own: own ^ bits)
+FakeCUDAModule.shfl_sync = lambda module, mask, value, lane: _exchange(mask, value, lambda own: lane)
+FakeCUDAModule.shfl_up_sync = lambda module, mask, value, step: _exchange(mask, value, lambda own: own - step)
+FakeCUDAModule.shfl_down_sync = lambda module, mask, value, step: _exchange(mask, value, lambda own: own + step)
+FakeCUDAModule.shfl_xor_sync = lambda module, mask, value, bits: _exchange(mask, value, lambda own: own ^ bits)
 FakeCUDAModule.ballot_sync = _ballot
 FakeCUDAModule.syncwarp = lambda module, mask=0xFFFFFFFF: threading.current_thread().syncthreads()
 

@@ -80,7 +80,7 @@ def run(
     sets = {"value": 0, "grad": 1, "hess": 2, "surrogate": 2}[mode]
     wants_rows = reduction == "none" and sets < 2
     values = place.empty(shape, stored) if wants_rows else None
-    groups = [_outs(place, o, name, preds, (t, w)) for o, name in _named(out, sets)]
+    groups = [_outs(place, o, name, preds, (t, w)) for o, name in named(out, sets)]
     results = [tuple(map(place.give, group)) for group in groups]
     curved = record.second or record.surrogate is not None
     derivatives = [o for group in groups for o in group]
@@ -96,8 +96,7 @@ def run(
     reduced, cell = total.end(divided, mass)
     names = record.predictions if len(preds) > 1 else ("prediction",)
     domains = (*record.prediction_domains, *((record.target_domain,) if record.target else ()), NONNEGATIVE)
-    given = [x for x in inputs if x is not None]
-    note(record.name, place, cell, (*names, *(("target",) if record.target else ()), "weight"), domains, tuple(given))
+    note(record.name, place, cell, (*names, *(("target",) if record.target else ()), "weight"), domains, inputs)
     if place.on_host:
         results = [tuple(map(place.give, group)) for group in groups]
     single = [r[0] if len(preds) == 1 else r for r in results]
@@ -106,7 +105,7 @@ def run(
     return place.give(values if values is not None else reduced), single[0] if single else None
 
 
-def _named(out: Any, sets: int) -> list[tuple[Any, str]]:
+def named(out: Any, sets: int) -> list[tuple[Any, str]]:
     """What was given for each order of derivatives, with its name."""
     if sets < 2:
         return [(out, "out")] * sets

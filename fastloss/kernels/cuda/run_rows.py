@@ -1,0 +1,178 @@
+"""A call of a loss of rows on a device: what is checked, what is launched."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ... import check
+from ...devices import Place, Placed, note
+from ...formulas.record import LOOPS, NONNEGATIVE, Formula
+from ...loss import REDUCTIONS
+from .launch import MAX_BLOCKS
+from .memory import WIDTH, real
+from .rows import counting_kernel, row_kernel
+from .run_elementwise import floating, named
+from .totals import Total, at, blocks_for, divided_by, groups_of, mass_of, output, threads
+
+__all__ = ["BLOCK_FROM", "run"]
+
+BLOCK_FROM = 2048
+"""Scores from which a row has a block; below, a warp or a part of one."""
+
+PER_THREAD = 4
+"""Scores of a short row that a thread takes at least, so that more rows share a warp."""
+
+NOTHING_IGNORED = -(2**63)
+"""Stands for no ignore_index: no label is this number."""
+
+
+class _Target(NamedTuple):
+    """What a row is compared with."""
+
+    kind: str
+    placed: Placed
+    allowed: Any
+    """What it may be: a domain, or words."""
+    classes: int = 0
+    ignored: int = NOTHING_IGNORED
+
+
+def _team(k: int) -> int:
+    """The logarithm of how many threads share a row; it depends on the length alone."""
+    if k >= BLOCK_FROM:
+        return threads().bit_length() - 1
+    return min(5, max(0, (-(-k // PER_THREAD) - 1).bit_length()))
+
+
+def _target(place: Place, record: Formula, given: Any, z: Placed, ignore_index: Any, axis: int) -> _Target:
+    name, loop, (*rows, k) = record.name, LOOPS[record.loop], z.shape
+    shape, number = tuple(rows), real(z.dtype)
+    t = place.take(given, "target")
+    if loop.dense == "number":
+        check.same_rows(name, "target", t.shape, shape)
+        return _Target("dense", t if t.dtype == number else place.take(given, "target", number), record.target_domain)
+    if t.dtype.startswith(("int", "uint", "bool")):
+        if not loop.labels:
+            kind = {"logits": "the teacher's logits"}.get(loop.dense, "probabilities")
+            raise TypeError(f"{name}: the target has dtype {t.dtype}; expected {kind}, as floats")
+        check.same_rows(name, "target", t.shape, shape)
+        if t.dtype not in ("int64", "int32"):
+            t = place.take(given, "target", "int64")
+        classes = k + (record.loop == "ordinal")
+        allowed = f"0 to {classes - 1}" if classes else "none"
+        if ignore_index is None:
+            return _Target("labels", t, allowed, classes)
+        return _Target("labels", t, f"{allowed}, or {ignore_index} (ignore_index)", classes, int(ignore_index))
+    if not loop.dense:
+        raise TypeError(f"{name}: the target has dtype {t.dtype}; expected integer labels")
+    if t.shape == shape:
+        also = f"integers, or rows of {k} {loop.dense}" if loop.labels else f"rows of {k} {loop.dense}"
+        raise TypeError(f"{name}: labels have dtype {t.dtype}; expected {also}")
+    given = place.moved(given, "target", axis, -1)
+    t = place.take(given, "target")
+    check.same_shape("target", t.shape, z.shape)
+    return _Target(
+        "dense", t if t.dtype in (z.dtype, number) else place.take(given, "target", number), record.target_domain
+    )
+
+
+def _class_weight(place: Place, record: Formula, given: Any, k: int, number: str) -> Placed | None:
+    if given is None:
+        return None
+    if record.loop == "ensemble":
+        raise TypeError(f"{record.name} has no classes, so no class_weight; weight is the factor of each row")
+    found = place.take(given, "class_weight", number)
+    if found.shape != (k,):
+        what = "threshold" if record.loop == "ordinal" else "class"
+        raise ValueError(f"class_weight has shape {found.shape}; expected ({k},), one weight per {what}")
+    return found
+
+
+def _counted(place: Place, target: _Target, weight: Placed | None, class_weight: Placed | None, number: str) -> Placed:
+    """The sum of the weights of the rows that count, on the device."""
+    t = target.placed
+    total = Total.of(place, number, blocks_for(t.size))
+    arrays = at(t, weight, class_weight, total.partials, total.firsts)
+    sizes = (np.uint64(t.size), np.int64(target.classes), np.int64(target.ignored), t.dtype == "int64")
+    counting_kernel(number)(total.blocks, threads(), place.stream, *arrays, *sizes)
+    return total.end(1.0)[0]
+
+
+def run(
+    place: Place,
+    loss: Any,
+    prediction: Any,
+    target: Any,
+    weight: Any,
+    class_weight: Any,
+    out: Any,
+    mode: str,
+    ignore_index: Any,
+    axis: int,
+    reduction: Any,
+    divisor: Any,
+    details: bool,
+) -> tuple[Any, Any, Any]:
+    """Launch the kernels of a call; nothing waits for them."""
+    record: Formula = loss.record
+    reduction = record.reduction if reduction is None else reduction
+    check.one_of("reduction", reduction, REDUCTIONS)
+    if details:
+        raise NotImplementedError(f"{record.name} has no details on a GPU yet; call it on the CPU for them")
+    if target is None:
+        raise TypeError(f"{record.name} needs a target")
+    check.integer(f"{record.name}: axis", axis)
+    if ignore_index is not None:
+        check.integer(f"{record.name}: ignore_index", ignore_index, "an integer or None")
+    dims = len(prediction.shape) if hasattr(prediction, "shape") else np.ndim(prediction)
+    if dims == 0:
+        raise ValueError(f"{record.name}: the prediction is a scalar; expected rows of scores along axis {axis}")
+    if not -dims <= axis < dims:
+        raise ValueError(f"{record.name}: axis is {axis}; the prediction has {dims} dimensions")
+    axis = -1 if axis == dims - 1 else axis
+    if axis != -1 and out is not None:
+        raise NotImplementedError(f"{record.name}: out needs the classes along the last axis on a GPU; axis is {axis}")
+    z = place.take(place.moved(prediction, "prediction", axis, -1), "prediction")
+    stored, shape, k = floating(z, "prediction"), z.shape[:-1], z.shape[-1]
+    number = real(stored)
+    kind = getattr(np, number)
+    goal = _target(place, record, target, z, ignore_index, axis)
+    w = None if weight is None else place.take(weight, "weight", number, shape)
+    c = _class_weight(place, record, class_weight, k, number)
+    t, labelled = goal.placed, goal.kind == "labels"
+    n = int(np.prod(shape, dtype=np.int64))
+    divided = divided_by(reduction, divisor, n, w)
+    mass = None
+    if reduction == "mean" and divisor is None and n:
+        if labelled:
+            # Torch divides by the weights of the classes for likelihoods, and by the rows for margins.
+            mass = _counted(
+                place, goal, w, c if record.loop not in ("margin", "top_margin", "ordinal") else None, number
+            )
+        elif w is not None:
+            mass = mass_of(place, w)
+    divided = 1.0 if labelled and divisor is None else divided
+
+    sets = {"value": 0, "grad": 1, "hess": 2, "surrogate": 2}[mode]
+    values = place.empty(shape, stored) if reduction == "none" and sets < 2 else None
+    kept = [x for x in (z, t, w, c) if x is not None]
+    derivatives: list[Placed] = []
+    for given, name in named(out, sets):
+        derivatives.append(output(place, given, name, z, (*kept, *derivatives)))
+    outputs = (values, *derivatives, *[None] * (2 - len(derivatives)))
+    wide = [z, c, *derivatives, *([] if labelled or record.loop == "ensemble" else [t])]
+    whole = groups_of(stored, k, *wide) if k % WIDTH[stored] == 0 else 0
+    shift = _team(k)
+    total = Total.of(place, number, max(1, min(MAX_BLOCKS, -(-(n << shift) // threads()))))
+    sizes = (np.uint64(n), np.uint64(k), np.uint64(whole), np.int64(goal.classes), np.int64(goal.ignored))
+    fixed = (*sizes, t.dtype == "int64", np.uint64(shift), kind(1.0 / divided if divided else 0.0), *at(mass))
+    kernel = row_kernel(record, goal.kind, stored, number if labelled else t.dtype)
+    arrays = (at(z, t, w, c), at(*outputs), *at(total.partials, total.firsts))
+    kernel(total.blocks, threads(), place.stream, *arrays, *fixed, mode == "surrogate", tuple(map(kind, loss._packed)))
+    reduced, cell = total.end(divided, mass)
+    domains = (record.prediction_domains[0], goal.allowed, NONNEGATIVE, NONNEGATIVE)
+    note(record.name, place, cell, ("prediction", "target", "weight", "class_weight"), domains, (z, t, w, c))
+    results = [place.moved(place.give(o), "the gradient", -1, axis) for o in derivatives]
+    if sets == 2:
+        return results[0], results[1], None
+    return place.give(values if values is not None else reduced), results[0] if results else None, None
