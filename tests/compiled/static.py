@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,13 +77,22 @@ def counts(ptx, cc):
     }
 
 
+def named(name):
+    """The counts of a kernel by its name."""
+    from cases import KERNELS
+
+    return measured(KERNELS[name]())
+
+
 def main():
     from cases import KERNELS
 
     found = {}
-    for number, (name, make) in enumerate(KERNELS.items(), 1):
-        print(f"\r{number} of {len(KERNELS)}: {name:60}", end="", file=sys.stderr)
-        found[name] = measured(make())
+    with ProcessPoolExecutor() as pool:
+        for name, counted in zip(KERNELS, pool.map(named, KERNELS), strict=True):
+            found[name] = counted
+            if sys.stderr.isatty():
+                print(f"\r{len(found)} of {len(KERNELS)}: {name:60}", end="", file=sys.stderr)
     COUNTS.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found.items()) + "\n}\n")
     print(f"\n{len(found)} kernels in {COUNTS.relative_to(ROOT)}", file=sys.stderr)
 

@@ -58,12 +58,14 @@ def spelled(arguments: str, *parts: str, single: bool = False, **bound: Any) -> 
 
     A loop over them would index tuples by a number that is not constant, and keep them in memory.
     """
-    return _spelled(arguments, ", ".join(parts) + "," * (not single), tuple(sorted(bound.items())))
+    # A 0 of float32 equals one of float64, but is another constant.
+    named = tuple((name, tuple(map(type, x)) if type(x) is tuple else type(x), x) for name, x in sorted(bound.items()))
+    return _spelled(arguments, ", ".join(parts) + "," * (not single), named)
 
 
 @cache
-def _spelled(arguments: str, body: str, bound: tuple[tuple[str, Any], ...]) -> Any:
-    return device(eval(f"lambda {arguments}: ({body})", dict(bound)))
+def _spelled(arguments: str, body: str, bound: tuple[tuple[str, Any, Any], ...]) -> Any:
+    return device(eval(f"lambda {arguments}: ({body})", {name: x for name, _, x in bound}))
 
 
 def real(stored: str) -> str:
