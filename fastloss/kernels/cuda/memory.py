@@ -58,12 +58,15 @@ def spelled(arguments: str, *parts: str, single: bool = False, **bound: Any) -> 
 
     A loop over them would index tuples by a number that is not constant, and keep them in memory.
     """
-    return _spelled(arguments, ", ".join(parts) + "," * (not single), tuple(sorted(bound.items())))
+    names = tuple(sorted(bound))
+    values, kinds = tuple(bound[k] for k in names), tuple(type(bound[k]) for k in names)
+    return _spelled(arguments, ", ".join(parts) + "," * (not single), names, values, kinds)
 
 
 @cache
-def _spelled(arguments: str, body: str, bound: tuple[tuple[str, Any], ...]) -> Any:
-    return device(eval(f"lambda {arguments}: ({body})", dict(bound)))
+def _spelled(arguments: str, body: str, names: tuple[str, ...], values: tuple[Any, ...], kinds: Any) -> Any:
+    # Of two equal numbers in different precisions only the kinds say so.
+    return device(eval(f"lambda {arguments}: ({body})", dict(zip(names, values, strict=True))))
 
 
 def real(stored: str) -> str:
