@@ -167,7 +167,15 @@ def writer(stored: str, width: int = 1) -> Callable[..., Any]:
             if width == 1:
                 builder.store(parts[0], _pointer(builder, address, i, form))
                 return context.get_dummy_value()
-            wide = ir.VectorType(form, width)
+            if stored in ("float16", "bfloat16"):
+                # Two halves a word: the compiler stores no more than four numbers at a time.
+                form = ir.IntType(32)
+                words = [builder.zext(x, form) for x in parts]
+                parts = [
+                    builder.or_(low, builder.shl(high, form(16)))
+                    for low, high in zip(words[::2], words[1::2], strict=True)
+                ]
+            wide = ir.VectorType(form, len(parts))
             group = ir.Constant(wide, ir.Undefined)
             for k, x in enumerate(parts):
                 group = builder.insert_element(group, x, ir.IntType(32)(k))

@@ -15,7 +15,7 @@ from ...formulas.record import Formula
 from .. import access
 from ..specialize import bind
 from ..worlds import carry
-from .launch import ADDRESS, Kernel, addresses
+from .launch import ADDRESS, MAX_BLOCKS, Kernel, addresses
 from .memory import cuda, device, present, reader, real, spelled, writer
 from .scalars import faults, scalars, watched
 from .sums import LANES, NONE, block_end, earlier, over, plus, rounded, warp_everywhere
@@ -367,12 +367,15 @@ def launch(call: Any) -> Total:
     record, names = call.record, _targets(call.record)
     vectors, given = (tuple(call.arrays[k] for k in part) for part in (record.predictions, names))
     call.watches = watched(record, names, call.number)
-    total = Total.of(call.place, call.number, blocks_for(32 * call.units))
+    # Few rows, which may be long, get a block each: on as many multiprocessors as there are rows.
+    few = call.units <= MAX_BLOCKS
+    size, blocks = (32, max(1, call.units)) if few else (threads(), blocks_for(32 * call.units))
+    total = Total.of(call.place, call.number, blocks)
     target = next((x.dtype for x in given if x is not None), call.number)
     kernel = pairs_kernel(record, call.stored, target, call.parameters.get("p", 2.0) == 2.0)
     addresses = (at(*vectors), at(*given, call.weight), at(call.values, *call.grads))
     length = vectors[0].size // call.units if call.units else 0
     sizes = (np.uint64(call.units), np.uint64(length), *call.factor())
     arrays = (*addresses, *at(total.partials, total.firsts), *sizes, call.absent(*names), call.params())
-    kernel(total.blocks, threads(), call.place.stream, *arrays)
+    kernel(blocks, size, call.place.stream, *arrays)
     return total
