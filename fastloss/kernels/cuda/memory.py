@@ -58,11 +58,17 @@ def spelled(arguments: str, *parts: str, single: bool = False, **bound: Any) -> 
 
     A loop over them would index tuples by a number that is not constant, and keep them in memory.
     """
-    return _spelled(arguments, ", ".join(parts) + "," * (not single), tuple(sorted(bound.items())))
+    body = ", ".join(parts) + "," * (not single)
+    return _spelled(arguments, body, tuple(sorted(bound.items())), tuple(map(_kinds, sorted(bound.items()))))
+
+
+def _kinds(x: Any) -> Any:
+    """The types in a tuple: a 0 of one precision equals that of another."""
+    return tuple(map(_kinds, x)) if type(x) is tuple else type(x)
 
 
 @cache
-def _spelled(arguments: str, body: str, bound: tuple[tuple[str, Any], ...]) -> Any:
+def _spelled(arguments: str, body: str, bound: tuple[tuple[str, Any], ...], kinds: Any) -> Any:
     return device(eval(f"lambda {arguments}: ({body})", dict(bound)))
 
 
