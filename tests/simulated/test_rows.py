@@ -63,11 +63,11 @@ def oracle(name, z, t, c=None, **p):
     return (1.0 if loop == "ensemble" else one_hot @ c) * f(z, t, **p)
 
 
-def differences(name, z, t, c=None, **p):
-    """First derivatives and the diagonal of the second, numerically."""
+def differences(name, z, t, c=None, columns=None, **p):
+    """First derivatives and the diagonal of the second, numerically, of all columns or some."""
     first, second = np.zeros(z.shape), np.zeros(z.shape)
     middle = oracle(name, z, t, c, **p)
-    for j in range(z.shape[1]):
+    for j in range(z.shape[1]) if columns is None else columns:
         step = np.eye(z.shape[1])[j]
         up, down = (oracle(name, z + h * step, t, c, **p) for h in (1e-5, -1e-5))
         first[:, j] = (up - down) / 2e-5
@@ -191,12 +191,13 @@ def test_sizes(name, kind, n, k, put, fetch):
 @pytest.mark.parametrize(("name", "kind"), MERGES)
 def test_row_of_a_block(name, kind, block, put, fetch, monkeypatch):
     monkeypatch.setattr(run_rows, "BLOCK_FROM", 100)
-    z, t = draw(name, kind, 2, 201 if name == "kl_div" else 200, np.float32)
+    z, t = draw(name, kind, 2, 301 if name == "kl_div" else 300, np.float32)
     options = {"label_smoothing": 0.1} if name == "cross_entropy" else {}
     value, grad = map(fetch, ROWS[name].value_and_grad(put(z), put(t), **options))
     wide = z.astype(float), t.astype(float) if kind == "dense" else t
     near(value, np.mean(oracle(name, *wide, **options)), 6)
-    near(grad, differences(name, *wide, **options)[0] / 2, 5)
+    some = [0, 3, 150, 255, 256, 299]
+    near(grad[:, some], (differences(name, *wide, columns=some, **options)[0] / 2)[:, some], 5)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cross_entropy", "labels"), ("kl_div", "dense"), ("nll", "labels")])

@@ -27,6 +27,8 @@ class Family(NamedTuple):
     """Whether the passes read class weights; if not, a row counts as its label's."""
     wide: bool = True
     """Whether the passes read 128 bits at a time; where arithmetic sets the pace, that is only more code."""
+    blocks: int = 2
+    """For how many blocks a multiprocessor should have room in double; with less, numbers would be kept in memory."""
 
 
 def _emitting(each: Any) -> Pass:
@@ -59,6 +61,7 @@ EVIDENCE = Family(
         "emit": _emitting(m.evidence_slope),
     },
     wide=False,
+    blocks=1,
 )
 
 FAMILIES = {

@@ -16,7 +16,7 @@ from .families import FAMILIES, Pass
 from .launch import ADDRESS, Kernel, addresses
 from .memory import cuda, device, present, reader, real, spelled, writer
 from .softmax import changed
-from .sums import NONE, block_sum, earlier, plus
+from .sums import BLOCK, NONE, block_end, earlier, over, plus
 from .teams import Row, passing
 from .world import gpu
 
@@ -35,9 +35,8 @@ read_number: Any = None
 read_target: Any = None
 read_label: Any = None
 write_value: Any = None
-write_pair: Any = None
-write_place: Any = None
-sum_block: Any = None
+scale_over: Any = None
+end_block: Any = None
 
 
 def _label(a, i, long):
@@ -72,11 +71,7 @@ def _rows(
     A team has 2^shift threads. `whole` is the number of groups of 128 bits of a row, 0 where they are not aligned.
     A violation's place is eight times its index in its input, and the number of the input.
     """
-    p, q = unpack(params), loop_numbers(params)
-    s = scale
-    if present(mass):
-        counted = read_number(mass, np.uint64(0))[0]
-        s = s / counted if counted != T(0.0) else T(0.0)
+    p, q, s = unpack(params), loop_numbers(params), scale_over(scale, mass)
     high, low, first = T(0.0), T(0.0), NONE
     one, thread = np.uint64(1), np.uint64(cuda.grid(1))
     team = one << shift
@@ -130,11 +125,7 @@ def _rows(
             if fault != 0:
                 first = earlier(first, np.int64(row) * 8 + fault)
         row += np.uint64(cuda.gridsize(1)) >> shift
-    high, low, first = sum_block(high, low, first)
-    if cuda.threadIdx.x == 0:
-        block = np.uint64(cuda.blockIdx.x)
-        write_pair(partials, block, (high, low))
-        write_place(firsts, block, (first,))
+    end_block(partials, firsts, high, low, first)
 
 
 def _count(labels, weight, class_weight, partials, firsts, n, classes, ignored, long):
@@ -151,22 +142,7 @@ def _count(labels, weight, class_weight, partials, firsts, n, classes, ignored, 
                 w *= read_number(class_weight, np.uint64(y))[0]
             high, low = plus(high, low, w)
         i += np.uint64(cuda.gridsize(1))
-    high, low, first = sum_block(high, low, NONE)
-    if cuda.threadIdx.x == 0:
-        block = np.uint64(cuda.blockIdx.x)
-        write_pair(partials, block, (high, low))
-        write_place(firsts, block, (first,))
-
-
-def _ending(number: str) -> dict[str, Any]:
-    """What the sums of both kernels find bound."""
-    return {
-        "T": getattr(np, number),
-        "read_number": reader(number),
-        "write_pair": writer(number, 2),
-        "write_place": writer("int64"),
-        "sum_block": block_sum(number),
-    }
+    end_block(partials, firsts, high, low, NONE)
 
 
 @cache
@@ -174,7 +150,8 @@ def counting_kernel(number: str) -> Kernel:
     """The kernel that sums the weights of the rows that count."""
     flags = (types.uint64, types.int64, types.int64, types.boolean)
     signature = types.void(*[ADDRESS] * 5, *flags)
-    return Kernel(_count, f"count_{number}", signature, _ending(number))
+    bound = {"T": getattr(np, number), "read_number": reader(number), "end_block": block_end(number)}
+    return Kernel(_count, f"count_{number}", signature, bound)
 
 
 _built: dict[tuple[Any, ...], Kernel] = {}
@@ -253,7 +230,10 @@ def _row_kernel(record: Formula, kind: str, stored: str, target: str) -> Kernel:
     passes = {name: build(x) for name, x in family.passes.items()}
     nothing = spelled("x, t, c, j, r, s, p", "zero", "zero", zero=zero)
     bound = {
-        **_ending(number),
+        "T": kind_of,
+        "read_number": reader(number),
+        "scale_over": over(number),
+        "end_block": block_end(number),
         "unpack": access.unpack(own, number),
         "loop_numbers": spelled("p", *(f"p[{own + i}]" for i in range(3))),
         "labelled": labelled,
@@ -270,4 +250,5 @@ def _row_kernel(record: Formula, kind: str, stored: str, target: str) -> Kernel:
         addresses(4), addresses(3), ADDRESS, ADDRESS, *sizes, F, ADDRESS, types.boolean, types.UniTuple(F, own + 3)
     )
     wide = family.wide and family.work.__name__ != "picked"
-    return Kernel(_rows, f"{record.name}_{kind}_{stored}_{target}", signature, bound, wide=wide)
+    bounds = (BLOCK, family.blocks) if number == "float64" else None
+    return Kernel(_rows, f"{record.name}_{kind}_{stored}_{target}", signature, bound, bounds, wide)
