@@ -23,7 +23,6 @@ T: Any = None
 low: Any = None
 high: Any = None
 product: Any = None
-DEFAULTS: Any = None
 put0: Any = None
 put1: Any = None
 put2: Any = None
@@ -142,9 +141,11 @@ put_lane = _put_lane_python if config.DISABLE_JIT else _put_lane
 at = {
     1: _inline(lambda a, i: (get(a[0], i),)),
     2: _inline(lambda a, i: (get(a[0], i), get(a[1], i))),
+    3: _inline(lambda a, i: (get(a[0], i), get(a[1], i), get(a[2], i))),
     4: _inline(lambda a, i: (get(a[0], i), get(a[1], i), get(a[2], i), get(a[3], i))),
+    5: _inline(lambda a, i: (get(a[0], i), get(a[1], i), get(a[2], i), get(a[3], i), get(a[4], i))),
 }
-"""The elements of some arrays at one index, by the number of arrays."""
+"""The elements of the first arrays at one index, by their number."""
 
 
 window = {
@@ -192,10 +193,6 @@ def storing(which: str, count: int, weighted: bool) -> Any:
     return _inline(bind(template, product=times[weighted], **puts))
 
 
-def _fixed(p):
-    return DEFAULTS
-
-
 _UNPACK = (
     lambda p: (),
     lambda p: (T(p[0]),),
@@ -207,12 +204,30 @@ _UNPACK = (
 
 
 @cache
-def unpack(count: int, dtype: str, defaults: tuple[float, ...] | None = None) -> Any:
-    """The first parameters of an array, as a tuple in a kernel's precision; constants where they are the defaults."""
-    kind = getattr(np, dtype)
-    if defaults is not None:
-        return _inline(bind(_fixed, DEFAULTS=tuple(kind(d) for d in defaults)))
-    return _inline(bind(_UNPACK[count], T=kind))
+def unpack(count: int, dtype: str) -> Any:
+    """The first parameters of an array, as a tuple in a kernel's precision."""
+    return _inline(bind(_UNPACK[count], T=getattr(np, dtype)))
+
+
+PARAMETERS = len(_UNPACK) - 1
+"""The most parameters that a formula has."""
+
+
+def _padded(p):
+    zero = T(0.0)
+    return (
+        T(p[0]) if p.size > 0 else zero,
+        T(p[1]) if p.size > 1 else zero,
+        T(p[2]) if p.size > 2 else zero,
+        T(p[3]) if p.size > 3 else zero,
+        T(p[4]) if p.size > 4 else zero,
+    )
+
+
+@cache
+def padded(dtype: str) -> Any:
+    """The parameters of an array, as so many numbers in a kernel's precision, whatever the loss."""
+    return _inline(bind(_padded, T=getattr(np, dtype)))
 
 
 # Violations are counted in the array's own precision (at most a block's worth): a mask summed into an

@@ -11,6 +11,8 @@ import pickle
 import stat
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,7 @@ def environment() -> tuple[str, ...]:
 
 
 class KernelCache:
-    """What Numba asks of a cache, for one function."""
+    """The file of one kernel, and what Numba asks of a cache."""
 
     def __init__(self, digest: str, name: str) -> None:
         self.digest = digest
@@ -66,8 +68,8 @@ class KernelCache:
         machine = hashlib.sha256(repr((sig, context.codegen().magic_tuple())).encode()).hexdigest()[:12]
         return folder / f"{self.name}-{self.digest}-{machine}.nbc"
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The compiled kernel, or None; a damaged file counts as none and is written again."""
+    def load(self, sig: Any, target_context: Any, rebuild: Callable[..., Any]) -> Any:
+        """What is rebuilt from the stored parts, or None; a damaged file counts as none and is written again."""
         target_context.refresh()
         folder = directory()
         if folder is None:
@@ -80,20 +82,20 @@ class KernelCache:
         if hashlib.sha256(data).digest() != check:
             return None
         try:
-            result = compiler.CompileResult._rebuild(target_context, *pickle.loads(data))
+            result = rebuild(*pickle.loads(data))
         except Exception:
             # Written whole, but not by this code.
             return None
         self.hit = True
         return result
 
-    def save_overload(self, sig: Any, data: Any) -> None:
-        """Write the kernel beside its final name, then move it there, so that readers never see half a file."""
+    def save(self, sig: Any, target_context: Any, parts: Callable[[], tuple[Any, ...]]) -> None:
+        """Write the parts beside their final name, then move them there, so that readers never see half a file."""
         folder = directory()
-        if folder is None or not CompileResultCacheImpl.check_cachable(self, data):
+        if folder is None:
             return
-        payload = serialize.dumps(data._reduce())
-        target = self._file(folder, sig, data.target_context)
+        payload = serialize.dumps(parts())
+        target = self._file(folder, sig, target_context)
         # A full disk or a lost race costs the next process a compilation, never this one its result.
         with contextlib.suppress(OSError):
             handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
@@ -104,6 +106,15 @@ class KernelCache:
             except BaseException:
                 os.unlink(temporary)
                 raise
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """A whole result of Numba's compiler, as a dispatcher asks for it."""
+        return self.load(sig, target_context, partial(compiler.CompileResult._rebuild, target_context))
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """The same, written."""
+        if CompileResultCacheImpl.check_cachable(self, data):
+            self.save(sig, data.target_context, data._reduce)
 
     def enable(self) -> None:
         """Numba's switch; the environment variable is ours."""

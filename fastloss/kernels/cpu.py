@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from ..formulas.record import NONNEGATIVE
 from . import access, staging
-from .specialize import INNER, Chunk, compile_chunk, compile_driver, inner
+from .specialize import INNER, SCALAR, Chunk, Linked, compile_chunk, compile_driver, inner
 from .worlds import carry, cpu
 
 __all__ = ["array", "call", "combine", "elementwise_chunk", "elementwise_driver", "prefetch", "widest_vectors"]
@@ -123,6 +123,8 @@ prefetch = (lambda a, start, stop: None) if config.DISABLE_JIT else _prefetch
 # Names that the templates below find bound when they are specialized; branches on flags are pruned.
 T: Any = None
 formula: Any = None
+usual: Any = None
+evaluate: Any = None
 at: Any = None
 window: Any = None
 get: Any = None
@@ -133,16 +135,16 @@ store_grad: Any = None
 store_hess: Any = None
 unpack: Any = None
 weighted: Any = None
-targeted: Any = None
 by_row: Any = None
 derivatives: Any = None
 curvature: Any = None
 order: Any = None
+SURROGATE: Any = None
 check0: Any = None
 check1: Any = None
 check2: Any = None
 check3: Any = None
-check_target: Any = None
+check4: Any = None
 check_weight: Any = None
 stage: Any = None
 streamable: Any = None
@@ -159,6 +161,28 @@ drive: Any = None
 STEP: Any = None
 SECOND: Any = None
 ZERO: Any = None
+COUNT: Any = None
+DEFAULTS: Any = None
+
+
+def evaluate_element(x, p):
+    """What a loop takes of the formula, and how many of its numbers are outside their domains."""
+    if usual:
+        out = formula(*x, *DEFAULTS)
+    else:
+        out = formula(*x, *p[:COUNT])
+    wrong = ZERO
+    if check0 is not None:
+        wrong += check0(x[0])
+    if check1 is not None:
+        wrong += check1(x[1])
+    if check2 is not None:
+        wrong += check2(x[2])
+    if check3 is not None:
+        wrong += check3(x[3])
+    if check4 is not None:
+        wrong += check4(x[4])
+    return out[0], out[1], out[2], out[SURROGATE], wrong
 
 
 def elementwise(preds, target, weight, values, grads, hesses, scale, params, streamed, stats):
@@ -191,13 +215,10 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, str
         staged = last | past
         x = place(last, inputs, held_in, lo)
         y = place(staged, outputs, held_out, lo)
-        t, w = x[-2], x[-1]
+        w = x[-1]
         v, g, h = y[0], y[1:SECOND], y[SECOND:]
         for i in range(STEP):
-            if targeted:
-                out = formula(*at(x, i), get(t, i), *p)
-            else:
-                out = formula(*at(x, i), *p)
+            out = evaluate(at(x, i), p)
             wi = get(w, i) if weighted else T(1.0)
             value = times(out[0], wi) if weighted else out[0]
             put_lane(part, i, value)
@@ -208,20 +229,7 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, str
             if curvature:
                 store_hess(h, i, out[order], wi * s)
             if checked:
-                wrong = ZERO
-                if weighted:
-                    wrong += check_weight(wi)
-                if check_target is not None:
-                    wrong += check_target(get(t, i))
-                if check0 is not None:
-                    wrong += check0(get(x[0], i))
-                if check1 is not None:
-                    wrong += check1(get(x[1], i))
-                if check2 is not None:
-                    wrong += check2(get(x[2], i))
-                if check3 is not None:
-                    wrong += check3(get(x[3], i))
-                put_lane(count, i, wrong)
+                put_lane(count, i, out[4] + check_weight(wi) if weighted else out[4])
         if staged:
             flush(outputs, held_out, lo, min(lo + STEP, n), past)
         if last:
@@ -285,6 +293,28 @@ MODES = {
 """What each mode stores; the rest of the formula falls to dead code elimination."""
 
 
+@cache
+def _evaluation(
+    function: Any, domains: tuple[Any, ...], count: int, dtype: str, surrogate: bool, defaults: tuple[float, ...] | None
+) -> Linked:
+    """A formula with the tests of its domains, compiled once for all modes; its parameters may be constants."""
+    kind, number = getattr(np, dtype), getattr(types, dtype)
+    bound = {
+        "formula": carry(function, cpu(dtype)),
+        "usual": defaults is not None,
+        "DEFAULTS": tuple(kind(d) for d in defaults or ()),
+        "COUNT": len(function.__defaults__ or ()),
+        "SURROGATE": 3 if surrogate else 2,
+        "ZERO": kind(0.0),
+        **dict.fromkeys(f"check{i}" for i in range(5)),
+        **{f"check{i}": access.check(d, dtype) for i, d in enumerate(domains)},
+    }
+    slope = number if count == 1 else types.UniTuple(number, count)
+    arguments = types.UniTuple(number, len(domains)), types.UniTuple(number, access.PARAMETERS)
+    signature = types.Tuple((number, slope, slope, slope, number))(*arguments)
+    return Linked(inner(evaluate_element, SCALAR, **bound), signature)
+
+
 def elementwise_chunk(
     record: Any, dtype: str, mode: str, weighted: bool, stored: str = "", target: str = "", usual: bool = False
 ) -> Chunk:
@@ -295,19 +325,19 @@ def elementwise_chunk(
     """
     count = len(record.predictions)
     signature = types.float64(*_arguments(dtype, count, stored or dtype, target or dtype), array("float64"))
-    checks = {f"check{i}": access.check(d, dtype) for i, d in enumerate(record.prediction_domains)}
-    checks["check_target"] = access.check(record.target_domain, dtype) if record.target else None
+    domains = record.prediction_domains + ((record.target_domain,) if record.target else ())
+    defaults = tuple(record.defaults.values()) if usual else None
     bound = {
         "T": getattr(np, dtype),
-        "formula": carry(record.function, cpu(dtype)),
-        "at": access.at[count],
+        "evaluate": _evaluation(record.function, domains, count, dtype, record.surrogate is not None, defaults),
+        "at": access.at[len(domains)],
         "window": access.window[count],
         "get": access.get,
         "times": access.times[weighted],
         "put_value": access.put["values"],
         "store_grad": access.storing("grad", count, weighted),
         "store_hess": access.storing("hess", count, weighted),
-        "unpack": access.unpack(len(record.parameters), dtype, tuple(record.defaults.values()) if usual else None),
+        "unpack": access.padded(dtype),
         "ZERO": getattr(np, dtype)(0.0),
         "STEP": staging.STEP[dtype],
         "SECOND": count + 1,
@@ -323,11 +353,9 @@ def elementwise_chunk(
         "accumulate": staging.accumulate,
         "sum_lanes": staging.sum_lanes,
         "weighted": weighted,
-        "targeted": record.target is not None,
-        **MODES[mode],
-        **checks,
-        "checked": weighted or any(checks.values()),
+        "checked": weighted or any(access.check(d, dtype) for d in domains),
         "check_weight": access.check(NONNEGATIVE, dtype),
+        **MODES[mode],
     }
     name = "_".join(filter(None, (record.name, mode, "weighted" * weighted, "usual" * usual, stored, target, dtype)))
     return compile_chunk(elementwise, name, signature, **bound)

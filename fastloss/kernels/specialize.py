@@ -9,17 +9,35 @@ each other's code.
 import hashlib
 import sys
 from collections.abc import Callable
+from functools import cache
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import config, njit
-from numba.core.ccallback import CFunc
+from llvmlite.binding import parse_assembly
+from numba import config, njit, types
+from numba.core import cgutils
+from numba.core.ccallback import _CFuncCompiler
+from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
 
 from .._version import __version__
 from .cache import KernelCache, environment
 
-__all__ = ["INNER", "LOOP", "SCALAR", "bind", "cached_jit", "compile_chunk", "compile_driver", "digest", "inner"]
+__all__ = [
+    "INNER",
+    "LOOP",
+    "SCALAR",
+    "Linked",
+    "bind",
+    "cached_jit",
+    "compile_chunk",
+    "compile_driver",
+    "digest",
+    "inner",
+]
 
 INNER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """For functions that only kernels call; the wrappers would take two thirds of their compilation."""
@@ -119,14 +137,19 @@ def _named(template: Callable[..., Any], name: str, key: str, bound: dict[str, A
     return copy
 
 
+_inner: dict[str, Callable[..., Any]] = {}
+
+
 def inner(template: Callable[..., Any], options: dict[str, Any], **bound: Any) -> Callable[..., Any]:
-    """Numba's njit for a function that kernels call, under a name of its own.
+    """Numba's njit for a function that kernels call, once for all of them, under a name of its own.
 
     Kernels from the disk cache bring their inner functions along. Of two with one name, from kernels that different
     processes compiled, the linker takes the first: a loss then runs with the formula of another.
     """
     key = digest("inner", template, bound, options)
-    return njit(**options)(_named(template, template.__name__, key, bound))  # type: ignore[no-any-return]
+    if key not in _inner:
+        _inner[key] = njit(**options)(_named(template, template.__name__, key, bound))
+    return _inner[key]
 
 
 def cached_jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -143,6 +166,17 @@ def cached_jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., A
     return decorate
 
 
+class Linked(NamedTuple):
+    """A function that a template calls by its signature alone, and that is linked to the compiled template.
+
+    Numba takes ten times as long to bring a template to LLVM as LLVM then takes: all that differ in such functions
+    alone share the first.
+    """
+
+    function: Any
+    signature: Any
+
+
 class Chunk:
     """A compiled chunk kernel: its address, and whether it came from the disk cache."""
 
@@ -154,15 +188,84 @@ class Chunk:
 
 def compile_chunk(template: Callable[..., Any], name: str, signature: Any, **bound: Any) -> Chunk:
     """Compile a serial kernel, to be called by address from a driver."""
+    linked = {k: v for k, v in bound.items() if isinstance(v, Linked)}
     if config.DISABLE_JIT:
-        return Chunk(bind(template, **bound), False, str)
+        return Chunk(bind(template, **bound | {k: v.function for k, v in linked.items()}), False, str)
     key = digest("chunk", template, bound, signature, _CHUNK)
-    function = _named(template, name, key, bound)
-    compiled = CFunc(function, (signature.args, signature.return_type), {}, options=_CHUNK)
-    cache = KernelCache(key, name)
-    compiled._cache = cache
-    compiled.compile()
-    return Chunk(compiled.address, cache.hit, lambda: compiled._library.get_asm_str())
+    context = cpu_target.target_context
+    stored = KernelCache(key, name)
+
+    def rebuild(symbol: str, state: Any) -> tuple[str, Any]:
+        return symbol, context.codegen().unserialize_library(state)
+
+    with global_compiler_lock:
+        found = stored.load(signature, context, rebuild)
+        if found is None:
+            symbol, library = found = _link(template, key, signature, bound, linked)
+            stored.save(signature, context, lambda: (symbol, library.serialize_using_object_code()))
+        symbol, library = found
+        return Chunk(library.get_pointer_to_function(symbol), stored.hit, library.get_asm_str)
+
+
+class _FrontEnd(_CFuncCompiler):  # type: ignore[misc]
+    """Numba's compiler of C functions, up to LLVM's text."""
+
+    def _customize_flags(self, flags: Any) -> Any:
+        flags = super()._customize_flags(flags)
+        flags.no_compile = True
+        return flags
+
+
+_translated: dict[str, Any] = {}
+
+
+def _link(
+    template: Callable[..., Any], key: str, signature: Any, bound: dict[str, Any], linked: dict[str, Linked]
+) -> tuple[str, Any]:
+    """Translate the template, unless that has been done, and make a library of it and of what is linked to it."""
+    bound = bound | {k: _call_of(k, v.signature) for k, v in linked.items()}
+    own = digest("template", template, bound, signature, _CHUNK)
+    if own not in _translated:
+        front = _FrontEnd(_named(template, template.__name__, own, bound), cpu_target, _CHUNK, {}, Compiler)
+        _translated[own] = front.compile(signature.args, signature.return_type)
+    translated = _translated[own]
+    # The digest of the template is in all its names: with that of the kernel, no two kernels share one.
+    text = translated.library.get_llvm_str().replace(own, key)
+    libraries = list(translated.library._linking_libraries)
+    for k, (function, sig) in linked.items():
+        function.compile(sig)
+        compiled = function.overloads[sig.args]
+        text = text.replace(_symbol(k), compiled.fndesc.mangled_name)
+        libraries.append(compiled.library)
+    library = cpu_target.target_context.codegen().create_library(key)
+    library.enable_object_caching()
+    library._final_module.link_in(parse_assembly(text))
+    for other in libraries:
+        library.add_linking_library(other)
+    library.finalize()
+    return translated.fndesc.llvm_cfunc_wrapper_name.replace(own, key), library
+
+
+def _symbol(name: str) -> str:
+    return f"fastloss.linked.{name}"
+
+
+@cache
+def _call_of(name: str, signature: Any) -> Any:
+    """A call of a function of which no more is known than its signature."""
+
+    @intrinsic
+    def call(typingctx, *arguments):
+        def codegen(context, builder, taken, args):
+            convention, returns = context.call_conv, signature.return_type
+            kind = convention.get_function_type(returns, signature.args)
+            function = cgutils.get_or_insert_function(builder.module, kind, _symbol(name))
+            values = cgutils.unpack_tuple(builder, args[0])
+            return convention.call_function(builder, function, returns, signature.args, values)[1]
+
+        return signature.return_type(types.StarArgTuple(signature.args)), codegen
+
+    return call
 
 
 def compile_driver(

@@ -5,9 +5,10 @@ precision, symbols, a GPU) is made the same way.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -18,7 +19,8 @@ from .specialize import SCALAR
 __all__ = ["World", "carry", "cpu"]
 
 
-class World(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class World:
     """What float literals become, what the words mean, and what is done to each function."""
 
     literal: Callable[[float], Any]
@@ -26,6 +28,7 @@ class World(NamedTuple):
     finish: Callable[[FunctionType], Any] = lambda f: f
 
 
+@cache
 def carry(function: Callable[..., Any], world: World) -> Any:
     """The same text with other literals and other words; functions it calls are carried too."""
     code = function.__code__
