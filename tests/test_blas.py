@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from children import run
+from children import start, wait
 
 import fastloss as fl
 from fastloss.kernels import blas, products, threads
@@ -16,18 +16,33 @@ needs_openblas = pytest.mark.skipif(openblas is None, reason="NumPy multiplies b
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 
 
+TILES = {
+    "products.TILE": 1 << 11,
+    "products.WIDE": 1 << 11,
+    "products.LEAST": 8,
+    "blocks.SHARED": 64,
+    "blas.ENOUGH": 4096,
+}
+
+
 def shapes(rng):
     """Calls whose scores are wide, tall and square, in several chunks and tiles."""
-    for n, h, k in ((300, 24, 5000), (9000, 24, 700), (900, 300, 900)):
+    for n, h, k in ((90, 24, 500), (700, 24, 80), (128, 40, 128)):
         hidden, projection = (rng.standard_normal(s).astype(np.float32) for s in ((n, h), (k, h)))
         labels = rng.integers(0, k, n)
         yield fl.linear_cross_entropy, (hidden, projection, labels, np.zeros(k, np.float32)), {"chunk": None}
         labels[::5] = -100
-        yield fl.linear_cross_entropy, (hidden, projection, labels), {"chunk": 200}
-    yield fl.supcon, (rng.standard_normal((900, 300)), np.arange(900) % 7), {}
-    yield fl.info_nce, tuple(rng.standard_normal((2, 3000, 100)).astype(np.float32)), {}
-    yield fl.barlow_twins, tuple(rng.standard_normal((2, 500, 700)).astype(np.float32)), {}
-    yield fl.vicreg, tuple(rng.standard_normal((2, 300, 900)).astype(np.float32)), {}
+        yield fl.linear_cross_entropy, (hidden, projection, labels), {"chunk": 50}
+    yield fl.supcon, (rng.standard_normal((200, 30)).astype(np.float32), np.arange(200) % 7), {}
+    yield fl.barlow_twins, tuple(rng.standard_normal((2, 100, 120)).astype(np.float32)), {}
+    yield fl.vicreg, tuple(rng.standard_normal((2, 60, 400)).astype(np.float32)), {}
+
+
+@pytest.fixture(autouse=True)
+def tiles(monkeypatch):
+    """Tiles so small that there are some to share."""
+    for name, value in TILES.items():
+        monkeypatch.setattr(f"fastloss.kernels.{name}", value)
 
 
 def bits():
@@ -46,8 +61,8 @@ sys.path.insert(0, sys.argv[1])
 import os, threading, warnings
 from concurrent.futures import ThreadPoolExecutor
 import fastloss as fl
-from fastloss.kernels import blas, threads
-from test_blas import bits, openblas
+from fastloss.kernels import blas, blocks, products, threads
+from test_blas import TILES, bits, openblas
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
@@ -62,21 +77,30 @@ def in_child(work):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+for name, value in TILES.items():
+    module, constant = name.split(".")
+    setattr({"blas": blas, "blocks": blocks, "products": products}[module], constant, value)
 fl.set_num_threads(1)
 expected = bits()
 """
 
 
-def script(text, tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A disk cache that the first process fills for the others."""
+    return tmp_path_factory.mktemp("blas") / "cache"
+
+
+def script(text, folder):
     """Run it on four threads."""
-    variables = {"NUMBA_NUM_THREADS": 4, "OPENBLAS_NUM_THREADS": 2, "FASTLOSS_CACHE_DIR": tmp_path}
-    return run(SCRIPT + text, os.path.dirname(__file__), **variables)
+    variables = {"NUMBA_NUM_THREADS": 4, "OPENBLAS_NUM_THREADS": 2, "FASTLOSS_CACHE_DIR": folder}
+    return wait(start(SCRIPT + text, os.path.dirname(__file__), **variables), 180.0)
 
 
 @pytest.mark.jit
 @pytest.mark.slow
 @needs_openblas
-def test_same_bits_for_any_number_of_threads(tmp_path):
+def test_same_bits_for_any_number_of_threads(folder):
     text = """
 for n in (2, 3, 4):
     fl.set_num_threads(n)
@@ -87,14 +111,14 @@ with ThreadPoolExecutor(3) as pool:
 assert openblas.get() == 2
 print("done")
 """
-    assert script(text, tmp_path) == "done"
+    assert script(text, folder) == "done"
 
 
 @pytest.mark.jit
 @pytest.mark.slow
 @needs_openblas
 @fork
-def test_forks_with_a_pool_and_in_the_midst_of_a_call(tmp_path):
+def test_forks_with_a_pool_and_in_the_midst_of_a_call(folder):
     text = """
 fl.set_num_threads(3)
 assert bits() == expected
@@ -120,7 +144,7 @@ thread.join()
 assert openblas.get() == 2
 print("done")
 """
-    assert script(text, tmp_path) == "done"
+    assert script(text, folder) == "done"
 
 
 @needs_openblas

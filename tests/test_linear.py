@@ -60,6 +60,7 @@ def test_sums_over_tiles(monkeypatch):
     hidden, projection, labels, bias, _ = layer(np.random.default_rng(3), 40, 4, 30, np.float64)
     expected = fl.linear_cross_entropy.value_and_grad(hidden, projection, labels, bias)[1]
     monkeypatch.setattr(products, "TILE", 1)
+    monkeypatch.setattr(products, "WIDE", 1)
     monkeypatch.setattr(products, "LEAST", 3)
     for chunk in (40, 20, 7):
         grads = fl.linear_cross_entropy.value_and_grad(hidden, projection, labels, bias, chunk=chunk)[1]

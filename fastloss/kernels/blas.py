@@ -17,9 +17,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..arrays import F32, F64
 from .threads import one_by_one, share
 
-__all__ = ["multiplied", "single_threaded"]
+__all__ = ["add_product", "multiplied", "single_threaded"]
 
 T = TypeVar("T")
 
@@ -27,13 +28,25 @@ PTHREADS = 1
 """What OpenBLAS says that it is built on. On OpenMP, each thread that calls has a number of threads of its own; without
 threads, it need not be safe to call from several."""
 
-
-NAMES = "get_parallel", "get_num_threads", "set_num_threads"
+NAMES = (
+    *("openblas_get_parallel", "openblas_get_config", "openblas_get_num_threads", "openblas_set_num_threads"),
+    *("cblas_sgemm", "cblas_dgemm"),
+)
+ROW_MAJOR, AS_IT_IS, TRANSPOSED = 101, 111, 112
 
 
 class _OpenBLAS(NamedTuple):
     get: Callable[[], int]
     set: Callable[[int], None]
+    gemm: dict[Any, Any]
+    """By type, what adds a product of matrices to one, which NumPy has no function for."""
+
+
+def _gemm(function: Any, real: Any, whole: Any) -> Any:
+    sizes, place = [whole] * 3, [ctypes.c_void_p, whole]
+    function.argtypes = [*[ctypes.c_int] * 3, *sizes, real, *place, *place, real, *place]
+    function.restype = None
+    return function
 
 
 def _functions(path: str) -> _OpenBLAS | None:
@@ -43,9 +56,15 @@ def _functions(path: str) -> _OpenBLAS | None:
     except OSError:
         return None
     for prefix, suffix in product(("scipy_", ""), ("64_", "_64", "")):
-        found: Any = [getattr(library, f"{prefix}openblas_{name}{suffix}", None) for name in NAMES]
-        if all(found) and found[0]() == PTHREADS:
-            return _OpenBLAS(*found[1:])
+        found: Any = [getattr(library, f"{prefix}{name}{suffix}", None) for name in NAMES]
+        if not all(found):
+            continue
+        parallel, config, get, set_to, single, double = found
+        config.restype = ctypes.c_char_p
+        if parallel() == PTHREADS:
+            whole = ctypes.c_int64 if b"USE64BITINT" in config() else ctypes.c_int
+            gemm = {F32: _gemm(single, ctypes.c_float, whole), F64: _gemm(double, ctypes.c_double, whole)}
+            return _OpenBLAS(get, set_to, gemm)
     return None
 
 
@@ -112,6 +131,17 @@ def multiplied(products: Callable[..., None], a: Any, b: Any) -> Any:
 
     products(columns, range(0, b.shape[1], step))
     return out
+
+
+def add_product(total: Any, g: Any, x: Any) -> None:
+    """Add g.T @ x to a total. The rows of each are contiguous."""
+    openblas = _openblas()
+    if openblas is None:
+        total += g.T @ x
+        return
+    k, h = total.shape
+    one, two, out = ((m.ctypes.data, m.strides[0] // m.itemsize) for m in (g, x, total))
+    openblas.gemm[total.dtype](ROW_MAJOR, TRANSPOSED, AS_IT_IS, k, h, len(g), 1.0, *one, *two, 1.0, *out)
 
 
 def _after_fork_in_child() -> None:
