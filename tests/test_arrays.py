@@ -232,7 +232,8 @@ def test_arrays_in_order_and_predictions_as_a_tuple(name):
 @each_loss
 def test_the_number_of_threads_changes_no_bit(name, dtype, monkeypatch):
     monkeypatch.setattr("fastloss.dispatch.PARALLEL_FROM", 1)
-    monkeypatch.setattr("fastloss.kernels.blocks.WORK", 16)
+    for name_of in ("blocks.WORK", "blocks.SHARED", "products.TILE", "products.WIDE", "products.LEAST"):
+        monkeypatch.setattr(f"fastloss.kernels.{name_of}", 16)
     loss, given = fl.LOSSES[name], inputs(name, dtype)
     before = fl.get_num_threads()
     results = []

@@ -56,13 +56,16 @@ def test_no_chunk_changes_more_than_roundings():
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6 * np.abs(b).max())
 
 
-def test_sums_of_products_in_parts(monkeypatch):
-    monkeypatch.setattr(products, "PART", 1)
-    hidden, projection, labels, *_ = layer(np.random.default_rng(3), 20, 4, 700, np.float64)
-    expected = fl.linear_cross_entropy.value_and_grad(hidden, projection, labels, chunk=20)[1]
-    grads = fl.linear_cross_entropy.value_and_grad(hidden, projection, labels, chunk=3)[1]
-    for a, b in zip(grads, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-16)
+def test_sums_over_tiles(monkeypatch):
+    hidden, projection, labels, bias, _ = layer(np.random.default_rng(3), 40, 4, 30, np.float64)
+    expected = fl.linear_cross_entropy.value_and_grad(hidden, projection, labels, bias)[1]
+    monkeypatch.setattr(products, "TILE", 1)
+    monkeypatch.setattr(products, "WIDE", 1)
+    monkeypatch.setattr(products, "LEAST", 3)
+    for chunk in (40, 20, 7):
+        grads = fl.linear_cross_entropy.value_and_grad(hidden, projection, labels, bias, chunk=chunk)[1]
+        for a, b in zip(grads, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-16)
 
 
 def test_leading_axes_and_values_of_each_row():

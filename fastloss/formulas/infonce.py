@@ -25,7 +25,7 @@ PAIR = "np.eye(4), np.ones((4, 4))"
 def info_nce():
     """Contrastive cross-entropy of queries against the keys of the batch.
 
-    The matrix of all pairs is never held whole; its products run on the threads of NumPy's BLAS.
+    The matrix of all pairs is never held whole; threads share its products as in `linear_cross_entropy`.
     """
 
 
@@ -45,7 +45,7 @@ def info_nce():
 def ntxent():
     """Normalized temperature-scaled cross-entropy: each of 2n views is to find the other view of its sample.
 
-    The matrix of all pairs is never held whole; its products run on the threads of NumPy's BLAS.
+    The matrix of all pairs is never held whole; threads share its products as in `linear_cross_entropy`.
     """
 
 
@@ -65,7 +65,7 @@ def ntxent():
 def supcon():
     """Supervised contrastive loss; embeddings that are alone in their class do not count.
 
-    The matrix of all pairs is never held whole; its products run on the threads of NumPy's BLAS.
+    The matrix of all pairs is never held whole; threads share its products as in `linear_cross_entropy`.
     """
 
 
@@ -86,5 +86,5 @@ def supcon():
 def n_pairs():
     """Cross-entropy of anchors against the positives of the batch, by plain inner products.
 
-    The matrix of all pairs is never held whole; its products run on the threads of NumPy's BLAS.
+    The matrix of all pairs is never held whole; threads share its products as in `linear_cross_entropy`.
     """

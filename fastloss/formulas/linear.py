@@ -26,6 +26,7 @@ IGNORED = Parameter("label of rows to leave out; None leaves out none", Integers
 def linear_cross_entropy():
     """Softmax cross-entropy of a linear layer's outputs, of which a few rows at a time are held.
 
-    Beyond the derivatives it takes about 64 MB, or `chunk` rows of scores. The matrix products run on the threads of
-    NumPy's BLAS, which has settings of its own; `set_num_threads` is for the rest, and changes no bit.
+    Beyond the derivatives it takes about 64 MB, or `chunk` rows of scores. The matrix products are NumPy's: OpenBLAS is
+    kept to one thread during the call, and `set_num_threads` threads share its products, which changes no bit; another
+    BLAS uses threads of its own.
     """

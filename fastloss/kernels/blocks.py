@@ -24,13 +24,16 @@ from . import access
 from .cpu import call, widest_vectors
 from .scalar_math import VOCABULARY
 from .specialize import LOOP, SCALAR, Chunk, bind, cached_jit, compile_chunk, compile_driver, inner
-from .threads import get_num_threads
+from .threads import get_num_threads, share
 from .worlds import carry, cpu
 
 __all__ = ["Kernel", "factor_of", "in_stages", "kernel"]
 
 WORK = 1 << 15
 """Operations in a chunk: enough to hide the call."""
+
+SHARED = 1 << 17
+"""Operations for which a thread of the pool is woken, which takes 30 us."""
 
 # Names that the templates find bound when they are specialized.
 body: Any = None
@@ -42,17 +45,17 @@ def _chunk(lo, hi, table):
     return 0.0
 
 
-def _drive(address, table, units, chunk, parallel):
+def _drive(address, table, first, end, chunk, parallel):
     """All chunks of units, in parallel or one after another."""
-    chunks = (units + chunk - 1) // chunk
+    chunks = (end - first + chunk - 1) // chunk
     if parallel:
         for c in prange(chunks):
-            lo = c * chunk
-            call(address, (lo, min(units, lo + chunk), table))
+            lo = first + c * chunk
+            call(address, (lo, min(end, lo + chunk), table))
     else:
         for c in range(chunks):
-            lo = c * chunk
-            call(address, (lo, min(units, lo + chunk), table))
+            lo = first + c * chunk
+            call(address, (lo, min(end, lo + chunk), table))
 
 
 def _drive_stages(addresses, tables, each, units, parallel):
@@ -70,7 +73,7 @@ def _drive_stages(addresses, tables, each, units, parallel):
 @cache
 def _driver() -> Any:
     table = types.Array(types.int64, 1, "C")
-    signature = types.void(types.intp, table, types.intp, types.intp, types.boolean)
+    signature = types.void(types.intp, table, types.intp, types.intp, types.intp, types.boolean)
     return compile_driver(_drive, "units", signature)
 
 
@@ -162,14 +165,32 @@ class Kernel:
         """Run on all units; `work` is about how many operations they take together, each a nanosecond or less."""
         if units == 0:
             return
-        chunk = max(1, int(min(units, WORK * units / max(work, 1.0))))
+        chunk = _chunk_of(units, work, WORK)
         if config.DISABLE_JIT:
             plain = bind(self.template, **self.bound)
             for lo in range(0, units, chunk):
                 plain(lo, min(units, lo + chunk), *arrays)
             return
         address = self.compiled(arrays).address
-        dispatch.launch(_driver(), int(work), address, np.array(_cells(arrays), np.int64), units, chunk)
+        dispatch.launch(_driver(), int(work), address, np.array(_cells(arrays), np.int64), 0, units, chunk)
+
+    def shared(self, units: int, work: float, *arrays: Any) -> None:
+        """The same beside products of BLAS, by `share`."""
+        chunk = _chunk_of(units, work, SHARED)
+        if config.DISABLE_JIT or chunk >= units:
+            self(units, 0.0, *arrays)
+            return
+        address, table = self.compiled(arrays).address, np.array(_cells(arrays), np.int64)
+        small, drive = _chunk_of(units, work, WORK), _driver()
+        share(
+            lambda lo: drive(address, table, lo, min(units, lo + chunk), small, False),
+            range(0, units, chunk),
+        )
+
+
+def _chunk_of(units: int, work: float, each: int) -> int:
+    """How many units make so much work."""
+    return max(1, int(min(units, each * units / max(work, 1.0))))
 
 
 def _cells(arrays: tuple[Any, ...], known: dict[int, int] | None = None) -> list[int]:

@@ -76,7 +76,7 @@ class _Stack:
         self.lengths = np.empty(n)
         for a, at in zip(arrays, self.places, strict=True):
             if normalize:
-                kernel(unit_rows, "unit_rows", name)(len(a), 2.0 * a.size, a, self.rows[at], self.lengths[at])
+                kernel(unit_rows, "unit_rows", name).shared(len(a), 2.0 * a.size, a, self.rows[at], self.lengths[at])
             else:
                 self.rows[at] = a
 
@@ -85,7 +85,7 @@ class _Stack:
         for g, at in zip(grads, self.places, strict=True):
             if self.normalize:
                 own = self.rows[at], self.lengths[at], slopes[at]
-                kernel(through_lengths, "through_lengths", self.name)(len(g), 2.0 * g.size, *own, g)
+                kernel(through_lengths, "through_lengths", self.name).shared(len(g), 2.0 * g.size, *own, g)
             else:
                 g[...] = slopes[at]
 
@@ -107,7 +107,7 @@ def _of_class(name: str, labels: Any, counts: Any, themselves: bool) -> Any:
     def target(lo: int, hi: int, scores: Any) -> Any:
         goal = np.empty_like(scores)
         fill = kernel(same_class, "same_class", name)
-        fill(hi - lo, 0.2 * scores.size, np.array([lo]), labels, share, goal)
+        fill(hi - lo, 0.0, np.array([lo]), labels, share, goal)
         if not themselves:
             _without_themselves(lo, hi, scores)
             _own(lo, goal)[...] = 0.0

@@ -2,7 +2,8 @@
 
 All losses whose scores are inner products are one: the rows of a @ b.T, each against a label or against probabilities.
 A chunk of rows is multiplied by BLAS, the softmax kernels of rows put the derivatives in the place of the scores, and
-two more products carry them to a and to b.
+two more products carry them to a and to b. Chunks, and the tiles of a chunk that threads share, depend on the sizes
+alone, and sums over tiles are taken in one order: the result has the same bits on any number of threads.
 """
 
 from collections.abc import Callable
@@ -10,84 +11,62 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange, types
+from numba import types
 
 from .. import dispatch
 from ..arrays import F64, NAMES
 from ..dispatch import TILED_TO, rows_per_chunk
 from ..formulas.record import registered
+from .blas import add_product, single_threaded
 from .cpu import array, call
-from .specialize import LOOP, compile_driver, inner
+from .specialize import compile_driver
+from .threads import share
 
 __all__ = ["Product", "rows_at_a_time", "softmax_of_product"]
 
 SCORES = 64 << 20
 """Bytes of scores at a time: 128 rows of 128k. The products take 1.2 times as long with 64 rows, 0.9 with 256."""
 
-ENOUGH_ROWS, ENOUGH_SCORES = 256, 1 << 20
+ENOUGH_ROWS, ENOUGH_SCORES = 256, 1 << 21
 """More rows make no product faster; but few columns make small work of a chunk, and Python is paid for each."""
 
-REGION = 64
-"""How many times the usual scores a parallel region takes to pay: the threads of BLAS still spin when it begins, and
-where it has no core to itself it waits for them (1024 x 1024 scores took 100 ms in parallel)."""
+TILE, LEAST = 1 << 18, 128
+"""Scores in a tile of rows, which a second-level cache holds, and the rows or columns that a tile has at least."""
 
-PART = 2 << 20
-"""Bytes of a product on its way to a sum: what stays in the cache until it is added."""
-
-
-# Names that the templates below find bound when they are specialized.
-some_rows: Any = None
+WIDE = 1 << 19
+"""Scores in a tile of columns: a quarter of it takes 1.1 times as long, twice as much 0.98."""
 
 
-def rows_in_place(address, z, bias, labels, target, class_weight, values, keep, scale, params, helpers, room):
+def slopes_in_place(address, z, bias, labels, target, class_weight, values, keep, scale, params, helpers, room, chunk):
     """Copy rows of scores, their bias added, and have the derivatives written over the scores."""
     n, k = z.shape
-    x = np.empty((n, k), z.dtype)
+    x = np.empty((min(n, chunk), k), z.dtype)
     scratch = np.empty(room, z.dtype)
     stats = np.empty(2, np.float64)
-    for i in range(n):
-        copy, row = x[i], z[i]
-        if bias.size > 0:
-            for j in range(k):
-                copy[j] = row[j] + bias[j]
-        else:
-            for j in range(k):
-                copy[j] = row[j]
-    e2 = z[:0]
-    outputs = (values, z if keep else e2, e2, np.empty((0, 0), np.float64))
-    inputs = (x, labels, target, values[:0], class_weight)
-    call(address, (*inputs, *outputs, scale, params, helpers, False, scratch, stats))
-
-
-def drive_in_place(
-    address, z, bias, labels, target, class_weight, values, keep, scale, params, helpers, room, chunk, parallel
-):
-    """All chunks of rows, in parallel or one after another."""
-    n = z.shape[0]
-    chunks = (n + chunk - 1) // chunk
-    if parallel:
-        for c in prange(chunks):
-            a = c * chunk
-            b = min(n, a + chunk)
-            rows, found = (z[a:b], bias, labels[a:b], target[a:b], class_weight), values[a:b]
-            some_rows(address, *rows, found, keep, scale, params, helpers, room)
-    else:
-        for c in range(chunks):
-            a = c * chunk
-            b = min(n, a + chunk)
-            rows, found = (z[a:b], bias, labels[a:b], target[a:b], class_weight), values[a:b]
-            some_rows(address, *rows, found, keep, scale, params, helpers, room)
+    none = np.empty((0, 0), np.float64)
+    for lo in range(0, n, chunk):
+        hi = min(n, lo + chunk)
+        for i in range(lo, hi):
+            copy, row = x[i - lo], z[i]
+            if bias.size > 0:
+                for j in range(k):
+                    copy[j] = row[j] + bias[j]
+            else:
+                for j in range(k):
+                    copy[j] = row[j]
+        e2 = z[:0]
+        outputs = (values[lo:hi], z[lo:hi] if keep else e2, e2, none)
+        inputs = (x[: hi - lo], labels[lo:hi], target[lo:hi], values[:0], class_weight)
+        call(address, (*inputs, *outputs, scale, params, helpers, False, scratch, stats))
 
 
 @cache
 def _driver(dtype: str) -> Any:
     one, two = array(dtype), array(dtype, 2)
     arrays = (two, one, array("int64"), two, one, one)
-    fixed = (types.boolean, types.float64, array("float64"), array("int64"), types.intp, types.intp, types.boolean)
-    # A function of its own: in a parallel one, each assignment of a row would be a parallel region.
-    work = inner(rows_in_place, LOOP)
+    fixed = (types.boolean, types.float64, array("float64"), array("int64"), types.intp, types.intp)
     signature = types.void(types.intp, *arrays, *fixed)
-    return compile_driver(drive_in_place, f"in_place_{dtype}", signature, some_rows=work)
+    return compile_driver(slopes_in_place, f"in_place_{dtype}", signature, parallel=False)
 
 
 NO_LABELS = dispatch.EMPTY[np.dtype(np.int64)]
@@ -140,18 +119,8 @@ def _kernel(dtype: Any, k: int, labels: bool, keep: bool, smooth: bool, tiled: b
         return _Kernel(_driver(name), address, ones, np.empty((0, 0), dtype), tail)
 
 
-def _add_product(total: Any, g: Any, x: Any, first: bool) -> None:
-    """Add g.T @ x to a total in parts that stay in the cache; NumPy has no product that adds."""
-    if first:
-        np.matmul(g.T, x, out=total)
-        return
-    k, h = total.shape
-    step = max(256, PART // (h * total.itemsize))
-    part = np.empty((min(step, k), h), total.dtype)
-    for lo in range(0, k, step):
-        hi = min(k, lo + step)
-        np.matmul(g[:, lo:hi].T, x, out=part[: hi - lo])
-        total[lo:hi] += part[: hi - lo]
+def _pieces(n: int, step: int) -> list[slice]:
+    return [slice(lo, min(n, lo + step)) for lo in range(0, n, step)]
 
 
 def softmax_of_product(
@@ -166,52 +135,106 @@ def softmax_of_product(
         for g in grads:
             g[...] = 0.0
         grads = ()
-    dtype, n, k = p.a.dtype, len(p.a), len(p.b)
-    rows = min(n, rows) or rows_at_a_time(n, k, dtype.itemsize)
-    scores = np.empty((rows, k), dtype)
-    single = factors is not None and factors.size == 1
-    scale = float(factors[0]) if single else 1.0
-    each = None if factors is None or single else factors.astype(dtype)
+    for g in grads[1:]:
+        g[...] = 0.0
+    n, k = len(p.a), len(p.b)
+    rows = min(n, rows) or rows_at_a_time(n, k, p.a.dtype.itemsize)
+    scores = np.empty((rows if rows < k else 0, k), p.a.dtype)
     # What is infinite or NaN comes through without a warning, as in the kernels.
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), single_threaded() as products:
         for lo in range(0, n, rows):
             hi = min(n, lo + rows)
-            g, own = scores[: hi - lo], None if each is None else each[lo:hi]
-            np.matmul(p.a[lo:hi], p.b.T, out=g)
-            values[lo:hi] = _put_slopes(p, lo, hi, g, own, scale, bool(grads))
-            if grads:
-                _carry(p, lo, hi, g, own, grads)
+            chunk = _Chunk(p, lo, hi, values, factors, grads)
+            if rows < k:
+                chunk.by_columns(products, scores[: hi - lo])
+            else:
+                chunk.by_rows(products)
 
 
-def _put_slopes(p: Product, lo: int, hi: int, g: Any, own: Any, scale: float, keep: bool) -> Any:
-    """The values of some rows; their derivatives take the place of the scores."""
-    target = p.target(lo, hi, g) if p.target else None
-    labels = NO_LABELS if p.labels is None else p.labels[lo:hi]
-    if own is not None and p.labels is not None:
-        labels = np.where(own != 0.0, labels, -1)
-    found = np.empty(hi - lo, g.dtype)
-    tiled, smooth = p.lasting and g.shape[1] <= TILED_TO, p.labels is not None and p.smoothing > 0.0
-    work = _kernel(g.dtype, g.shape[1], p.labels is not None, keep, smooth, tiled)
-    bias = dispatch.EMPTY[g.dtype] if p.bias is None else p.bias
-    target = work.empty2 if target is None else target
-    arrays = (g, bias, labels, target, work.ones if p.class_weight is None else p.class_weight)
-    params = np.array([p.beta, p.smoothing, p.z_loss], F64)
-    dispatch.launch(work.driver, g.size // REGION, work.address, *arrays, found, keep, scale, params, *work.tail)
-    return found
+class _Chunk:
+    """Some rows of a product. Tiles are shared out; what several of them add to is summed in their order."""
 
+    def __init__(self, p: Product, lo: int, hi: int, values: Any, factors: Any, grads: tuple[Any, ...]) -> None:
+        self.p, self.lo, self.a, self.values = p, lo, p.a[lo:hi], values[lo:hi]
+        self.to_a: Any = grads[0][lo:hi] if grads else None
+        self.sums = grads[1:]
+        self.scale = float(factors[0]) if factors is not None and factors.size == 1 else 1.0
+        self.own: Any = None
+        self.counted_a = self.a
+        if factors is not None and factors.size > 1:
+            self.own = factors[lo:hi].astype(p.a.dtype)[:, None]
+            self.counted_a = np.where(self.own != 0.0, self.a, p.a.dtype.type(0.0))
 
-def _carry(p: Product, lo: int, hi: int, g: Any, own: Any, grads: tuple[Any, ...]) -> None:
-    """Carry the derivatives of some rows to a, b and the bias, each row's times its own factor if it has one."""
-    x, to_a = p.a[lo:hi], grads[0][lo:hi]
-    if own is not None:
-        x = x * own[:, None]
-        without = own == 0.0
-        x[without] = g[without] = 0.0
-    np.matmul(g, p.b, out=to_a)
-    if own is not None:
-        to_a *= own[:, None]
-        to_a[without] = 0.0
-    _add_product(grads[1], g, x, lo == 0)
-    if len(grads) > 2:
-        column = g.sum(0) if own is None else own @ g
-        grads[2][...] = column if lo == 0 else grads[2] + column
+    def by_rows(self, products: Callable[..., None]) -> None:
+        """In tiles of rows, each through all steps."""
+        b = self.p.b
+        # As many rows as b has columns at least, so that what all tiles add to b is no larger than the scores.
+        tiles = _pieces(len(self.a), max(LEAST, TILE // len(b), b.shape[1]))
+        parts: list[Any] = [()] * len(tiles)
+
+        def work(i: int) -> None:
+            rows = tiles[i]
+            g = self.a[rows] @ b.T
+            self.put_slopes(rows, g)
+            if self.to_a is not None:
+                np.matmul(g, b, out=self.to_a[rows])
+                parts[i] = g.T @ self.counted_a[rows], g.sum(0) if len(self.sums) > 1 else None
+
+        products(work, range(len(tiles)))
+        for part in parts:
+            for total, one in zip(self.sums, part, strict=False):
+                total += one
+        self.clear()
+
+    def by_columns(self, products: Callable[..., None], z: Any) -> None:
+        """In tiles of columns, and its softmax in tiles of rows, with room for the scores."""
+        b = self.p.b
+        tiles = _pieces(len(b), max(LEAST, WIDE // len(z)))
+        parts: list[Any] = [None] * len(tiles)
+
+        def multiply(columns: slice) -> None:
+            np.matmul(self.a, b[columns].T, out=z[:, columns])
+
+        def carry(i: int) -> None:
+            columns = tiles[i]
+            g = z[:, columns]
+            parts[i] = g @ b[columns]
+            add_product(self.sums[0][columns], g, self.counted_a)
+            for to_bias in self.sums[1:]:
+                to_bias[columns] += g.sum(0)
+
+        products(multiply, tiles)
+        share(lambda rows: self.put_slopes(rows, z[rows]), _pieces(len(z), max(1, TILE // len(b))))
+        if self.to_a is not None:
+            products(carry, range(len(tiles)))
+            self.to_a[...] = parts[0]
+            for part in parts[1:]:
+                self.to_a += part
+            self.clear()
+
+    def clear(self) -> None:
+        """Rows of factor 0 get nothing, whatever b holds."""
+        if self.to_a is not None and self.own is not None:
+            self.to_a[self.own[:, 0] == 0.0] = 0.0
+
+    def put_slopes(self, rows: slice, g: Any) -> None:
+        """The values of some rows; their derivatives, times their own factors, take the place of the scores."""
+        p, keep = self.p, self.to_a is not None
+        lo, hi = self.lo + rows.start, self.lo + rows.stop
+        own = None if self.own is None else self.own[rows]
+        target = p.target(lo, hi, g) if p.target else None
+        labels = NO_LABELS if p.labels is None else p.labels[lo:hi]
+        if own is not None and p.labels is not None:
+            labels = np.where(own[:, 0] != 0.0, labels, -1)
+        found = np.empty(hi - lo, g.dtype)
+        tiled, smooth = p.lasting and g.shape[1] <= TILED_TO, p.labels is not None and p.smoothing > 0.0
+        work = _kernel(g.dtype, g.shape[1], p.labels is not None, keep, smooth, tiled)
+        bias = dispatch.EMPTY[g.dtype] if p.bias is None else p.bias
+        target = work.empty2 if target is None else target
+        arrays = (g, bias, labels, target, work.ones if p.class_weight is None else p.class_weight)
+        params = np.array([p.beta, p.smoothing, p.z_loss], F64)
+        work.driver(work.address, *arrays, found, keep, self.scale, params, *work.tail)
+        self.values[rows] = found
+        if keep and own is not None:
+            g *= own
+            g[own[:, 0] == 0.0] = 0.0

@@ -6,18 +6,16 @@ float64 from the arrays themselves.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from .blas import multiplied, single_threaded
 from .blocks import kernel
 from .pairs import power_of_two
 
 __all__ = ["run"]
-
-SPINNING = 4
-"""How many times the usual work a parallel region takes to pay beside products of BLAS, whose threads still spin: views
-of 256 x 128 took 8 ms in parallel, 10 times as long as NumPy."""
 
 COLUMNS = 256
 """Columns of a unit: enough that what is done once a row costs little, few enough for a first-level cache."""
@@ -125,32 +123,37 @@ def _moved(x: Any, y: Any, scale: float, eps: float) -> tuple[Any, Any, Any]:
     n, d = x.shape
     stats, u, v = np.empty((8, d)), np.empty_like(x), np.empty_like(x)
     found = kernel(columns, "columns", "float64", None, (inverse_deviation, mean_of, moments, move))
-    found(-(-d // COLUMNS), n * d / SPINNING, np.array([scale, eps]), x, y, stats, u, v)
+    found.shared(-(-d // COLUMNS), n * d, np.array([scale, eps]), x, y, stats, u, v)
     return stats, u, v
 
 
 def _dot(a: Any, b: Any) -> float:
     """The sum of the products of two matrices' elements, in float64."""
     sums = np.empty(len(a))
-    kernel(row_products, "row_products", "float64")(len(a), a.size / SPINNING, a, b, sums)
+    kernel(row_products, "row_products", "float64").shared(len(a), a.size, a, b, sums)
     return float(sums.sum())
 
 
-def _products(a: Any, b: Any, divisor: float, diagonal: Any, derivatives: bool) -> tuple[float, list[Any], bool]:
+def _products(
+    products: Callable[..., None], a: Any, b: Any, divisor: float, diagonal: Any, derivatives: bool
+) -> tuple[float, list[Any], bool]:
     """Of C = a^T b / divisor, the squares off the diagonal, summed; b C^T and a C; whether these hold the diagonal."""
     n, d = a.shape
-    with np.errstate(over="ignore", invalid="ignore"):
-        if d >= 2 * n:
-            rows = a @ a.T / divisor
-            others = rows if b is a else b @ b.T / divisor
-            parts = [others @ a, rows @ b][: 1 if b is a else 2] if derivatives else []
-            return _dot(rows, others) - float((diagonal * diagonal).sum()), parts, True
-        c = a.T @ b / divisor
+    if d >= 2 * n:
+        rows = multiplied(products, a, a.T) / divisor
+        others = rows if b is a else multiplied(products, b, b.T) / divisor
+        pairs = ((others, a), (rows, b))
+        off, whole = _dot(rows, others) - float((diagonal * diagonal).sum()), True
+    else:
+        c = multiplied(products, a.T, b) / divisor
         c.reshape(-1)[:: d + 1] = 0.0
-        return _dot(c, c), ([b @ c.T] if b is a else [b @ c.T, a @ c]) if derivatives else [], False
+        pairs = ((b, c.T), (a, c))
+        off, whole = _dot(c, c), False
+    parts = [multiplied(products, *pair) for pair in pairs[: 1 if b is a else 2]] if derivatives else []
+    return off, parts, whole
 
 
-def _barlow_twins(call: Any) -> None:
+def _barlow_twins(call: Any, products: Callable[..., None]) -> None:
     x, y = call["z1"], call["z2"]
     n, d = x.shape
     lam, eps = call.parameters["lam"], call.parameters["eps"]
@@ -158,20 +161,20 @@ def _barlow_twins(call: Any) -> None:
     scale = 1.0 if 1e-140 < largest < 1e140 or not math.isfinite(largest) else power_of_two(largest)
     stats, u, v = _moved(x, y, scale, eps * scale * scale if eps > 0.0 else 0.0)
     correlation = stats[4] / n * stats[6] * stats[7]
-    off, parts, whole = _products(u, v, n, correlation, bool(call.grads))
+    off, parts, whole = _products(products, u, v, n, correlation, bool(call.grads))
     call.values[0] = float(((correlation - 1.0) ** 2).sum()) + (lam * off if lam else 0.0)
     if call.grads:
         factor = call.factors()[0] / n
         options = np.array([scale, 2.0 * lam * factor])
         diagonal = 2.0 * factor * (correlation - 1.0 - (lam * correlation if whole else 0.0))
         derive = kernel(standardised, "standardised", "float64")
-        units, work = -(-d // COLUMNS), n * d / SPINNING
+        units, work = -(-d // COLUMNS), n * d
         own, other = (stats[0], stats[6]), (stats[1], stats[7])
-        derive(units, work, options, x, y, *own, *other, diagonal, parts[0], call.grads["z1"])
-        derive(units, work, options, y, x, *other, *own, diagonal, parts[1], call.grads["z2"])
+        derive.shared(units, work, options, x, y, *own, *other, diagonal, parts[0], call.grads["z1"])
+        derive.shared(units, work, options, y, x, *other, *own, diagonal, parts[1], call.grads["z2"])
 
 
-def _vicreg(call: Any) -> None:
+def _vicreg(call: Any, products: Callable[..., None]) -> None:
     views = (call["z1"], call["z2"])
     n, d = views[0].shape
     sim, var, cov, gamma, eps = (call.parameters[k] for k in ("sim", "var", "cov", "gamma", "eps"))
@@ -183,7 +186,7 @@ def _vicreg(call: Any) -> None:
         variance = stats[2 + k] / free
         deviation = np.sqrt(variance + eps)
         value += 0.5 * var * float(np.maximum(gamma - deviation, 0.0).mean())
-        off, parts, whole = _products(u, u, free, variance, bool(call.grads))
+        off, parts, whole = _products(products, u, u, free, variance, bool(call.grads))
         value += cov * off / d
         if call.grads:
             short = (deviation < gamma) & (deviation > 0.0)
@@ -193,17 +196,8 @@ def _vicreg(call: Any) -> None:
             options = factor * np.array([2.0 * sim / (n * d), pull])
             name = list(call.grads)[k]
             derive = kernel(spread_out, "spread_out", "float64")
-            derive(
-                n,
-                n * d / SPINNING,
-                options,
-                views[k],
-                views[1 - k],
-                stats[k],
-                factor * apart,
-                parts[0],
-                call.grads[name],
-            )
+            own = views[k], views[1 - k], stats[k], factor * apart, parts[0], call.grads[name]
+            derive.shared(n, n * d, options, *own)
     call.values[0] = value
 
 
@@ -213,4 +207,6 @@ def run(call: Any) -> None:
         for g in call.grads.values():
             g[...] = 0.0
         call.grads = {}
-    (_barlow_twins if call.record.name == "barlow_twins" else _vicreg)(call)
+    loss = _barlow_twins if call.record.name == "barlow_twins" else _vicreg
+    with np.errstate(over="ignore", invalid="ignore"), single_threaded() as products:
+        loss(call, products)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .blas import single_threaded
 from .samples import coupled, side
 
 __all__ = ["run"]
@@ -23,6 +24,11 @@ def _directions(count: int, seed: int, d: int) -> Any:
 
 def run(call: Any) -> None:
     """Evaluate the distance of two clouds."""
+    with single_threaded():
+        _evaluate(call)
+
+
+def _evaluate(call: Any) -> None:
     # In float64 throughout: a projection rounds once, and the distance is one of differences.
     x, y = (np.asarray(call[k], np.float64) for k in ("x", "y"))
     p, count = call.parameters["p"], call.parameters["n_projections"]

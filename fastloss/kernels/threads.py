@@ -2,21 +2,27 @@
 
 Numba's OpenMP layer kills the child of a process that forked after a parallel region; its workqueue layer aborts
 when two Python threads enter at once. So a forked child stays serial, and workqueue is entered under a lock.
+
+Between products of BLAS, work is shared out among Python threads instead, which hold no core while they wait.
 """
 
 import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numba
+import numpy as np
 from numba.np.ufunc import parallel as _layer
 
 from ..check import SettingError
 
-__all__ = ["get_num_threads", "parallel_allowed", "run_parallel", "set_num_threads"]
+__all__ = ["get_num_threads", "one_by_one", "parallel_allowed", "run_parallel", "set_num_threads", "share"]
+
+T = TypeVar("T")
 
 _lock = threading.Lock()
 
@@ -81,6 +87,47 @@ def run_parallel(driver: Callable[..., Any], *arguments: Any) -> Any:
             numba.set_num_threads(mine)
 
 
+def _new_pool() -> ThreadPoolExecutor:
+    # Its threads start when they are first needed.
+    return ThreadPoolExecutor(int(numba.config.NUMBA_NUM_THREADS), "fastloss")
+
+
+_pool = _new_pool()
+
+
+def one_by_one(work: Callable[[T], Any], items: Iterable[T]) -> None:
+    """Call work(item) for every item that is left."""
+    for item in items:
+        work(item)
+
+
+def _help(work: Callable[[T], Any], items: Iterable[T]) -> None:
+    # Warnings are set for each thread; what is infinite or NaN comes through without one, as in the kernels.
+    with np.errstate(all="ignore"):
+        one_by_one(work, items)
+
+
+def share(work: Callable[[T], Any], items: Sequence[T]) -> None:
+    """Call work(item) for every item, in this thread and those of a pool; it should leave the interpreter's lock."""
+    threads = min(get_num_threads(), len(items))
+    if threads == 1:
+        one_by_one(work, items)
+        return
+    turns = iter(items)
+    helpers = []
+    # No thread can be had: at the end of the interpreter, or past a limit of the system.
+    with contextlib.suppress(RuntimeError):
+        for _ in range(threads - 1):
+            helpers.append(_pool.submit(_help, work, turns))
+    try:
+        one_by_one(work, turns)
+    finally:
+        for helper in helpers:
+            # One that has not begun by now has nothing left to do, and may wait for another call's work.
+            if not helper.cancel():
+                helper.result()
+
+
 def _exclusive() -> bool:
     # Before the first region the layer is unknown; the lock is right for any.
     try:
@@ -90,8 +137,8 @@ def _exclusive() -> bool:
 
 
 def _after_fork_in_child() -> None:
-    global _forked, _lock
-    _lock = threading.Lock()
+    global _forked, _lock, _pool
+    _lock, _pool = threading.Lock(), _new_pool()
     _forked = _forked or bool(getattr(_layer, "_is_initialized", True))
 
 

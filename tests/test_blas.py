@@ -1,0 +1,217 @@
+"""Products shared out among our threads, with NumPy's BLAS kept to one: bits, settings, forks, and other libraries."""
+
+import hashlib
+import os
+import threading
+
+import numpy as np
+import pytest
+from children import start, wait
+
+import fastloss as fl
+from fastloss.kernels import blas, products, threads
+
+openblas = blas._openblas()
+needs_openblas = pytest.mark.skipif(openblas is None, reason="NumPy multiplies by another library")
+fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+
+
+TILES = {
+    "products.TILE": 1 << 11,
+    "products.WIDE": 1 << 11,
+    "products.LEAST": 8,
+    "blocks.SHARED": 64,
+    "blas.ENOUGH": 4096,
+}
+
+
+def shapes(rng):
+    """Calls whose scores are wide, tall and square, in several chunks and tiles."""
+    for n, h, k in ((90, 24, 500), (700, 24, 80), (128, 40, 128)):
+        hidden, projection = (rng.standard_normal(s).astype(np.float32) for s in ((n, h), (k, h)))
+        labels = rng.integers(0, k, n)
+        yield fl.linear_cross_entropy, (hidden, projection, labels, np.zeros(k, np.float32)), {"chunk": None}
+        labels[::5] = -100
+        yield fl.linear_cross_entropy, (hidden, projection, labels), {"chunk": 50}
+    yield fl.supcon, (rng.standard_normal((200, 30)).astype(np.float32), np.arange(200) % 7), {}
+    yield fl.barlow_twins, tuple(rng.standard_normal((2, 100, 120)).astype(np.float32)), {}
+    yield fl.vicreg, tuple(rng.standard_normal((2, 60, 400)).astype(np.float32)), {}
+
+
+@pytest.fixture(autouse=True)
+def tiles(monkeypatch):
+    """Tiles so small that there are some to share."""
+    for name, value in TILES.items():
+        monkeypatch.setattr(f"fastloss.kernels.{name}", value)
+
+
+def bits():
+    """A digest of values and gradients."""
+    h = hashlib.sha256()
+    for loss, given, options in shapes(np.random.default_rng(0)):
+        value, grads = loss.value_and_grad(*given, **options)
+        for result in (value, *(grads if isinstance(grads, tuple) else (grads,))):
+            h.update(np.asarray(result).tobytes())
+    return h.hexdigest()
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import os, threading, warnings
+from concurrent.futures import ThreadPoolExecutor
+import fastloss as fl
+from fastloss.kernels import blas, blocks, products, threads
+from test_blas import TILES, bits, openblas
+
+warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def in_child(work):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(0 if work() else 3)
+        finally:
+            os._exit(4)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+for name, value in TILES.items():
+    module, constant = name.split(".")
+    setattr({"blas": blas, "blocks": blocks, "products": products}[module], constant, value)
+fl.set_num_threads(1)
+expected = bits()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A disk cache that the first process fills for the others."""
+    return tmp_path_factory.mktemp("blas") / "cache"
+
+
+def script(text, folder):
+    """Run it on four threads."""
+    variables = {"NUMBA_NUM_THREADS": 4, "OPENBLAS_NUM_THREADS": 2, "FASTLOSS_CACHE_DIR": folder}
+    return wait(start(SCRIPT + text, os.path.dirname(__file__), **variables), 180.0)
+
+
+@pytest.mark.jit
+@pytest.mark.slow
+@needs_openblas
+def test_same_bits_for_any_number_of_threads(folder):
+    text = """
+for n in (2, 3, 4):
+    fl.set_num_threads(n)
+    assert bits() == expected
+assert openblas.get() == 2
+with ThreadPoolExecutor(3) as pool:
+    assert {f.result() for f in [pool.submit(bits) for _ in range(6)]} == {expected}
+assert openblas.get() == 2
+print("done")
+"""
+    assert script(text, folder) == "done"
+
+
+@pytest.mark.jit
+@pytest.mark.slow
+@needs_openblas
+@fork
+def test_forks_with_a_pool_and_in_the_midst_of_a_call(folder):
+    text = """
+fl.set_num_threads(3)
+assert bits() == expected
+assert threads._pool._threads
+assert in_child(lambda: bits() == expected and openblas.get() == 2) == 0
+inside, forked = threading.Event(), threading.Event()
+
+
+def stay():
+    with blas.single_threaded():
+        inside.set()
+        forked.wait()
+
+
+thread = threading.Thread(target=stay)
+thread.start()
+inside.wait()
+assert openblas.get() == 1
+assert in_child(lambda: openblas.get() == 2 and bits() == expected and openblas.get() == 2) == 0
+assert openblas.get() == 1
+forked.set()
+thread.join()
+assert openblas.get() == 2
+print("done")
+"""
+    assert script(text, folder) == "done"
+
+
+@needs_openblas
+def test_one_thread_within_a_call_and_all_of_them_after_it(monkeypatch):
+    before, within = openblas.get(), []
+    hidden, labels = np.eye(4), np.arange(4)
+    softmax = products._Chunk.put_slopes
+    monkeypatch.setattr(products._Chunk, "put_slopes", lambda *a: (within.append(openblas.get()), softmax(*a)))
+    fl.linear_cross_entropy(hidden, hidden, labels)
+    assert (within, openblas.get()) == ([1], before)
+
+    def fail(*arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(products._Chunk, "put_slopes", fail)
+    with pytest.raises(ZeroDivisionError):
+        fl.linear_cross_entropy(hidden, hidden, labels)
+    assert openblas.get() == before
+
+
+@needs_openblas
+def test_calls_that_overlap():
+    before = openblas.get()
+    with blas.single_threaded():
+        with blas.single_threaded():
+            assert openblas.get() == 1
+        assert openblas.get() == 1
+    assert openblas.get() == before
+
+
+def test_another_library_keeps_its_threads(monkeypatch):
+    assert blas._functions(os.devnull) is None
+    given = [(loss, *rest) for loss, *rest in shapes(np.random.default_rng(1))][:5]
+    expected = [loss.value_and_grad(*arrays, **options) for loss, arrays, options in given]
+    before = openblas and openblas.get()
+    monkeypatch.setattr(blas, "_openblas", lambda: None)
+    if openblas:
+        monkeypatch.setattr(products._Chunk, "clear", lambda self: None if openblas.get() == before else 1 / 0)
+    for (loss, arrays, options), (value, grads) in zip(given, expected, strict=True):
+        other, slopes = loss.value_and_grad(*arrays, **options)
+        assert other == pytest.approx(value, rel=1e-6)
+        for a, b in zip(slopes, grads, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
+
+
+def test_work_is_shared_once_and_errors_come_back(monkeypatch):
+    monkeypatch.setattr(threads, "get_num_threads", lambda: 3)
+    done, together = [], threading.Barrier(2, timeout=30)
+
+    def work(i):
+        done.append(i)
+        if i < 2:
+            together.wait()  # only two threads get past this
+        if i == 5:
+            raise KeyError(i)
+
+    with pytest.raises(KeyError):
+        threads.share(work, range(9))
+    assert sorted(done) == list(range(9))
+
+
+def test_without_further_threads(monkeypatch):
+    def refuse(*arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(threads._pool, "submit", refuse)
+    done = []
+    threads.share(done.append, range(4))
+    assert done == [0, 1, 2, 3]
