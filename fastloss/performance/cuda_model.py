@@ -32,10 +32,12 @@ SIZE = 1 << 24
 CLASSES = (10, 1000, 131072)
 """Columns of rows."""
 
-AXES = {"*": 1 << 20, "n": 1 << 17, "d": 128, "c": 1, "+": 512 * 512}
-"""Lengths of the axes of losses of several arrays: a million boxes, pairs of 128 numbers."""
-
-OF_REGIONS = {**AXES, "n": 16}
+AXES = {
+    "pointwise": {"*": 1 << 20},
+    "pairs": {"*": 1 << 17, "d": 128, "n": 1 << 10, "+": 3 * 64 * 64},
+    "regions": {"n": 16, "c": 1, "+": 512 * 512},
+}
+"""Lengths of the axes of losses of several arrays: a million boxes, pairs of 128 numbers, gradients by small images."""
 
 
 class Estimate(NamedTuple):
@@ -55,9 +57,8 @@ class Estimate(NamedTuple):
 
 def _again(record: Formula, read: int, row: int) -> int:
     """Bytes that are read a second time from memory: rows, or regions, that the cache cannot hold until then."""
-    if record.family == "rows":
-        return read if row * BLOCKS > CACHE else 0
-    return read if record.loop in ("pairs", "regions") and read > CACHE else 0
+    waiting = read if record.loop == "regions" else min(read, row * BLOCKS)
+    return read if waiting > CACHE else 0
 
 
 def _of_elements(name: str, dtype: str, mode: str) -> Estimate:
@@ -82,14 +83,15 @@ def _elements(spec: Input, axes: dict[str, int]) -> int:
 
 def _of_arrays(name: str, dtype: str, mode: str) -> Estimate:
     record = LOSSES[name].record
-    axes = OF_REGIONS if record.loop == "regions" else AXES
+    axes = AXES[record.loop]
     item = np.dtype(dtype).itemsize
     given = {k: x for k, x in record.inputs.items() if not x.optional}
     sizes = {k: _elements(x, axes) * (item if x.kind in ("float", "regions") else 8) for k, x in given.items()}
     read = sum(sizes.values())
     written = sum(sizes[k] for k, x in given.items() if x.grad) if mode != "value" else 0
-    again = _again(record, read, 0) if mode != "value" else 0
     first = next(iter(given.values()))
+    row = math.prod(axes[t] for t in first.dims.split()[1:] if not t.isdecimal()) * item
+    again = _again(record, read, row) if mode != "value" else 0
     shape = " x ".join(t if t.isdecimal() else power(axes[t]) for t in first.dims.split())
     return Estimate(name, shape, dtype, mode, read + again + written)
 

@@ -14,4 +14,6 @@ def test_numbers_of_two_precisions_that_are_equal_make_two_functions():
 
 def test_equal_expressions_make_one_function():
     f = abs
-    assert spelled("x", "f(x)", "one", f=f, one=np.float32(1.0)) is spelled("x", "f(x)", "one", f=f, one=np.float32(1.0))
+    assert spelled("x", "f(x)", "one", f=f, one=np.float32(1.0)) is spelled(
+        "x", "f(x)", "one", f=f, one=np.float32(1.0)
+    )
