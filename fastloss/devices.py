@@ -15,6 +15,7 @@ from . import check
 from .arrays import incoming, outgoing
 from .backends import BackendError, chosen, missing
 from .formulas.record import LOOPS
+from .libraries import Host, borrowed, library_of, on_device, owner
 
 __all__ = ["Place", "Placed", "elsewhere", "involved", "note", "synchronize"]
 
@@ -36,224 +37,9 @@ class Placed(NamedTuple):
         return size
 
 
-class Torch:
-    """Tensors on a GPU."""
-
-    @staticmethod
-    def owns(x: Any) -> bool:
-        """Whether x is such an array."""
-        torch = sys.modules.get("torch")
-        return torch is not None and isinstance(x, torch.Tensor) and x.is_cuda
-
-    def __init__(self) -> None:
-        self.torch = sys.modules["torch"]
-
-    def device(self, x: Any) -> int:
-        """The number of the device."""
-        return int(x.device.index)
-
-    def stream(self, x: Any) -> int:
-        """The stream on which the caller works, as the driver's handle."""
-        return int(self.torch.cuda.current_stream(x.device).cuda_stream)
-
-    def described(self, x: Any, what: str) -> tuple[str, bool]:
-        """Name of the dtype, and whether the elements follow each other."""
-        if x.requires_grad:
-            raise TypeError(f"{what} is a tensor that requires grad; pass {what}.detach()")
-        return str(x.dtype).removeprefix("torch."), x.is_contiguous()
-
-    def converted(self, x: Any, dtype: str) -> Any:
-        """A contiguous array of another dtype."""
-        return x.to(getattr(self.torch, dtype)).contiguous()
-
-    def broadcast(self, x: Any, shape: tuple[int, ...]) -> Any:
-        """A contiguous array of another shape."""
-        return self.torch.broadcast_to(x, shape).contiguous()
-
-    def moved(self, x: Any, what: str, source: int, target: int) -> Any:
-        """The array with an axis in another place."""
-        return self.torch.movedim(x, source, target)
-
-    def address(self, x: Any) -> int:
-        """Where the first element lies."""
-        return int(x.data_ptr())
-
-    def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
-        """Room on the device of an array."""
-        return self.torch.empty(shape, dtype=getattr(self.torch, dtype), device=like.device)
-
-    def to_host(self, x: Any) -> Any:
-        """The array in host memory."""
-        return x.detach().cpu()
-
-    def from_host(self, a: Any, like: Any) -> Any:
-        """An array in host memory, on the device of another."""
-        return self.torch.as_tensor(a).to(like.device)
-
-
-class CuPy:
-    """Arrays of CuPy."""
-
-    @staticmethod
-    def owns(x: Any) -> bool:
-        """Whether x is such an array."""
-        cupy = sys.modules.get("cupy")
-        return cupy is not None and isinstance(x, cupy.ndarray)
-
-    def __init__(self) -> None:
-        self.cupy = sys.modules["cupy"]
-
-    def device(self, x: Any) -> int:
-        """The number of the device."""
-        return int(x.device.id)
-
-    def stream(self, x: Any) -> int:
-        """The stream on which the caller works, as the driver's handle."""
-        return int(self.cupy.cuda.get_current_stream().ptr)
-
-    def described(self, x: Any, what: str) -> tuple[str, bool]:
-        """Name of the dtype, and whether the elements follow each other."""
-        return x.dtype.name, bool(x.flags.c_contiguous)
-
-    def converted(self, x: Any, dtype: str) -> Any:
-        """A contiguous array of another dtype."""
-        return self.cupy.ascontiguousarray(x, dtype=dtype)
-
-    def broadcast(self, x: Any, shape: tuple[int, ...]) -> Any:
-        """A contiguous array of another shape."""
-        return self.cupy.ascontiguousarray(self.cupy.broadcast_to(x, shape))
-
-    def moved(self, x: Any, what: str, source: int, target: int) -> Any:
-        """The array with an axis in another place."""
-        return self.cupy.moveaxis(x, source, target)
-
-    def address(self, x: Any) -> int:
-        """Where the first element lies."""
-        return int(x.data.ptr)
-
-    def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
-        """Room on the device of an array."""
-        return self.cupy.empty(shape, dtype)
-
-    def to_host(self, x: Any) -> Any:
-        """The array in host memory."""
-        return x.get()
-
-    def from_host(self, a: Any, like: Any) -> Any:
-        """An array in host memory, on the device of another."""
-        return self.cupy.asarray(a)
-
-
-class Numba:
-    """Device arrays of Numba; those of its simulator too, whose address is the NumPy array behind them."""
-
-    @staticmethod
-    def owns(x: Any) -> bool:
-        """Whether x is such an array."""
-        return bool(getattr(x, "__cuda_ndarray__", False))
-
-    def __init__(self) -> None:
-        from numba import cuda
-
-        from .kernels.cuda.memory import SIMULATED
-
-        self.cuda, self.simulated = cuda, SIMULATED
-
-    def device(self, x: Any) -> int:
-        """The number of the device."""
-        return 0 if self.simulated else int(x.gpu_data.context.device.id)
-
-    def stream(self, x: Any) -> int:
-        """The stream on which the caller works, as the driver's handle."""
-        own = getattr(x, "stream", 0)
-        return int(own.handle.value or 0) if hasattr(own, "handle") else 0
-
-    def described(self, x: Any, what: str) -> tuple[str, bool]:
-        """Name of the dtype, and whether the elements follow each other."""
-        return x.dtype.name, bool(x.is_c_contiguous())
-
-    def converted(self, x: Any, dtype: str) -> Any:
-        """Raise: Numba converts nothing on a device."""
-        raise TypeError(
-            f"a Numba device array has dtype {x.dtype} and strides {x.strides}; expected {dtype} and contiguous, "
-            "as Numba converts nothing on a device"
-        )
-
-    def broadcast(self, x: Any, shape: tuple[int, ...]) -> Any:
-        """Raise: Numba broadcasts nothing on a device."""
-        raise TypeError(f"a Numba device array has shape {x.shape}; expected {shape}")
-
-    def moved(self, x: Any, what: str, source: int, target: int) -> Any:
-        """Raise: Numba moves no axes on a device."""
-        raise NotImplementedError(f"Numba moves no axes on a device; {what} needs its classes along the last axis")
-
-    def address(self, x: Any) -> Any:
-        """Where the first element lies."""
-        return x._ary.reshape(-1) if self.simulated else int(x.__cuda_array_interface__["data"][0])
-
-    def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
-        """Room on the device of an array."""
-        return self.cuda.device_array(shape, dtype)
-
-    def to_host(self, x: Any) -> Any:
-        """The array in host memory."""
-        return x.copy_to_host()
-
-    def from_host(self, a: Any, like: Any) -> Any:
-        """An array in host memory, on the device of another."""
-        return self.cuda.to_device(np.asarray(a))
-
-
-class Host(Numba):
-    """Arrays in host memory that are to be computed on a GPU: copied there, and the results back."""
-
-    def stream(self, x: Any) -> int:
-        """The default stream."""
-        return 0
-
-    def moved(self, x: Any, what: str, source: int, target: int) -> Any:
-        """The array with an axis in another place."""
-        return np.moveaxis(incoming(x, what), source, target)
-
-
-LIBRARIES = (Torch, CuPy, Numba)
-
-_library = cache(lambda kind: kind())
-
-
-def _owner(x: Any) -> Any:
-    """The library of a device array; None for what lies in host memory."""
-    for kind in LIBRARIES:
-        if kind.owns(x):
-            return kind
-    return None
-
-
-def _borrowed(x: Any) -> Any:
-    """An array of another library that lends its memory by DLPack, as one of CuPy or torch; x itself otherwise."""
-    device = getattr(x, "__dlpack_device__", None)
-    if device is None or isinstance(x, np.ndarray) or _owner(x) is not None or int(device()[0]) != DLPACK_CUDA:
-        return x
-    for name in ("cupy", "torch"):
-        library = sys.modules.get(name)
-        if library is not None:
-            return library.from_dlpack(x)
-    raise TypeError(f"a {type(x).__module__} array on a GPU needs CuPy or torch to lend its memory; import one of them")
-
-
-DLPACK_CUDA = 2
-
-
 def _flat(given: tuple[Any, ...]) -> list[Any]:
     """Everything that was given, tuples opened."""
     return [x for item in given for x in (item if type(item) in (tuple, list) else (item,)) if x is not None]
-
-
-def _on_device(x: Any) -> bool:
-    if _owner(x) is not None:
-        return True
-    device = getattr(x, "__dlpack_device__", None)
-    return device is not None and not isinstance(x, np.ndarray) and int(device()[0]) == DLPACK_CUDA
 
 
 def involved(bound: str, *given: Any) -> bool:
@@ -266,7 +52,7 @@ def involved(bound: str, *given: Any) -> bool:
         return True
     for x in given:
         for a in x if type(x) is tuple else (x,):
-            if type(a) is not np.ndarray and a is not None and _on_device(a):
+            if type(a) is not np.ndarray and a is not None and on_device(a):
                 if name == "cpu":
                     raise BackendError(
                         "an array lies on a GPU and the backend is 'cpu'; move it to host memory, or take 'auto'"
@@ -307,8 +93,8 @@ class Place:
                 a = np.broadcast_to(a, shape)
             x = self.library.cuda.to_device(np.ascontiguousarray(a, dtype or a.dtype))
         else:
-            x = _borrowed(x)
-            if _owner(x) is None:
+            x = borrowed(x)
+            if owner(x) is None:
                 raise TypeError(f"{what} is a {type(x).__name__} in host memory; expected an array on the GPU")
         name, contiguous = self.library.described(x, what)
         if shape is not None and tuple(x.shape) != shape:
@@ -322,7 +108,7 @@ class Place:
         """An array as the caller's library has it, with an axis in another place."""
         if source == target:
             return x
-        found = self.library.moved(x if self.on_host else _borrowed(x), what, source, target)
+        found = self.library.moved(x if self.on_host else borrowed(x), what, source, target)
         return found if self.back is None else self.back(found)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Placed:
@@ -350,15 +136,15 @@ def _stream(handle: int) -> Any:
 def place_of(what: str, *given: Any) -> Place:
     """Where a call runs that involves a GPU; ValueError where its arrays lie in several places."""
     arrays = [x for x in _flat(given) if hasattr(x, "shape") or type(x) is list]
-    on = [_on_device(x) for x in arrays]
+    on = [on_device(x) for x in arrays]
     if any(on) and not all(on):
         raise ValueError(f"{what}: some arrays lie on a GPU and others in host memory; expected all in one place")
     if not any(on):
-        return Place(_library(Host), None, outgoing(arrays[0]) if arrays else None)
-    first = _borrowed(arrays[0])
-    kind = _owner(first)
-    library = _library(kind)
-    numbers = {library.device(y) if _owner(y) is kind else -1 for y in map(_borrowed, arrays)}
+        return Place(library_of(Host), None, outgoing(arrays[0]) if arrays else None)
+    first = borrowed(arrays[0])
+    kind = owner(first)
+    library = library_of(kind)
+    numbers = {library.device(y) if owner(y) is kind else -1 for y in map(borrowed, arrays)}
     if len(numbers) > 1:
         raise ValueError(f"{what}: the arrays lie on several devices, or belong to several libraries; expected one")
     back = None if first is arrays[0] else _lender(arrays[0])
@@ -374,15 +160,15 @@ def _lender(x: Any) -> Callable[[Any], Any]:
 
 def on_host(run: Callable[..., Any], *given: Any) -> Any:
     """Compute on the CPU what was given on a device, with copies, and take the results back."""
-    first = next(_borrowed(x) for x in _flat(given) if _on_device(x))
-    library = _library(_owner(first))
+    first = next(borrowed(x) for x in _flat(given) if on_device(x))
+    library = library_of(owner(first))
 
     loss = "float64" if library.described(first, "input")[0] == "float64" else "float32"
 
     def down(x: Any) -> Any:
         if type(x) in (tuple, list):
             return tuple(map(down, x))
-        return library.to_host(_borrowed(x)) if _on_device(x) else x
+        return library.to_host(borrowed(x)) if on_device(x) else x
 
     def up(x: Any) -> Any:
         if type(x) is tuple:

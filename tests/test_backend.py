@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import backends, devices
+from fastloss import backends, devices, libraries
 
 P, T = np.array([1.0, 2.0]), np.array([1.0, 4.0])
 
@@ -25,7 +25,7 @@ class OnDevice:
         self.shape, self.dtype = self.a.shape, self.a.dtype
 
     def __dlpack_device__(self):
-        return (devices.DLPACK_CUDA, 0)
+        return (libraries.DLPACK_CUDA, 0)
 
 
 class Library:
@@ -45,7 +45,7 @@ class Library:
 
 @pytest.fixture
 def library(monkeypatch):
-    monkeypatch.setattr(devices, "LIBRARIES", (Library,))
+    monkeypatch.setattr(libraries, "LIBRARIES", (Library,))
 
 
 @pytest.fixture

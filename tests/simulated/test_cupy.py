@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import devices
+from fastloss import libraries
 
 
 class Array:
@@ -32,10 +32,10 @@ class Lent:
         self.shape = self.a.shape
 
     def __dlpack_device__(self):
-        return (devices.DLPACK_CUDA, 0)
+        return (libraries.DLPACK_CUDA, 0)
 
 
-class Posing(devices.CuPy):
+class Posing(libraries.CuPy):
     """CuPy, whose addresses are arrays of the simulator."""
 
     def address(self, x):
@@ -53,7 +53,7 @@ def cupy(monkeypatch):
     module.from_dlpack = lambda x: Array(x.a)
     module.cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=0))
     monkeypatch.setitem(sys.modules, "cupy", module)
-    monkeypatch.setattr(devices, "LIBRARIES", (Posing,))
+    monkeypatch.setattr(libraries, "LIBRARIES", (Posing,))
     lender = ModuleType(Lent.__module__)
     lender.from_dlpack = lambda x: Lent(x.a)
     monkeypatch.setitem(sys.modules, Lent.__module__.split(".")[0], lender)
@@ -81,7 +81,7 @@ def test_what_is_lent_comes_back_as_what_it_was():
 
 def test_what_is_lent_needs_a_library_to_take_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "cupy")
-    monkeypatch.setattr(devices, "LIBRARIES", (devices.Torch,))
+    monkeypatch.setattr(libraries, "LIBRARIES", (libraries.Torch,))
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(TypeError, match="needs CuPy or torch to lend its memory; import one of them"):
         fl.mse(Lent(np.ones(3)), Lent(np.ones(3)))

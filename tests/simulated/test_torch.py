@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import devices
+from fastloss import libraries
 
 torch = pytest.importorskip("torch", reason="needs the peers extra")
 
 
-class Posing(devices.Torch):
+class Posing(libraries.Torch):
     """Torch's tensors, all of them on the simulated device."""
 
     owns = staticmethod(lambda x: isinstance(x, torch.Tensor))
@@ -32,7 +32,7 @@ class Posing(devices.Torch):
 
 @pytest.fixture(autouse=True)
 def posing(monkeypatch):
-    monkeypatch.setattr(devices, "LIBRARIES", (Posing,))
+    monkeypatch.setattr(libraries, "LIBRARIES", (Posing,))
 
 
 def test_results_are_tensors():

@@ -16,7 +16,7 @@ from ..specialize import bind
 from ..worlds import carry
 from .launch import ADDRESS, Kernel, addresses
 from .memory import WIDTH, cuda, device, present, reader, real, spelled, writer
-from .sums import BLOCK, NONE, block_sum, earlier, plus
+from .sums import BLOCK, NONE, block_end, earlier, over, plus
 from .world import gpu
 
 __all__ = ["elementwise_kernel"]
@@ -39,10 +39,8 @@ each: Any = None
 lane: Any = None
 save: Any = None
 save_one: Any = None
-read_number: Any = None
-write_pair: Any = None
-write_place: Any = None
-sum_block: Any = None
+scale_over: Any = None
+end_block: Any = None
 
 
 def _lane(x, k, s, p, surrogate):
@@ -69,11 +67,7 @@ def _elementwise(inputs, outputs, partials, firsts, n, groups, scale, mass, surr
     The first `groups` of 128 bits are aligned; what follows them is taken one by one. A violation's place is eight
     times its index and the number of the input.
     """
-    p = unpack(params)
-    s = scale
-    if present(mass):
-        whole = read_number(mass, np.uint64(0))[0]
-        s = s / whole if whole != T(0.0) else T(0.0)
+    p, s = unpack(params), scale_over(scale, mass)
     high, low, first = T(0.0), T(0.0), NONE
     step = np.uint64(cuda.gridsize(1))
     start = np.uint64(cuda.grid(1))
@@ -94,11 +88,7 @@ def _elementwise(inputs, outputs, partials, firsts, n, groups, scale, mass, surr
         if one[-1] != T(0.0):
             first = earlier(first, np.int64(i) * 8 + np.int64(one[-1]))
         i += step
-    high, low, first = sum_block(high, low, first)
-    if cuda.threadIdx.x == 0:
-        block = np.uint64(cuda.blockIdx.x)
-        write_pair(partials, block, (high, low))
-        write_place(firsts, block, (first,))
+    end_block(partials, firsts, high, low, first)
 
 
 def _loading(formats: tuple[str, ...], width: int, number: str) -> Any:
@@ -191,10 +181,8 @@ def _elementwise_kernel(record: Formula, stored: str, target: str) -> Kernel:
         "targeted": record.target is not None,
         "bent": curved,
         "either": record.second and record.surrogate is not None,
-        "sum_block": block_sum(number),
-        "read_number": reader(number),
-        "write_pair": writer(number, 2),
-        "write_place": writer("int64"),
+        "scale_over": over(number),
+        "end_block": block_end(number),
         "load": _loading(formats, width, number),
         "load_one": _loading(formats, 1, number),
         "save": _saving(stored, 1 + count * (1 + curved), width),

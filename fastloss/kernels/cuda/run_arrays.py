@@ -18,7 +18,7 @@ from .totals import Total, at, divided_by, mass_of, output
 
 __all__ = ["Call", "run"]
 
-MODULES = {"pointwise": "points", "pairs": "pairs", "regions": "regions"}
+MODULES = {"pointwise": "points", "pairs": "pairs", "regions": "run_regions"}
 """The module of kernels of each loop."""
 
 
