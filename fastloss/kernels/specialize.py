@@ -137,14 +137,19 @@ def _named(template: Callable[..., Any], name: str, key: str, bound: dict[str, A
     return copy
 
 
+_inner: dict[str, Callable[..., Any]] = {}
+
+
 def inner(template: Callable[..., Any], options: dict[str, Any], **bound: Any) -> Callable[..., Any]:
-    """Numba's njit for a function that kernels call, under a name of its own.
+    """Numba's njit for a function that kernels call, once for all of them, under a name of its own.
 
     Kernels from the disk cache bring their inner functions along. Of two with one name, from kernels that different
     processes compiled, the linker takes the first: a loss then runs with the formula of another.
     """
     key = digest("inner", template, bound, options)
-    return njit(**options)(_named(template, template.__name__, key, bound))  # type: ignore[no-any-return]
+    if key not in _inner:
+        _inner[key] = njit(**options)(_named(template, template.__name__, key, bound))
+    return _inner[key]
 
 
 def cached_jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
