@@ -16,7 +16,7 @@ if not config.ENABLE_CUDASIM:
 
 from numba import cuda
 from numba.cuda.simulator.kernel import BlockManager, BlockThread
-from numba.cuda.simulator.kernelapi import FakeCUDAModule
+from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
 
 from fastloss import devices
 from fastloss.kernels.cuda import sums
@@ -104,6 +104,19 @@ def _run_thread(thread, run=BlockThread.run):
                 gate.open()
 
 
+_shared_guard = threading.Lock()
+
+
+def _shared_array(shared, shape, dtype):
+    """Shared memory of the line that asks; the simulator itself may give two threads that ask at once one each."""
+    frame = sys._getframe(1)
+    place = frame.f_code.co_filename, frame.f_lineno
+    garbage = np.nan if np.dtype(dtype).kind == "f" else -1
+    with _shared_guard:
+        return shared._allocations.setdefault(place, np.full(shape, garbage, dtype))
+
+
+FakeCUDAShared.array = _shared_array
 # A thread that waits hands over at once: half the time.
 sys.setswitchinterval(5e-5)
 BlockManager.run = _run_block
