@@ -48,6 +48,15 @@ def _pair(*shape: int, dtype: str = "float32") -> Callable[[Any], tuple[Any, ...
     return inputs
 
 
+def _regions(*shape: int) -> Callable[[Any], tuple[Any, ...]]:
+    def inputs(torch: Any) -> tuple[Any, ...]:
+        z, t = _pair(*shape)(torch)
+        # Of soft targets there are several Dice losses; of hard ones one.
+        return z, (t > 0.7).to(z.dtype)
+
+    return inputs
+
+
 def _labels(n: int, k: int, dtype: str = "float32") -> Callable[[Any], tuple[Any, ...]]:
     def inputs(torch: Any) -> tuple[Any, ...]:
         z = torch.randn((n, k), device="cuda", dtype=getattr(torch, dtype))
@@ -96,7 +105,7 @@ CASES += [
 CASES.append(
     Case(
         "dice/16x1x512x512",
-        _pair(16, 1, 512, 512),
+        _regions(16, 1, 512, 512),
         lambda z, t: fl.dice.value_and_grad(z, t, activation="sigmoid"),
         _soft_dice,
     )

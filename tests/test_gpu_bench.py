@@ -1,0 +1,42 @@
+"""`python -m bench.gpu` compares like with like: what it times of torch is what it times of ours, here on the CPU."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the peers extra")
+
+from bench import gpu  # noqa: E402
+
+
+def few(shape):
+    return tuple(min(n, 40) for n in ((shape,) if isinstance(shape, int) else shape))
+
+
+SMALL = SimpleNamespace(
+    randn=lambda shape, device, dtype: torch.randn(few(shape), dtype=dtype),
+    rand=lambda shape, device, dtype: torch.rand(few(shape), dtype=dtype),
+    randint=lambda low, high, shape, device: torch.randint(low, min(high, 40), few(shape)),
+    float32=torch.float32,
+    bfloat16=torch.bfloat16,
+)
+
+
+@pytest.mark.parametrize("case", gpu.CASES, ids=lambda case: case.name)
+def test_same_loss(case):
+    torch.manual_seed(0)
+    inputs = case.inputs(SMALL)
+    loss, grad = case.ours(*inputs)
+    wide = [x.double() if x.is_floating_point() else x for x in inputs]
+    expected, slopes = gpu._by_autograd(torch, case.theirs)(*wide)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    tolerance = 1e-2 if inputs[0].dtype is torch.bfloat16 else 1e-4
+    np.testing.assert_allclose(grad.double(), slopes, rtol=tolerance, atol=tolerance * slopes.abs().max().item())
+
+
+def test_without_a_gpu_nothing_is_measured(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(gpu, "missing", lambda: "numba-cuda is not installed")
+    assert gpu.main(["--output", str(tmp_path / "gpu.json")]) == 1
+    assert capsys.readouterr().err == "Nothing measured: numba-cuda is not installed.\n"
+    assert not list(tmp_path.iterdir())
