@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 
 from . import check
 from .array_loss import ArrayLoss
+from .elementwise_loss import ElementwiseLoss
 from .formulas import ALL
-from .loss import ElementwiseLoss, Loss
+from .loss import Loss
 from .row_loss import RowLoss
 
 __all__ = ["LOSSES"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss.loss import ElementwiseLoss
+from fastloss.elementwise_loss import ElementwiseLoss
 
 pytestmark = pytest.mark.jit
 
