@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from .formulas.record import SIGNS, Domain, Formula
+from .formulas.record import LOOPS, SIGNS, Domain, Formula
 
 __all__ = [
     "LossNotFoundError",
     "SettingError",
     "all_or_none",
+    "class_weight",
     "entries",
     "integer",
+    "labels_allowed",
     "nearest",
     "one_of",
     "ordered",
@@ -21,9 +23,12 @@ __all__ = [
     "parameter",
     "position",
     "positive",
+    "row_target",
     "same_rows",
     "same_shape",
+    "several",
     "similar",
+    "target_given",
     "unknown_parameter",
     "violation",
 ]
@@ -126,6 +131,59 @@ def same_rows(loss: str, what: str, got: tuple[int, ...], expected: tuple[int, .
     """Raise unless there is one entry per row of the prediction."""
     if got != expected:
         raise ValueError(f"{loss}: {what} has shape {got}; expected {expected}, one entry per row of the prediction")
+
+
+def several(record: Formula, prediction: Any) -> tuple[Any, ...]:
+    """The predictions of a loss of several, as they were given."""
+    names = record.predictions
+    if not isinstance(prediction, (tuple, list)) or len(prediction) != len(names):
+        raise TypeError(f"{record.name} takes {len(names)} predictions, ({', '.join(names)}), as a tuple or by name")
+    return tuple(prediction)
+
+
+def target_given(record: Formula, target: Any) -> bool:
+    """Whether there is a target; raise where there should be one, or should not."""
+    if record.target is None and target is not None:
+        alone = "its argument" if len(record.predictions) == 1 else "its arguments"
+        raise TypeError(f"{record.name} is a penalty on {alone} alone and takes no target")
+    if record.target is not None and target is None:
+        raise TypeError(f"{record.name} needs a target")
+    return target is not None
+
+
+def row_target(record: Formula, dtype: Any, integer: bool, got: tuple[int, ...], rows: tuple[int, ...], k: int) -> str:
+    """The kind of a target of rows of k, by its dtype and shape: "labels", or "dense", numbers of each row."""
+    name, loop = record.name, LOOPS[record.loop]
+    if loop.dense == "number":
+        same_rows(name, "target", got, rows)
+        return "dense"
+    if integer:
+        if not loop.labels:
+            kind = {"logits": "the teacher's logits"}.get(loop.dense, "probabilities")
+            raise TypeError(f"{name}: the target has dtype {dtype}; expected {kind}, as floats")
+        same_rows(name, "target", got, rows)
+        return "labels"
+    if not loop.dense:
+        raise TypeError(f"{name}: the target has dtype {dtype}; expected integer labels")
+    if got == rows and got != (*rows, k):
+        also = f"integers, or rows of {k} {loop.dense}" if loop.labels else f"rows of {k} {loop.dense}"
+        raise TypeError(f"{name}: labels have dtype {dtype}; expected {also}")
+    return "dense"
+
+
+def labels_allowed(classes: int, ignore_index: int | None) -> str:
+    """What a label may be, in words."""
+    also = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"
+    return (f"0 to {classes - 1}" if classes > 0 else "none") + also
+
+
+def class_weight(record: Formula, got: tuple[int, ...], k: int) -> None:
+    """Raise unless there is one weight for each class."""
+    if record.loop == "ensemble":
+        raise TypeError(f"{record.name} has no classes, so no class_weight; weight is the factor of each row")
+    if got != (k,):
+        what = "threshold" if record.loop == "ordinal" else "class"
+        raise ValueError(f"class_weight has shape {got}; expected ({k},), one weight per {what}")
 
 
 def all_or_none(loss: str, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -42,6 +42,11 @@ def _flat(given: tuple[Any, ...]) -> list[Any]:
     return [x for item in given for x in (item if type(item) in (tuple, list) else (item,)) if x is not None]
 
 
+def number_alone(x: Any) -> bool:
+    """Whether x is one number in host memory, which may stand for an array of equal ones."""
+    return isinstance(x, (bool, int, float, np.number)) or (type(x) is np.ndarray and x.ndim == 0)
+
+
 def involved(bound: str, *given: Any) -> bool:
     """Whether a call has anything to do with a GPU; no for plain arrays, unless "cuda" is asked for by name.
 
@@ -87,6 +92,8 @@ class Place:
 
     def take(self, x: Any, what: str, dtype: str = "", shape: tuple[int, ...] | None = None) -> Placed:
         """An input on the device: in a dtype if one is asked for, broadcast to a shape if one is."""
+        if number_alone(x) and shape is not None and not self.on_host:
+            x = self.library.full(shape, float(x), dtype, self.like)
         if self.on_host:
             a = incoming(x, what)
             if shape is not None and a.shape != shape:
@@ -133,13 +140,20 @@ def _stream(handle: int) -> Any:
     return cuda.external_stream(handle) if handle else 0
 
 
-def place_of(what: str, *given: Any) -> Place:
-    """Where a call runs that involves a GPU; ValueError where its arrays lie in several places."""
-    arrays = [x for x in _flat(given) if hasattr(x, "shape") or type(x) is list]
-    on = [on_device(x) for x in arrays]
-    if any(on) and not all(on):
+def _arrays(given: tuple[Any, ...]) -> list[Any]:
+    return [x for x in _flat(given) if (hasattr(x, "shape") or type(x) is list) and not number_alone(x)]
+
+
+def _not_mixed(what: str, *given: Any) -> None:
+    """Raise where some arrays lie on a GPU and others do not."""
+    if len(set(map(on_device, _arrays(given)))) > 1:
         raise ValueError(f"{what}: some arrays lie on a GPU and others in host memory; expected all in one place")
-    if not any(on):
+
+
+def place_of(what: str, *given: Any) -> Place:
+    """Where a call runs that involves a GPU; ValueError where its arrays lie on several devices."""
+    arrays = _arrays(given)
+    if not any(map(on_device, arrays)):
         return Place(library_of(Host), None, outgoing(arrays[0]) if arrays else None)
     first = borrowed(arrays[0])
     kind = owner(first)
@@ -162,7 +176,6 @@ def on_host(run: Callable[..., Any], *given: Any) -> Any:
     """Compute on the CPU what was given on a device, with copies, and take the results back."""
     first = next(borrowed(x) for x in _flat(given) if on_device(x))
     library = library_of(owner(first))
-
     loss = "float64" if library.described(first, "input")[0] == "float64" else "float32"
 
     def down(x: Any) -> Any:
@@ -171,18 +184,17 @@ def on_host(run: Callable[..., Any], *given: Any) -> Any:
         return library.to_host(borrowed(x)) if on_device(x) else x
 
     def up(x: Any) -> Any:
-        if type(x) is tuple:
-            return tuple(map(up, x))
+        if isinstance(x, tuple):
+            return getattr(x, "_make", tuple)(map(up, x))
         return x if x is None else library.from_host(np.asarray(x, loss) if type(x) is float else x, first)
 
     return up(run(*map(down, given)))
 
 
-RUNNERS = {
-    "elementwise": "run_elementwise",
-    **dict.fromkeys(LOOPS, "run_rows"),
-    **dict.fromkeys(("pointwise", "pairs", "regions"), "run_arrays"),
-}
+ARRAYS = {"pointwise": "points", "pairs": "pairs", "regions": "run_regions"}
+"""The modules of kernels of losses of several arrays, by their loop."""
+
+RUNNERS = {"elementwise": "run_elementwise", **dict.fromkeys(LOOPS, "run_rows"), **dict.fromkeys(ARRAYS, "run_arrays")}
 """The modules that run losses on a GPU, by their loop."""
 
 
@@ -192,20 +204,22 @@ def elsewhere(loss: Any, on_cpu: Callable[..., Any], arrays: tuple[Any, ...], *o
     A runner is called with (place, loss, *arrays, *options), the call on the CPU without the first two; the last array
     is what was given as out.
     """
+    _not_mixed(loss.name, *arrays)
     runner = RUNNERS.get(loss.record.loop)
     reason = missing() if runner else f"{loss.name} has no CUDA kernel"
-    place = None
     if not reason:
         place = place_of(loss.name, *arrays)
-    elif (loss._backend or chosen()) == "cuda":
+        try:
+            with place.current():
+                return import_module(f".kernels.cuda.{runner}", __package__).run(place, loss, *arrays, *options)
+        except NotImplementedError as error:
+            reason = str(error)
+    if (loss._backend or chosen()) == "cuda":
         raise BackendError(f"backend 'cuda' was asked for, but {reason}")
-    if place is None:
-        if arrays[-1] is not None:
-            raise BackendError(f"{reason}, and what runs on the CPU with copies cannot write into out; leave it away")
-        warnings.warn(f"{reason}; it runs on the CPU, with copies", RuntimeWarning, stacklevel=4)
-        return on_host(on_cpu, *arrays, *options)
-    with place.current():
-        return import_module(f".kernels.cuda.{runner}", __package__).run(place, loss, *arrays, *options)
+    if arrays[-1] is not None:
+        raise BackendError(f"{reason}, and what runs on the CPU with copies cannot write into out; leave it away")
+    warnings.warn(f"{reason}; it runs on the CPU, with copies", RuntimeWarning, stacklevel=4)
+    return on_host(on_cpu, *arrays, *options)
 
 
 class _Pending(NamedTuple):

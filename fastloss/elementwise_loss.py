@@ -272,9 +272,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
         names = self.record.predictions
         if len(names) == 1:
             return (incoming(prediction, "prediction"),)
-        if not isinstance(prediction, (tuple, list)) or len(prediction) != len(names):
-            raise TypeError(f"{self.name} takes {len(names)} predictions, ({', '.join(names)}), as a tuple or by name")
-        arrays = tuple(incoming(x, n) for x, n in zip(prediction, names, strict=True))
+        given = check.several(self.record, prediction)
+        arrays = tuple(incoming(x, n) for x, n in zip(given, names, strict=True))
         for a, n in zip(arrays[1:], names[1:], strict=True):
             check.same_shape(n, a.shape, arrays[0].shape)
         return arrays
@@ -285,13 +284,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
 
     def _target(self, target: Any, shape: tuple[int, ...], dtype: Any, stored: Any = None) -> Any:
         """The target as kernels take it, in 16 bits if the prediction is stored in the same ones."""
-        if self.record.target is None:
-            if target is not None:
-                alone = "its argument" if len(self.record.predictions) == 1 else "its arguments"
-                raise TypeError(f"{self.name} is a penalty on {alone} alone and takes no target")
+        if not check.target_given(self.record, target):
             return EMPTY[dtype]
-        if target is None:
-            raise TypeError(f"{self.name} needs a target")
         t = incoming(target, "target")
         if t.ndim == 0:
             return np.full(math.prod(shape), t, dtype)
@@ -342,8 +336,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
             )
         reduction = self.record.reduction if reduction is None else reduction
         check.one_of("reduction", reduction, REDUCTIONS)
-        if target is None:
-            raise TypeError(f"{self.name} needs a target")
+        check.target_given(self.record, target)
         t = incoming(target, "target")
         t = np.broadcast_to(t[..., None], p.shape) if t.shape in ((), p.shape[:-1]) else t
         check.same_shape("target", t.shape, p.shape)

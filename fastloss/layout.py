@@ -147,9 +147,8 @@ def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore:
         ignored = whole == ignore if ignore is not None else np.zeros(1, bool)
         if outside.any() and (outside & ~ignored).any():
             first = int(np.argmax((outside & ~ignored).reshape(-1)))
-            also = "" if ignore is None else f", or {ignore} (ignore_index)"
-            where, allowed = check.position(first, a.shape), f"{low} to {high}" if high >= low else "none"
-            raise ValueError(f"{loss}: {name}[{where}] is {whole.reshape(-1)[first]}; allowed: {allowed}{also}")
+            where, allowed = check.position(first, a.shape), check.labels_allowed(high + 1, ignore)
+            raise ValueError(f"{loss}: {name}[{where}] is {whole.reshape(-1)[first]}; allowed: {allowed}")
         if ignored.any():
             return np.where(ignored, -1, whole)
     return whole

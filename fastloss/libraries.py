@@ -57,6 +57,10 @@ class Torch:
         """Room on the device of an array."""
         return self.torch.empty(shape, dtype=getattr(self.torch, dtype), device=like.device)
 
+    def full(self, shape: tuple[int, ...], value: float, dtype: str, like: Any) -> Any:
+        """Equal numbers on the device of an array."""
+        return self.torch.full(shape, value, dtype=getattr(self.torch, dtype), device=like.device)
+
     def to_host(self, x: Any) -> Any:
         """The array in host memory."""
         return x.detach().cpu()
@@ -110,6 +114,10 @@ class CuPy:
         """Room on the device of an array."""
         return self.cupy.empty(shape, dtype)
 
+    def full(self, shape: tuple[int, ...], value: float, dtype: str, like: Any) -> Any:
+        """Equal numbers on the device of an array."""
+        return self.cupy.full(shape, value, dtype)
+
     def to_host(self, x: Any) -> Any:
         """The array in host memory."""
         return x.get()
@@ -140,8 +148,7 @@ class Numba:
 
     def stream(self, x: Any) -> int:
         """The stream on which the caller works, as the driver's handle."""
-        own = getattr(x, "stream", 0)
-        return int(own.handle.value or 0) if hasattr(own, "handle") else 0
+        return int(getattr(x, "stream", 0) or 0)
 
     def described(self, x: Any, what: str) -> tuple[str, bool]:
         """Name of the dtype, and whether the elements follow each other."""
@@ -170,13 +177,17 @@ class Numba:
         """Room on the device of an array."""
         return self.cuda.device_array(shape, dtype)
 
+    def full(self, shape: tuple[int, ...], value: float, dtype: str, like: Any) -> Any:
+        """Equal numbers on the device of an array; Numba fills none there, they are copied."""
+        return self.cuda.to_device(np.full(shape, value, dtype))
+
     def to_host(self, x: Any) -> Any:
         """The array in host memory."""
         return x.copy_to_host()
 
     def from_host(self, a: Any, like: Any) -> Any:
         """An array in host memory, on the device of another."""
-        return self.cuda.to_device(np.asarray(a))
+        return self.cuda.to_device(np.require(a, requirements="C"))
 
 
 class Host(Numba):

@@ -263,8 +263,7 @@ class RowLoss(Loss):  # noqa: D101
         check.one_of("reduction", reduction, REDUCTIONS)
         if details and record.loop != "softmax":
             raise ValueError(f"{self.name} has no details; they belong to losses of a softmax")
-        if target is None:
-            raise TypeError(f"{self.name} needs a target")
+        check.target_given(record, target)
         p = incoming(prediction, "prediction")
         if p.ndim == 0:
             raise ValueError(f"{self.name}: the prediction is a scalar; expected rows of scores along axis {axis}")
@@ -390,33 +389,19 @@ class RowLoss(Loss):  # noqa: D101
         cw = e
         if class_weight is not None:
             cw = incoming(class_weight, "class_weight")
-            if cw.shape != (k,):
-                what = "threshold" if self.record.loop == "ordinal" else "class"
-                raise ValueError(f"class_weight has shape {cw.shape}; expected ({k},), one weight per {what}")
+            check.class_weight(self.record, cw.shape, k)
             cw = flat(cw, dtype)
             check.violation(self.name, "class_weight", cw, NONNEGATIVE)
         total = float(n) if weight is None else float(w.sum(dtype=np.float64))
-        if self.record.loop == "ensemble":
-            if class_weight is not None:
-                raise TypeError(f"{self.name} has no classes, so no class_weight; weight is the factor of each row")
-            check.same_rows(self.name, "target", t.shape, shape)
+        kind = check.row_target(self.record, t.dtype, t.dtype.kind in "iub", t.shape, shape, k)
+        if LOOPS[self.record.loop].dense == "number":
             dense = contiguous(t, dtype).reshape(n, 1)
             return _Call("dense", z, no_labels, dense, w, e, e, 0, total, shape, dtype)
-        if t.dtype.kind in "iub":
-            if not LOOPS[self.record.loop].labels:
-                kind = {"logits": "the teacher's logits"}.get(LOOPS[self.record.loop].dense, "probabilities")
-                raise TypeError(f"{self.name}: the target has dtype {t.dtype}; expected {kind}, as floats")
-            check.same_rows(self.name, "target", t.shape, shape)
+        if kind == "labels":
             # Torch divides by the weights of the classes for likelihoods, and by the rows for margins.
             counted = e if self.record.loop in ("margin", "top_margin", "ordinal") else cw
             labels, ignored = self._labels(t, self._classes(k), ignore_index)
             return _Call("labels", z, labels, none2, w, cw, counted, ignored, 0.0, shape, dtype)
-        if not LOOPS[self.record.loop].dense:
-            raise TypeError(f"{self.name}: the target has dtype {t.dtype}; expected integer labels")
-        if t.shape == shape and t.shape != p.shape:
-            kind = LOOPS[self.record.loop].dense
-            also = f"integers, or rows of {k} {kind}" if LOOPS[self.record.loop].labels else f"rows of {k} {kind}"
-            raise TypeError(f"{self.name}: labels have dtype {t.dtype}; expected {also}")
         t = t if axis in (-1, p.ndim - 1) else np.moveaxis(t, axis, -1)
         check.same_shape("target", t.shape, p.shape)
         dense = contiguous(t, stored if stored and t.dtype == stored else dtype).reshape(n, k)
@@ -442,9 +427,8 @@ class RowLoss(Loss):  # noqa: D101
         """Raise for the first label that is neither a class nor ignored."""
         first = int(np.argmax(((labels < 0) | (labels >= k)) & (labels != ignored)))
         where = check.position(first, t.shape)
-        allowed = f"0 to {k - 1}" if k else "none"
-        also = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"
-        raise ValueError(f"{self.name}: target[{where}] is {t.reshape(-1)[first]}; allowed: {allowed}{also}")
+        allowed = check.labels_allowed(k, ignore_index)
+        raise ValueError(f"{self.name}: target[{where}] is {t.reshape(-1)[first]}; allowed: {allowed}")
 
 
 LEAST = int(np.iinfo(np.int64).min)

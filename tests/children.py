@@ -53,6 +53,20 @@ def wait(process, timeout=60.0):
     return out.strip()
 
 
+IN_CHILD = """
+def in_child(work):
+    # Exit status 0 where work() is true.
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(0 if work() else 3)
+        finally:
+            os._exit(4)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+"""A function for scripts that fork; they import os."""
+
+
 def run(script, *arguments, **variables):
     """Run a script to its end and return what it printed."""
     return wait(start(script, *arguments, **variables))

@@ -1,15 +1,15 @@
 """Which backend runs a call, on a machine without a GPU; with one simulated, see tests/simulated."""
 
-import os
 import pickle
 import re
-import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numba
 import numpy as np
 import pytest
+from children import run
 
 import fastloss as fl
 from fastloss import backends, devices, libraries
@@ -90,6 +90,12 @@ def test_chosen_by_the_array_it_falls_back(library, without_cuda):
     with pytest.warns(RuntimeWarning, match="with copies"):
         grads = fl.iou.value_and_grad(OnDevice([[0.0, 0, 1, 1]]), OnDevice([[0.0, 0, 1, 2]]))[1]
     assert isinstance(grads, OnDevice)
+    with pytest.raises(ValueError, match="some arrays lie on a GPU and others in host memory"):
+        fl.mse(OnDevice(P), T)
+    detailed = fl.cross_entropy.details
+    with pytest.warns(RuntimeWarning, match="with copies"):
+        found = detailed(OnDevice(P[None]), OnDevice(np.array([1])))
+    assert found.rank.a == detailed(P[None], np.array([1])).rank
     with pytest.raises(fl.BackendError, match="cannot write into out; leave it away"):
         fl.mse.value_and_grad(OnDevice(P), OnDevice(T), out=OnDevice(np.empty(2)))
 
@@ -123,36 +129,31 @@ def test_contexts_nest_and_end_after_errors():
     assert not backends.forced
 
 
-def child(code, **environ):
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environ}, capture_output=True, text=True, check=False
-    )
-    return done.stdout + done.stderr
+TRIED = """
+import fastloss as fl
+print(fl.mse([1.0], [2.0]))
+try:
+    fl.mse([1.0], [2.0], backend="cuda")
+except fl.BackendError as error:
+    print(error)
+"""
 
 
 def test_environment():
-    code = "import fastloss as fl\nprint(fl.mse([1.0], [2.0]))"
-    assert child(code, FASTLOSS_BACKEND="cpu").strip() == "1.0"
-    wrong = child(code, FASTLOSS_BACKEND="gpu")
-    assert "FASTLOSS_BACKEND is 'gpu'; allowed: 'auto', 'cpu', 'cuda'" in wrong
+    assert run("import fastloss as fl; print(fl.mse([1.0], [2.0]))", FASTLOSS_BACKEND="cpu") == "1.0"
+    with pytest.raises(AssertionError, match="FASTLOSS_BACKEND is 'gpu'; allowed: 'auto', 'cpu', 'cuda'"):
+        run("import fastloss as fl; fl.mse([1.0], [2.0])", FASTLOSS_BACKEND="gpu")
 
 
 def test_a_broken_numba_cuda_is_a_reason_not_a_crash(tmp_path):
     # Numba's own CUDA target, or a numba-cuda without its runtime wheel, raises where it is imported.
     (tmp_path / "numba_cuda").mkdir()
     (tmp_path / "numba_cuda" / "__init__.py").touch()
-    code = (
-        "import sys, numba\n"
-        "sys.modules['numba.cuda'] = None\n"
-        "import fastloss as fl\n"
-        "print(fl.mse([1.0], [2.0]))\n"
-        "try:\n    fl.mse([1.0], [2.0], backend='cuda')\n"
-        "except fl.BackendError as error:\n    print(error)"
-    )
-    told = child(code, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path[1:]])).splitlines()
-    assert told[0] == "1.0"
-    assert told[1].startswith("backend 'cuda' was asked for, but numba-cuda cannot be imported (")
-    assert told[1].endswith('pip install "fastloss[cuda13]" (or fastloss[cuda12] for an older driver)')
+    broken = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import numba; sys.modules['numba.cuda'] = None\n"
+    value, told = run(broken + TRIED).splitlines()
+    assert value == "1.0"
+    assert told.startswith("backend 'cuda' was asked for, but numba-cuda cannot be imported (")
+    assert told.endswith('pip install "fastloss[cuda13]" (or fastloss[cuda12] for an older driver)')
 
 
 @pytest.mark.parametrize(
@@ -184,3 +185,19 @@ def test_reasons(monkeypatch, context, compile, told):
 
 def test_synchronize_without_a_gpu():
     fl.synchronize()
+
+
+def test_readme_counts_the_losses_that_run_on_a_gpu():
+    there = [name for name, loss in fl.LOSSES.items() if loss.record.loop in devices.RUNNERS]
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"{len(there)} of {len(fl.LOSSES)}" in readme
+
+
+def test_stream_of_a_numba_array():
+    class Stream:
+        def __int__(self):
+            return 7
+
+    at = libraries.Numba.stream
+    assert at(None, SimpleNamespace(stream=Stream())) == 7
+    assert at(None, SimpleNamespace(stream=0)) == at(None, SimpleNamespace(stream=None)) == 0

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from children import start, wait
+from children import IN_CHILD, start, wait
 
 import fastloss as fl
 from fastloss.kernels import blas, products, threads
@@ -66,17 +66,6 @@ from test_blas import TILES, bits, openblas
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
-
-def in_child(work):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os._exit(0 if work() else 3)
-        finally:
-            os._exit(4)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 for name, value in TILES.items():
     module, constant = name.split(".")
     setattr({"blas": blas, "blocks": blocks, "products": products}[module], constant, value)
@@ -94,7 +83,7 @@ def folder(tmp_path_factory):
 def script(text, folder):
     """Run it on four threads."""
     variables = {"NUMBA_NUM_THREADS": 4, "OPENBLAS_NUM_THREADS": 2, "FASTLOSS_CACHE_DIR": folder}
-    return wait(start(SCRIPT + text, os.path.dirname(__file__), **variables), 180.0)
+    return wait(start(IN_CHILD + SCRIPT + text, os.path.dirname(__file__), **variables), 180.0)
 
 
 @pytest.mark.jit

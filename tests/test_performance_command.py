@@ -14,6 +14,7 @@ rich = pytest.importorskip("rich.console")
 
 from bench import table  # noqa: E402
 from fastloss.commands import app  # noqa: E402
+from fastloss.devices import RUNNERS  # noqa: E402
 from fastloss.evaluation import InputError  # noqa: E402
 from fastloss.performance import ask, command, report  # noqa: E402
 from fastloss.performance.cases import MEASURED, Case  # noqa: E402
@@ -271,6 +272,9 @@ def test_model_of_a_gpu():
     assert both.microseconds == pytest.approx(12 * SIZE / 3e6)
     assert estimates(["gaussian_nll"], ["float64"], ["value_and_grad"])[0].moved == 5 * 8 * SIZE
     assert estimates(["huber"], ["float16"], ["value"])[0].moved == 4 * SIZE
+    assert {x.loss for x in estimates([], ["float32"], ["value"]) if x.moved > 0} == {
+        name for name, loss in fl.LOSSES.items() if loss.record.loop in RUNNERS
+    }
 
 
 def test_model_of_a_gpu_by_the_command():

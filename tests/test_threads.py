@@ -5,7 +5,7 @@ import os
 import sys
 
 import pytest
-from children import run
+from children import IN_CHILD, run
 
 pytestmark = pytest.mark.jit
 
@@ -17,7 +17,9 @@ LAYERS = [
 ]
 each_layer = pytest.mark.parametrize("layer", LAYERS)
 
-PRELUDE = """
+PRELUDE = (
+    IN_CHILD
+    + """
 import hashlib, os, sys, threading, warnings
 import numpy as np
 import numba
@@ -44,18 +46,8 @@ def bits():
     for g in (*fl.bce_with_logits.grad_and_hess(p, t), *fl.cross_entropy.grad_and_hess(z, y)):
         h.update(g.tobytes())
     return h.hexdigest()
-
-
-def in_child(work):
-    # Exit status 0 where work() is true.
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os._exit(0 if work() else 3)
-        finally:
-            os._exit(4)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 """
+)
 
 
 @pytest.fixture(scope="module")

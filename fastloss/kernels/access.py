@@ -14,7 +14,20 @@ from numba.extending import intrinsic
 
 from .specialize import SCALAR, bind
 
-__all__ = ["alias_scopes", "at", "check", "get", "put", "put_lane", "storing", "times", "unpack", "window"]
+__all__ = [
+    "alias_scopes",
+    "at",
+    "check",
+    "get",
+    "narrowed",
+    "put",
+    "put_lane",
+    "storing",
+    "times",
+    "unpack",
+    "widened",
+    "window",
+]
 
 _inline = njit(**SCALAR)
 
@@ -46,14 +59,16 @@ OUTPUTS = ("values", "lanes", *(f"{which}{k}" for which in ("grad", "hess") for 
 
 
 # Numbers of 16 bits go by the name of integers: int16 for float16, uint16 for bfloat16.
-def _widened(builder, kind, bits):
+def widened(builder, kind, bits):
+    """A number of 16 bits as one of float32."""
     if kind == types.int16:
         return builder.fpext(builder.bitcast(bits, ir.HalfType()), ir.FloatType())
     word = ir.IntType(32)
     return builder.bitcast(builder.shl(builder.zext(bits, word), word(16)), ir.FloatType())
 
 
-def _narrowed(builder, kind, x):
+def narrowed(builder, kind, x):
+    """A number of float32 rounded to one of 16 bits."""
     short, word = ir.IntType(16), ir.IntType(32)
     if kind == types.int16:
         return builder.bitcast(builder.fptrunc(x, ir.HalfType()), short)
@@ -70,7 +85,7 @@ def _get(typingctx, a, i):
     def codegen(context, builder, signature, args):
         value = builder.load(_pointer(context, builder, signature.args[0], *args))
         value.set_metadata("alias.scope", alias_scopes(builder.module, ["input"]))
-        return _widened(builder, a.dtype, value) if isinstance(a.dtype, types.Integer) else value
+        return widened(builder, a.dtype, value) if isinstance(a.dtype, types.Integer) else value
 
     return (types.float32 if isinstance(a.dtype, types.Integer) else a.dtype)(a, types.intp), codegen
 
@@ -79,7 +94,7 @@ def _putter(name):
     @intrinsic
     def put(typingctx, a, i, x):
         def codegen(context, builder, signature, args):
-            x = _narrowed(builder, a.dtype, args[2]) if isinstance(a.dtype, types.Integer) else args[2]
+            x = narrowed(builder, a.dtype, args[2]) if isinstance(a.dtype, types.Integer) else args[2]
             written = builder.store(x, _pointer(context, builder, signature.args[0], *args[:2]))
             others = [other for other in OUTPUTS if other != name]
             written.set_metadata("alias.scope", alias_scopes(builder.module, [name]))

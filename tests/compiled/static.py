@@ -46,6 +46,8 @@ def compiled(kernel):
         )
     finally:
         dispatcher.get_current_device = asked
+    # Numba links a set of modules, in whatever order it has them; and numbers its functions as they come.
+    library._llvm_strs = sorted(map(str, library.modules), key=lambda text: re.sub(r"\d+", "", text))
     return {cc: library.get_asm_strs(cc=cc)[0] for cc in DEVICES}
 
 

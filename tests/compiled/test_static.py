@@ -15,10 +15,6 @@ RECORDED = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
 # A multiprocessor has 65,536 registers for 2,048 threads.
 REGISTERS = 65536
 
-# Registers are given in steps of 8. What ptxas takes depends a little on the names in the text, and those on what the
-# process compiled before: dirichlet_evidential in float16 has 75 or 82.
-STEP = 8
-
 
 def limit(name, kernel):
     """Registers that a kernel may take: to leave room for as many blocks as it says.
@@ -48,7 +44,7 @@ def test_kernel(name):
             assert now["wide_loads"] > 0
             assert now["wide_stores"] > 0
         assert now["registers"] <= limit(name, kernel)
-        assert now["registers"] <= then["registers"] + STEP
+        assert now["registers"] <= then["registers"]
         assert now["wide_loads"] >= then["wide_loads"]
         assert now["wide_stores"] >= then["wide_stores"]
         assert now["instructions"] <= then["instructions"]

@@ -184,3 +184,18 @@ def test_out_is_written_and_returned(put, fetch):
     _, grad = fl.mse.value_and_grad(p, t, out=out)
     assert grad is out
     np.testing.assert_allclose(fetch(out), 2 * (np.arange(6.0) - 1) / 6)
+
+
+@pytest.mark.parametrize("target", [1.0, np.float64(1.0), np.array(1.0)])
+def test_one_number_stands_for_all_targets_or_weights(target, put, fetch):
+    p = np.arange(6.0).reshape(2, 3)
+    value, grad = map(fetch, fl.mse.value_and_grad(put(p), target, weight=2.0))
+    assert value == np.mean((p - 1) ** 2)
+    np.testing.assert_allclose(grad, (p - 1) / 3)
+
+
+def test_a_level_for_each_column_falls_back(put, fetch):
+    p = np.arange(6.0).reshape(3, 2)
+    with pytest.warns(RuntimeWarning, match="quantile with a level per column has no CUDA kernel; it runs on the CPU"):
+        value = fetch(fl.quantile(put(p), put(np.ones((3, 2))), q=[0.1, 0.9]))
+    assert value == fl.quantile(p, np.ones((3, 2)), q=[0.1, 0.9])

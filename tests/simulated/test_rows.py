@@ -312,8 +312,9 @@ def test_axis(kind, put):
         value, grad = fl.cross_entropy.value_and_grad(moved, target, axis=1)
     near(value, oracle("cross_entropy", z, t).mean(), 12)
     near(np.moveaxis(grad, 1, -1).reshape(6, 5), differences("cross_entropy", z, t)[0] / 6)
-    with pytest.raises(NotImplementedError, match="Numba moves no axes on a device"):
-        fl.cross_entropy(put(moved), put(target), axis=1)
+    with pytest.warns(RuntimeWarning, match="Numba moves no axes on a device.*; it runs on the CPU, with copies"):
+        again = fl.cross_entropy(put(moved), put(target), axis=1)
+    assert again.copy_to_host() == pytest.approx(value, rel=1e-12)
 
 
 def test_wrong_calls(put):
@@ -339,8 +340,18 @@ def test_wrong_calls(put):
         loss(z, t, axis=2)
     with pytest.raises(ValueError, match="overlaps an input"):
         loss.value_and_grad(z, t, out=z)
-    with pytest.raises(NotImplementedError, match="cross_entropy has no details on a GPU yet"):
-        loss.details(z, t)
+    with pytest.raises(fl.BackendError, match="'cuda' was asked for, but cross_entropy has no details on a GPU"):
+        loss.details(z, t, backend="cuda")
+
+
+def test_details_fall_back(put, fetch):
+    z, t = draw("cross_entropy", "labels", 3, 5)
+    with pytest.warns(RuntimeWarning, match="cross_entropy has no details on a GPU; it runs on the CPU, with copies"):
+        found = fl.cross_entropy.details(put(z), put(t))
+    expected = fl.cross_entropy.details(z, t)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(fetch(a), b)
+    assert fetch(found.loss).shape == (3,)
 
 
 def test_out_is_written_and_returned(put, fetch):

@@ -16,6 +16,7 @@ from ..specialize import bind
 from ..worlds import carry
 from .launch import ADDRESS, Kernel, addresses
 from .memory import WIDTH, cuda, device, present, reader, real, spelled, writer
+from .scalars import faults
 from .sums import BLOCK, NONE, block_end, earlier, over, plus
 from .world import gpu
 
@@ -126,17 +127,11 @@ def _slopes(count: int, curved: bool) -> Any:
 
 def _faults(record: Formula, number: str) -> Any:
     """A function of (inputs, k): 0, or the number of the first input whose element k is out of its domain."""
-    count = len(record.predictions)
-    places = [*range(count), *[count] * (record.target is not None), -1]
-    domains = [*record.prediction_domains, *[record.target_domain] * (record.target is not None), NONNEGATIVE]
-    tests = {f"test{j}": access.check(d, number) for j, d in enumerate(domains)}
-    found = "zero"
-    for j in reversed(range(len(places))):
-        if tests[f"test{j}"] is not None:
-            found = f"(number({j + 1}.0) if test{j}(x[{places[j]}][k]) > zero else {found})"
-    kind = getattr(np, number)
-    known = {name: test for name, test in tests.items() if test is not None}
-    return spelled("x, k", found, single=True, zero=kind(0.0), number=kind, **known)
+    count, target = len(record.predictions), record.target is not None
+    places = [*range(count), *[count] * target, -1]
+    domains = [*record.prediction_domains, *[record.target_domain] * target, NONNEGATIVE]
+    tests = [(f"x[{i}][k]", access.check(d, number)) for i, d in zip(places, domains, strict=True)]
+    return faults(tests, number, "x, k")
 
 
 CROWDED = frozenset(

@@ -13,6 +13,8 @@ from llvmlite import ir
 from numba import config, types
 from numba import cuda as numba_cuda
 
+from ..access import narrowed, widened
+
 __all__ = [
     "BYTES",
     "SIMULATED",
@@ -97,27 +99,16 @@ def _pointer(builder: Any, address: Any, i: Any, form: Any) -> Any:
     return builder.gep(base, [i])
 
 
+BITS = {"float16": types.int16, "bfloat16": types.uint16}
+"""The integers by whose names numbers of 16 bits go."""
+
+
 def _widened(builder: Any, stored: str, x: Any) -> Any:
-    if stored == "float16":
-        return builder.fpext(builder.bitcast(x, ir.HalfType()), ir.FloatType())
-    if stored == "bfloat16":
-        word = ir.IntType(32)
-        return builder.bitcast(builder.shl(builder.zext(x, word), word(16)), ir.FloatType())
-    return x
+    return widened(builder, BITS[stored], x) if stored in BITS else x
 
 
 def _narrowed(builder: Any, stored: str, x: Any) -> Any:
-    short, word = ir.IntType(16), ir.IntType(32)
-    if stored == "float16":
-        return builder.bitcast(builder.fptrunc(x, ir.HalfType()), short)
-    if stored == "bfloat16":
-        # To the nearest, ties to even; a NaN gets the bit that keeps it one.
-        bits = builder.bitcast(x, word)
-        odd = builder.and_(builder.lshr(bits, word(16)), word(1))
-        rounded = builder.add(builder.add(bits, odd), word(0x7FFF))
-        kept = builder.select(builder.fcmp_unordered("uno", x, x), builder.or_(bits, word(0x400000)), rounded)
-        return builder.trunc(builder.lshr(kept, word(16)), short)
-    return x
+    return narrowed(builder, BITS[stored], x) if stored in BITS else x
 
 
 @cache

@@ -350,7 +350,7 @@ def _pairs_kernel(record: Formula, stored: str, target: str, euclidean: bool) ->
         "formula": spelled("m, x, p", f"formula({arguments})", single=True, formula=function),
         "unpack": access.unpack(len(record.function.__defaults__ or ()), number),
         "load": scalars((*[target] * len(names), number), number),
-        "fault_of": faults(watched(record, names, number), number),
+        "fault_of": faults([(w.at, w.test) for w in watched(record, names, number)], number),
         "share": over(number),
         "end": block_end(number),
     }

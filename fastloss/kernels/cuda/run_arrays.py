@@ -9,7 +9,7 @@ import numpy as np
 
 from ... import check, layout
 from ...arrays import rounded
-from ...devices import Place, Placed, note
+from ...devices import ARRAYS, Place, Placed, note, number_alone
 from ...formulas.record import Formula, Input
 from ...loss import REDUCTIONS
 from .run_elementwise import floating
@@ -17,9 +17,6 @@ from .scalars import Watch, readable
 from .totals import Total, at, divided_by, mass_of, output
 
 __all__ = ["Call", "run"]
-
-MODULES = {"pointwise": "points", "pairs": "pairs", "regions": "run_regions"}
-"""The module of kernels of each loop."""
 
 
 class Call:
@@ -105,7 +102,7 @@ class Call:
 
 def _number(x: Any, spec: Input) -> bool:
     """Whether x is a number in host memory that stands for all elements of an input."""
-    return isinstance(x, (int, float, np.number)) and spec.dims == "*" and spec.kind == "float" and not spec.grad
+    return number_alone(x) and spec.dims == "*" and spec.kind == "float" and not spec.grad
 
 
 def run(
@@ -155,7 +152,7 @@ def _outs(call: Call, out: Any, weight: Placed | None) -> list[Placed]:
     if count > 1:
         given = (None,) * count if out is None else check.entries("out", out, count, f"{count} arrays, one per input")
     if out is not None and len(set(call.dtypes)) > 1:
-        raise NotImplementedError(f"{call.record.name}: out of several dtypes has no CUDA kernel; leave out away")
+        raise NotImplementedError(f"{call.record.name}: out of several dtypes has no CUDA kernel")
     kept = [x for x in (*call.arrays.values(), weight) if x is not None]
     for k, o in zip(call.differentiable, given, strict=True):
         like = call.arrays[k]
@@ -184,5 +181,5 @@ def _note(call: Call, cell: Placed) -> None:
 
 @cache
 def _launching(loop: str) -> Callable[[Call], Total]:
-    found: Callable[[Call], Total] = import_module(f".{MODULES[loop]}", __package__).launch
+    found: Callable[[Call], Total] = import_module(f".{ARRAYS[loop]}", __package__).launch
     return found

@@ -5,33 +5,31 @@ from typing import Any
 import numpy as np
 
 from ... import check
-from ...devices import Place, Placed, note
+from ...devices import Place, Placed, note, number_alone
 from ...formulas.record import NONNEGATIVE, Formula
+from ...loss import REDUCTIONS
 from .elementwise import elementwise_kernel
 from .memory import WIDTH, real
 from .totals import Total, at, blocks_for, divided_by, groups_of, mass_of, output, threads
 
 __all__ = ["run"]
 
-FLOATS = ("float32", "float64", "float16", "bfloat16")
-
 
 def floating(x: Placed, what: str) -> str:
     """The dtype of a prediction."""
-    if x.dtype not in FLOATS:
+    if x.dtype not in WIDTH:
         raise TypeError(f"{what} has dtype {x.dtype}; expected float64, float32, float16 or bfloat16")
     return x.dtype
 
 
-def _common(place: Place, prediction: Any, names: tuple[str, ...]) -> tuple[Placed, ...]:
+def _common(place: Place, record: Formula, prediction: Any) -> tuple[Placed, ...]:
     """The predictions, of one shape and dtype."""
+    names = record.predictions
     if len(names) == 1:
         x = place.take(prediction, "prediction")
         floating(x, "prediction")
         return (x,)
-    if type(prediction) not in (tuple, list) or len(prediction) != len(names):
-        raise TypeError(f"it takes {len(names)} predictions, ({', '.join(names)}), as a tuple or by name")
-    found = [place.take(x, name) for x, name in zip(prediction, names, strict=True)]
+    found = [place.take(x, name) for x, name in zip(check.several(record, prediction), names, strict=True)]
     kinds = {floating(x, name) for x, name in zip(found, names, strict=True)}
     dtype = kinds.pop() if len(kinds) == 1 else "float64" if "float64" in kinds else "float32"
     for x, name in zip(found, names, strict=True):
@@ -40,12 +38,10 @@ def _common(place: Place, prediction: Any, names: tuple[str, ...]) -> tuple[Plac
 
 
 def _target(place: Place, record: Formula, target: Any, like: Placed, number: str) -> Placed | None:
-    if record.target is None:
-        if target is not None:
-            raise TypeError(f"{record.name} is a penalty on its argument alone and takes no target")
+    if not check.target_given(record, target):
         return None
-    if target is None:
-        raise TypeError(f"{record.name} needs a target")
+    if number_alone(target) or getattr(target, "shape", None) == ():
+        return place.take(target, "target", number, like.shape)
     t = place.take(target, "target")
     check.same_shape("target", t.shape, like.shape)
     return t if t.dtype in (like.dtype, number) else place.take(target, "target", number)
@@ -65,10 +61,10 @@ def run(
     """Launch the kernels of a call; nothing waits for them."""
     record: Formula = loss.record
     reduction = record.reduction if reduction is None else reduction
-    check.one_of("reduction", reduction, ("mean", "sum", "none"))
+    check.one_of("reduction", reduction, REDUCTIONS)
     if any(type(v) is tuple for v in loss.defaults.values()):
-        raise NotImplementedError(f"{record.name} with a level per column has no CUDA kernel; pass one level")
-    preds = _common(place, prediction, record.predictions)
+        raise NotImplementedError(f"{record.name} with a level per column has no CUDA kernel")
+    preds = _common(place, record, prediction)
     stored, shape, size = preds[0].dtype, preds[0].shape, preds[0].size
     number = real(stored)
     kind = getattr(np, number)

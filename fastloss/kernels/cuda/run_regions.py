@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import check
 from ...formulas.record import NONNEGATIVE, UNIT
 from .launch import MAX_BLOCKS
 from .regions import ACTIVATIONS, SOFTMAX, collecting, judging, measuring, normalising, spreading
@@ -18,8 +19,7 @@ MAX_CLASSES = 65535
 
 
 def _watches(call: Any, second: str, classes: int, ignore: int | None) -> list[Watch]:
-    also = "" if ignore is None else f", or {ignore} (ignore_index)"
-    target = f"0 to {max(classes, 2) - 1}{also}" if second in call.labelled else UNIT
+    target = check.labels_allowed(max(classes, 2), ignore) if second in call.labelled else UNIT
     domains = {"prediction": UNIT, second: target, "mask": "0 (left out) or 1", "class_weight": NONNEGATIVE}
     return [Watch(name, domain, "", None) for name, domain in (*domains.items(), ("weight", NONNEGATIVE))]
 

@@ -8,6 +8,7 @@ from ... import check
 from ...devices import Place, Placed, note
 from ...formulas.record import LOOPS, NONNEGATIVE, Formula
 from ...loss import REDUCTIONS
+from ...row_loss import LEAST
 from .launch import MAX_BLOCKS
 from .memory import WIDTH, real
 from .rows import counting_kernel, row_kernel
@@ -22,9 +23,6 @@ BLOCK_FROM = 2048
 PER_THREAD = 4
 """Scores of a short row that a thread takes at least, so that more rows share a warp."""
 
-NOTHING_IGNORED = -(2**63)
-"""Stands for no ignore_index: no label is this number."""
-
 
 class _Target(NamedTuple):
     """What a row is compared with."""
@@ -34,7 +32,7 @@ class _Target(NamedTuple):
     allowed: Any
     """What it may be: a domain, or words."""
     classes: int = 0
-    ignored: int = NOTHING_IGNORED
+    ignored: int = LEAST
 
 
 def _team(k: int) -> int:
@@ -45,46 +43,28 @@ def _team(k: int) -> int:
 
 
 def _target(place: Place, record: Formula, given: Any, z: Placed, ignore_index: Any, axis: int) -> _Target:
-    name, loop, (*rows, k) = record.name, LOOPS[record.loop], z.shape
-    shape, number = tuple(rows), real(z.dtype)
+    loop, (*rows, k), number = LOOPS[record.loop], z.shape, real(z.dtype)
     t = place.take(given, "target")
-    if loop.dense == "number":
-        check.same_rows(name, "target", t.shape, shape)
-        return _Target("dense", t if t.dtype == number else place.take(given, "target", number), record.target_domain)
-    if t.dtype.startswith(("int", "uint", "bool")):
-        if not loop.labels:
-            kind = {"logits": "the teacher's logits"}.get(loop.dense, "probabilities")
-            raise TypeError(f"{name}: the target has dtype {t.dtype}; expected {kind}, as floats")
-        check.same_rows(name, "target", t.shape, shape)
+    integer = t.dtype.startswith(("int", "uint", "bool"))
+    if check.row_target(record, t.dtype, integer, t.shape, tuple(rows), k) == "labels":
         if t.dtype not in ("int64", "int32"):
             t = place.take(given, "target", "int64")
         classes = k + (record.loop == "ordinal")
-        allowed = f"0 to {classes - 1}" if classes else "none"
-        if ignore_index is None:
-            return _Target("labels", t, allowed, classes)
-        return _Target("labels", t, f"{allowed}, or {ignore_index} (ignore_index)", classes, int(ignore_index))
-    if not loop.dense:
-        raise TypeError(f"{name}: the target has dtype {t.dtype}; expected integer labels")
-    if t.shape == shape:
-        also = f"integers, or rows of {k} {loop.dense}" if loop.labels else f"rows of {k} {loop.dense}"
-        raise TypeError(f"{name}: labels have dtype {t.dtype}; expected {also}")
-    given = place.moved(given, "target", axis, -1)
-    t = place.take(given, "target")
-    check.same_shape("target", t.shape, z.shape)
-    return _Target(
-        "dense", t if t.dtype in (z.dtype, number) else place.take(given, "target", number), record.target_domain
-    )
+        ignored = LEAST if ignore_index is None else int(ignore_index)
+        return _Target("labels", t, check.labels_allowed(classes, ignore_index), classes, ignored)
+    if loop.dense != "number":
+        given = place.moved(given, "target", axis, -1)
+        t = place.take(given, "target")
+        check.same_shape("target", t.shape, z.shape)
+    fits = t.dtype == number or (t.dtype == z.dtype and loop.dense != "number")
+    return _Target("dense", t if fits else place.take(given, "target", number), record.target_domain)
 
 
 def _class_weight(place: Place, record: Formula, given: Any, k: int, number: str) -> Placed | None:
     if given is None:
         return None
-    if record.loop == "ensemble":
-        raise TypeError(f"{record.name} has no classes, so no class_weight; weight is the factor of each row")
     found = place.take(given, "class_weight", number)
-    if found.shape != (k,):
-        what = "threshold" if record.loop == "ordinal" else "class"
-        raise ValueError(f"class_weight has shape {found.shape}; expected ({k},), one weight per {what}")
+    check.class_weight(record, found.shape, k)
     return found
 
 
@@ -118,9 +98,8 @@ def run(
     reduction = record.reduction if reduction is None else reduction
     check.one_of("reduction", reduction, REDUCTIONS)
     if details:
-        raise NotImplementedError(f"{record.name} has no details on a GPU yet; call it on the CPU for them")
-    if target is None:
-        raise TypeError(f"{record.name} needs a target")
+        raise NotImplementedError(f"{record.name} has no details on a GPU")
+    check.target_given(record, target)
     check.integer(f"{record.name}: axis", axis)
     if ignore_index is not None:
         check.integer(f"{record.name}: ignore_index", ignore_index, "an integer or None")
@@ -131,7 +110,7 @@ def run(
         raise ValueError(f"{record.name}: axis is {axis}; the prediction has {dims} dimensions")
     axis = -1 if axis == dims - 1 else axis
     if axis != -1 and out is not None:
-        raise NotImplementedError(f"{record.name}: out needs the classes along the last axis on a GPU; axis is {axis}")
+        raise NotImplementedError(f"{record.name} on a GPU writes to out along the last axis alone; axis is {axis}")
     z = place.take(place.moved(prediction, "prediction", axis, -1), "prediction")
     stored, shape, k = floating(z, "prediction"), z.shape[:-1], z.shape[-1]
     number = real(stored)

@@ -74,10 +74,14 @@ def watched(record: Formula, names: tuple[str, ...], number: str) -> list[Watch]
     return found
 
 
-def faults(watches: list[Watch], number: str) -> Any:
-    """A function of what was read: 0, or the number of the first that is out of its domain."""
+def faults(tests: list[tuple[str, Any]], number: str, arguments: str = "x") -> Any:
+    """A function of what was read: 0, or the number of the first whose test says that it is out of its domain.
+
+    A test comes with the expression that it is of; None stands for a number that may be any.
+    """
     kind, found = getattr(np, number), "zero"
-    for j, watch in reversed(list(enumerate(watches))):
-        found = f"(number({j + 1}.0) if test{j}({watch.at}) > zero else {found})"
-    tests = {f"test{j}": watch.test for j, watch in enumerate(watches)}
-    return spelled("x", found, single=True, zero=kind(0.0), number=kind, **tests)
+    for j, (at, test) in reversed(list(enumerate(tests))):
+        if test is not None:
+            found = f"(number({j + 1}.0) if test{j}({at}) > zero else {found})"
+    bound = {f"test{j}": test for j, (_, test) in enumerate(tests) if test is not None}
+    return spelled(arguments, found, single=True, zero=kind(0.0), number=kind, **bound)

@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ... import check
 from ...devices import Place, Placed
 from ...dispatch import sum_record
 from ...formulas.record import NONNEGATIVE
+from ...loss import denominator
 from . import sums
 from .elementwise import elementwise_kernel
 from .launch import MAX_BLOCKS
@@ -113,8 +113,5 @@ def _overlap(a: Placed, b: Placed) -> bool:
 
 def divided_by(reduction: str, divisor: Any, count: int, weight: Placed | None) -> float:
     """What the sum is divided by, where the host can say so."""
-    if divisor is not None:
-        if reduction == "none":
-            raise ValueError("divisor is given with reduction='none'; it divides a reduced loss")
-        return check.positive("divisor", divisor)
-    return float(count) if reduction == "mean" and weight is None else 1.0
+    # The sum of the weights lies on the device.
+    return denominator("sum" if reduction == "mean" and weight is not None else reduction, divisor, count, None)
