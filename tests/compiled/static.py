@@ -46,9 +46,22 @@ def compiled(kernel):
         )
     finally:
         dispatcher.get_current_device = asked
-    # Numba links a set of modules, in whatever order it has them; and numbers its functions as they come.
-    library._llvm_strs = sorted(map(str, library.modules), key=lambda text: re.sub(r"\d+", "", text))
+    library._llvm_strs = texts(library)
     return {cc: library.get_asm_strs(cc=cc)[0] for cc in DEVICES}
+
+
+def texts(library):
+    """The text of a library and of those that it links, in one order: Numba has them in a set, numbered as they came."""
+
+    @cache
+    def text(one):
+        return str(one._module)
+
+    def all_of(one):
+        others = sorted(one._linking_libraries, key=lambda other: re.sub(r"\d+", "", text(other)))
+        return [text(one), *(found for other in others for found in all_of(other))]
+
+    return all_of(library)
 
 
 def measured(kernel):
