@@ -8,22 +8,20 @@ that a call reaches with the bytes it must move at least.
 """
 
 import argparse
-import importlib.metadata
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import fastloss as fl
 from fastloss.backends import missing
+from fastloss.performance import machine
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 ROOT = Path(__file__).parents[1]
@@ -227,14 +225,7 @@ def tests() -> dict[str, Any]:
 
 
 def about(torch: Any) -> dict[str, Any]:
-    """The machine and the versions."""
-    names = ("numba", "numba-cuda", "numpy", "torch", "triton", "liger-kernel")
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    """The device beside the machine and the versions."""
     properties = torch.cuda.get_device_properties(0)
     return {
         "device": properties.name,
@@ -242,10 +233,7 @@ def about(torch: Any) -> dict[str, Any]:
         "multiprocessors": properties.multi_processor_count,
         "capability": list(torch.cuda.get_device_capability(0)),
         "cuda": torch.version.cuda,
-        "python": platform.python_version(),
-        "fastloss": fl.__version__,
-        "versions": versions,
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        **machine.about(machine.ON_A_GPU),
     }
 
 

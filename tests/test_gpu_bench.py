@@ -1,5 +1,6 @@
 """`python -m bench.gpu` compares like with like: what it times of torch is what it times of ours, here on the CPU."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the peers extra")
 
+import fastloss as fl  # noqa: E402
 from bench import gpu  # noqa: E402
 
 
@@ -33,6 +35,15 @@ def test_same_loss(case):
     assert loss == pytest.approx(expected.item(), rel=1e-5)
     tolerance = 1e-2 if inputs[0].dtype is torch.bfloat16 else 1e-4
     np.testing.assert_allclose(grad.double(), slopes, rtol=tolerance, atol=tolerance * slopes.abs().max().item())
+
+
+def test_device_and_machine():
+    properties = SimpleNamespace(name="a device", total_memory=3 << 30, multi_processor_count=7)
+    cuda = SimpleNamespace(get_device_properties=lambda k: properties, get_device_capability=lambda k: (9, 0))
+    told = gpu.about(SimpleNamespace(cuda=cuda, version=SimpleNamespace(cuda="13.0")))
+    assert (told["device"], told["memory_gib"], told["multiprocessors"]) == ("a device", 3.0, 7)
+    assert told["versions"]["fastloss"] == fl.__version__
+    json.dumps(told)
 
 
 def test_without_a_gpu_nothing_is_measured(monkeypatch, capsys, tmp_path):

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["about", "reuse_memory", "sentence"]
+__all__ = ["ON_A_GPU", "about", "reuse_memory", "sentence"]
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "torch", "jax", "scikit-learn", "numexpr")
+ON_A_GPU = ("numba-cuda", "triton", "liger-kernel")
 
 
-def about() -> dict[str, Any]:
-    """Processor, cores, caches, load, threads, versions, date."""
+def about(more: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Processor, cores, caches, load, threads, versions, of more packages too if they are named, date."""
     from .._version import __version__
     from ..kernels.threads import get_num_threads
 
@@ -28,7 +29,7 @@ def about() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {"fastloss": __version__, **_versions(PACKAGES)},
+        "versions": {"fastloss": __version__, **_versions((*PACKAGES, *more))},
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
     }
 

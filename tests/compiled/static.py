@@ -51,7 +51,7 @@ def compiled(kernel):
 
 
 def texts(library):
-    """The text of a library and of those that it links, in one order: Numba has them in a set, numbered as they came."""
+    """The text of a library and of those that it links, in one order: Numba keeps them in a set, with numbers."""
 
     @cache
     def text(one):
