@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import dispatch, loss
+from fastloss import dispatch, elementwise_loss
 
 pytestmark = pytest.mark.jit
 
@@ -14,7 +14,7 @@ SIZE = (1 << 16) + 2 * (1 << 15)
 @pytest.fixture
 def streaming(monkeypatch):
     def switch(on):
-        monkeypatch.setattr(loss, "streams", lambda *_: on)
+        monkeypatch.setattr(elementwise_loss, "streams", lambda *_: on)
 
     return switch
 
