@@ -25,7 +25,7 @@ from .arrays import (
 )
 from .dispatch import sum_in_order, weight_sum
 from .formulas.record import NONNEGATIVE, Formula, Input
-from .loss import REDUCTIONS, ComposedDoc, Loss, denominator
+from .loss import ComposedDoc, Loss, denominator, reduction_of
 
 __all__ = ["ArrayLoss", "Call"]
 
@@ -166,8 +166,7 @@ class ArrayLoss(Loss):  # noqa: D101
             found: tuple[Any, Any] = devices.elsewhere(self, self._run_placed, arrays, *options)
             return found
         record = self.record
-        reduction = record.reduction if reduction is None else reduction
-        check.one_of("reduction", reduction, REDUCTIONS)
+        reduction = reduction_of(record, reduction)
         raw = {k: incoming(v, k) for k, v in inputs.items() if v is not None}
         differentiable = [k for k in record.predictions if k in raw]
         dtypes = [compute_dtype(raw[k], k) for k in differentiable]

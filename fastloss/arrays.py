@@ -26,6 +26,7 @@ __all__ = [
     "outputs",
     "plain",
     "rounded",
+    "tensor",
     "weights",
 ]
 
@@ -61,14 +62,15 @@ def incoming(x: Any, what: str) -> Any:
     return a
 
 
-def _tensor(x: Any) -> bool:
+def tensor(x: Any) -> bool:
+    """Whether x is a tensor of torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
 
 
 def _brain_tensor(x: Any) -> bool:
     """Whether x is a tensor of bfloat16, which NumPy has no name for."""
-    return _tensor(x) and x.dtype is sys.modules["torch"].bfloat16
+    return tensor(x) and x.dtype is sys.modules["torch"].bfloat16
 
 
 def compute_dtype(a: Any, what: str) -> Any:
@@ -131,7 +133,7 @@ def outgoing(prediction: Any) -> Callable[[Any], Any] | None:
     """How a result array becomes the prediction's kind; None where it stays a NumPy array."""
     if type(prediction) is np.ndarray:
         return None
-    if _tensor(prediction):
+    if tensor(prediction):
         return _to_brain_tensor if _brain_tensor(prediction) else _to_torch
     return None
 
@@ -184,7 +186,7 @@ def _writable(a: Any, what: str) -> Any:
         return np.asarray(a)
     if _brain_tensor(a):
         raise TypeError(f"{what} is a bfloat16 tensor, which NumPy cannot write; pass a float32 one")
-    if _tensor(a) or hasattr(a, "__cuda_array_interface__"):
+    if tensor(a) or hasattr(a, "__cuda_array_interface__"):
         return incoming(a, what)
     raise TypeError(f"{what} is a {type(a).__name__}; expected a NumPy array")
 

@@ -21,7 +21,8 @@ class BackendError(RuntimeError):
 
 
 forced: list[str] = []
-"""Not empty while some thread is within `backend(...)`, or the environment names one: short ways look at this alone."""
+"""Not empty while some thread, or the environment, asks for "cuda": no other name matters to plain arrays, and short ways
+take those alone."""
 
 
 def chosen() -> str:
@@ -37,8 +38,8 @@ def _from_environment() -> str:
     return name
 
 
-if os.environ.get("FASTLOSS_BACKEND"):
-    forced.append(os.environ["FASTLOSS_BACKEND"])
+if os.environ.get("FASTLOSS_BACKEND", "").lower() not in ("", "auto", "cpu"):
+    forced.append("cuda")
 
 
 @contextmanager
@@ -59,11 +60,13 @@ def backend(name: str) -> Iterator[None]:
     """
     check.one_of("backend", name, BACKENDS)
     token = _chosen.set(name)
-    forced.append(name)
+    asked = [name] * (name == "cuda")
+    forced.extend(asked)
     try:
         yield
     finally:
-        forced.remove(name)
+        for word in asked:
+            forced.remove(word)
         _chosen.reset(token)
 
 

@@ -29,7 +29,7 @@ from .arrays import (
 from .backends import forced
 from .dispatch import CHUNK, EMPTY, PARALLEL_FROM, chunk_of, elementwise, launch, pair_driver, streams
 from .formulas.record import NONNEGATIVE
-from .loss import REDUCTIONS, ComposedDoc, Loss, denominator
+from .loss import ComposedDoc, Loss, denominator, reduction_of, second_of
 
 __all__ = ["ElementwiseLoss"]
 
@@ -93,12 +93,9 @@ class ElementwiseLoss(Loss):  # noqa: D101
         **parameters: Any,
     ) -> tuple[Any, Any]:
         """Return first and second derivatives per element, times the weight, as boosting takes them."""
-        check.one_of("curvature", curvature, ("exact", "surrogate"))
+        mode = second_of(self.record, curvature)
         loss, prediction = self._resolve(prediction, parameters)
-        surrogate = curvature == "surrogate" and self.record.surrogate is not None
-        if not surrogate and not self.record.second:
-            raise ValueError(f"{self.name} has no second derivative; use value_and_grad")
-        return loss._run("surrogate" if surrogate else "hess", prediction, target, weight, "none", None, out)
+        return loss._run(mode, prediction, target, weight, "none", None, out)
 
     def warmup(self, dtypes: tuple[str, ...] = ("float32", "float64")) -> None:
         """Compile the kernels of common calls into the disk cache."""
@@ -204,9 +201,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
         if self._levels:
             return self._run_columns(mode, prediction, target, weight, reduction, divisor, out)
         record = self.record
-        reduction = record.reduction if reduction is None else reduction
-        if type(reduction) is not str or reduction not in REDUCTIONS:
-            check.one_of("reduction", reduction, REDUCTIONS)
+        reduction = reduction_of(record, reduction)
         raw = self._predictions(prediction)
         shape, size = raw[0].shape, raw[0].size
         dtype = compute_dtype(raw[0], "prediction") if len(raw) == 1 else self._common_dtype(raw)
@@ -334,8 +329,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
                 f"{self.name}: {len(levels)} levels of {name} need a prediction with as many columns; "
                 f"its shape is {p.shape}"
             )
-        reduction = self.record.reduction if reduction is None else reduction
-        check.one_of("reduction", reduction, REDUCTIONS)
+        reduction = reduction_of(self.record, reduction)
         check.target_given(self.record, target)
         t = incoming(target, "target")
         t = np.broadcast_to(t[..., None], p.shape) if t.shape in ((), p.shape[:-1]) else t

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import incoming
+from .arrays import incoming, tensor
 
 __all__ = ["DLPACK_CUDA", "LIBRARIES", "CuPy", "Host", "Numba", "Torch", "borrowed", "library_of", "on_device", "owner"]
 
@@ -133,7 +133,7 @@ class Numba:
     @staticmethod
     def owns(x: Any) -> bool:
         """Whether x is such an array."""
-        return bool(getattr(x, "__cuda_ndarray__", False))
+        return bool(getattr(type(x), "__cuda_ndarray__", False))
 
     def __init__(self) -> None:
         from numba import cuda
@@ -221,8 +221,7 @@ def owner(x: Any) -> Any:
 
 def borrowed(x: Any) -> Any:
     """An array of another library that lends its memory by DLPack, as one of CuPy or torch; x itself otherwise."""
-    device = getattr(x, "__dlpack_device__", None)
-    if device is None or isinstance(x, np.ndarray) or owner(x) is not None or int(device()[0]) != DLPACK_CUDA:
+    if owner(x) is not None or not on_device(x):
         return x
     for name in ("cupy", "torch"):
         module = sys.modules.get(name)
@@ -238,5 +237,6 @@ def on_device(x: Any) -> bool:
     """Whether an array lies on a GPU, whoever owns it."""
     if owner(x) is not None:
         return True
-    device = getattr(x, "__dlpack_device__", None)
-    return device is not None and not isinstance(x, np.ndarray) and int(device()[0]) == DLPACK_CUDA
+    # A tensor has said where it lies, and DLPack has no word for some places.
+    device = None if isinstance(x, np.ndarray) or tensor(x) else getattr(type(x), "__dlpack_device__", None)
+    return device is not None and int(device(x)[0]) == DLPACK_CUDA

@@ -16,7 +16,7 @@ from .formulas.record import registered as _registered
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["REDUCTIONS", "ComposedDoc", "Loss", "denominator"]
+__all__ = ["REDUCTIONS", "ComposedDoc", "Loss", "denominator", "reduction_of", "second_of"]
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -143,6 +143,23 @@ class Loss:  # noqa: D101
 
 def _restore(kind: type[Loss], name: str, defaults: dict[str, Any], backend: str = "") -> Loss:
     return kind(_registered[name], defaults, backend)
+
+
+def reduction_of(record: Formula, given: Any) -> str:
+    """The reduction of a call: the one that is given, or the loss's own."""
+    reduction: str = record.reduction if given is None else given
+    check.one_of("reduction", reduction, REDUCTIONS)
+    return reduction
+
+
+def second_of(record: Formula, curvature: str = "exact") -> str:
+    """The mode of kernels that gives the second derivative; ValueError where there is none."""
+    check.one_of("curvature", curvature, ("exact", "surrogate"))
+    if curvature == "surrogate" and record.surrogate is not None:
+        return "surrogate"
+    if not record.second:
+        raise ValueError(f"{record.name} has no second derivative; use value_and_grad")
+    return "hess"
 
 
 def denominator(reduction: str, divisor: Any, size: float, w: Any) -> float:

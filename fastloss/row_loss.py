@@ -42,7 +42,7 @@ from .dispatch import (
     rows_per_chunk,
 )
 from .formulas.record import LOOPS, NONNEGATIVE
-from .loss import REDUCTIONS, ComposedDoc, Loss, denominator
+from .loss import ComposedDoc, Loss, denominator, reduction_of, second_of
 
 __all__ = ["Details", "RowLoss"]
 
@@ -177,11 +177,8 @@ class RowLoss(Loss):  # noqa: D101
         **parameters: Any,
     ) -> tuple[Any, Any]:
         """Return the gradient and the diagonal of the second derivative per row, times the weights."""
-        check.one_of("curvature", curvature, ("exact", "surrogate"))
+        mode = second_of(self.record, curvature)
         loss = self.bind(**parameters) if parameters else self
-        mode = "surrogate" if curvature == "surrogate" and self.record.surrogate is not None else "hess"
-        if mode == "hess" and not self.record.second:
-            raise ValueError(f"{self.name} has no second derivative; use value_and_grad")
         options = (weight, class_weight, ignore_index, axis)
         grad, hess, _ = loss._run(mode, prediction, target, *options, "none", None, out)
         return grad, hess
@@ -259,8 +256,7 @@ class RowLoss(Loss):  # noqa: D101
             found: tuple[Any, Any, Any] = devices.elsewhere(self, self._run_placed, arrays, *options)
             return found
         record = self.record
-        reduction = record.reduction if reduction is None else reduction
-        check.one_of("reduction", reduction, REDUCTIONS)
+        reduction = reduction_of(record, reduction)
         if details and record.loop != "softmax":
             raise ValueError(f"{self.name} has no details; they belong to losses of a softmax")
         check.target_given(record, target)

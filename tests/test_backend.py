@@ -129,6 +129,37 @@ def test_contexts_nest_and_end_after_errors():
     assert not backends.forced
 
 
+def test_what_changes_nothing_for_plain_arrays_leaves_them_the_short_way(monkeypatch):
+    called = []
+    monkeypatch.setattr(devices, "involved", lambda *given: called.append(given))
+    for loss in (fl.mse, fl.cross_entropy):
+        given = (P, T) if loss is fl.mse else (P[None], np.array([1]))
+        loss(*given)  # compiled, and remembered
+        called.clear()
+        with fl.backend("cpu"):
+            loss(*given)
+        assert not called
+        with fl.backend("cuda"):
+            loss(*given)
+        assert called
+
+
+@pytest.mark.parametrize(("name", "short"), [("", True), ("AUTO", True), ("cpu", True), ("cuda", False)])
+def test_the_same_of_the_variable(name, short):
+    assert run("from fastloss import backends; print(not backends.forced)", FASTLOSS_BACKEND=name) == f"{short}"
+
+
+def test_tensors_that_lie_nowhere_and_classes_are_refused_as_ever():
+    torch = pytest.importorskip("torch")
+    for wrong, said in (
+        (torch.empty(2, device="meta"), "meta"),
+        (np.ndarray, "dtype object; expected real numbers"),
+    ):
+        for loss in (fl.mse, fl.giou):
+            with pytest.raises(TypeError, match=said):
+                loss(wrong, wrong)
+
+
 TRIED = """
 import fastloss as fl
 print(fl.mse([1.0], [2.0]))

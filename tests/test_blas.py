@@ -3,6 +3,8 @@
 import hashlib
 import os
 import threading
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -179,6 +181,66 @@ def test_another_library_keeps_its_threads(monkeypatch):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
 
 
+ODD = {
+    "a row of a vector": lambda row: row[0].copy()[None],
+    "the last row first": lambda row: np.concatenate([row, row, row])[::-1][:1],
+    "a column, transposed": lambda row: np.asfortranarray(row.T.copy()).T,
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_a_single_row_of_any_stride(odd):
+    """An array of one row is contiguous whatever the distance to the next, which BLAS wants to know nonetheless."""
+    rng = np.random.default_rng(2)
+    row, others = rng.standard_normal((1, 8)), rng.standard_normal((30, 8))
+    calls = [
+        lambda one: fl.linear_cross_entropy.value_and_grad(one, others, np.array([3])),
+        lambda one: fl.info_nce.value_and_grad(one, row, others, normalize=False),
+    ]
+    for call in calls:
+        value, grads = call(row)
+        assert all(np.abs(g).sum() > 0.0 for g in grads)
+        found, slopes = call(odd(row))
+        assert found == pytest.approx(value, rel=1e-14)
+        for a, b in zip(slopes, grads, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
+
+
+def extra(call):
+    """Bytes that NumPy has at most at a time beyond what it had before."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("n", "h", "k"), [(256, 512, 2048), (1024, 1024, 256)], ids=["columns", "rows"])
+def test_memory_of_sums_over_tiles(monkeypatch, n, h, k):
+    """What tiles add to the gradients is held within the bound for scores, however long the rows are."""
+    monkeypatch.setattr(products, "SCORES", 1 << 20)
+    rng = np.random.default_rng(3)
+    hidden, projection = rng.standard_normal((n, h), np.float32), rng.standard_normal((k, h), np.float32)
+    outs = np.empty_like(hidden), np.empty_like(projection)
+    labels = rng.integers(0, k, n)
+
+    def call():
+        fl.linear_cross_entropy.value_and_grad(hidden, projection, labels, chunk=n, out=outs)
+
+    call()
+    assert extra(call) < 4 * (n * k + (1 << 18)) + (1 << 20)
+
+
+def test_rows_as_long_as_a_batch_are_shared(monkeypatch):
+    monkeypatch.setattr(products, "TILE", 1 << 18)
+    tiles, softmax = [], products._Chunk.put_slopes
+    monkeypatch.setattr(products._Chunk, "put_slopes", lambda self, *a: (tiles.append(a[0]), softmax(self, *a)))
+    hidden = np.random.default_rng(4).standard_normal((1024, 1024), np.float32)
+    fl.linear_cross_entropy.value_and_grad(hidden, hidden[:1000], np.arange(1024) % 1000)
+    assert len(tiles) == 4
+
+
 def test_work_is_shared_once_and_errors_come_back(monkeypatch):
     monkeypatch.setattr(threads, "get_num_threads", lambda: 3)
     done, together = [], threading.Barrier(2, timeout=30)
@@ -193,6 +255,56 @@ def test_work_is_shared_once_and_errors_come_back(monkeypatch):
     with pytest.raises(KeyError):
         threads.share(work, range(9))
     assert sorted(done) == list(range(9))
+
+
+def test_an_error_waits_for_the_others(monkeypatch):
+    """What the caller gave room for is not written after the call."""
+    monkeypatch.setattr(threads, "get_num_threads", lambda: 3)
+    caller, begun, helpers, ended = threading.current_thread(), threading.Barrier(3, timeout=30), [], []
+
+    def work(i):
+        me = threading.current_thread()
+        if me is not caller:
+            helpers.append(me)
+        begun.wait()
+        if me is helpers[0]:
+            raise KeyError(i)
+        if me is helpers[1]:
+            time.sleep(0.2)
+        ended.append(i)
+
+    with pytest.raises(KeyError):
+        threads.share(work, range(3))
+    assert len(ended) == 2
+
+
+def test_a_thread_that_comes_late_finds_nothing_to_do(monkeypatch):
+    """A pool that can start no thread raises, but keeps what was queued for whichever of its threads is free next."""
+    queued = []
+
+    def refuse(function, *arguments):
+        queued.append(lambda: function(*arguments))
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(threads._pool, "submit", refuse)
+    taken, done, late = threading.Event(), [], []
+
+    def work(i):
+        if i == 1:
+            late.append(threading.Thread(target=queued[0]))
+            late[0].start()
+            taken.wait(30)
+        if i == 2:
+            taken.set()
+            time.sleep(0.2)
+        done.append(i)
+
+    threads.share(work, range(4))
+    assert sorted(done) == [0, 1, 2, 3]
+    late[0].join()
+    queued[0]()
+    assert sorted(done) == [0, 1, 2, 3]
 
 
 def test_without_further_threads(monkeypatch):

@@ -121,10 +121,13 @@ def single_threaded() -> Iterator[Callable[[Callable[[T], Any], Sequence[T]], No
         _leave(openblas)
 
 
-def multiplied(products: Callable[..., None], a: Any, b: Any) -> Any:
+def multiplied(products: Callable[..., None], a: Any, b: Any, out: Any = None) -> Any:
     """The product of two matrices, its columns shared out by what `single_threaded` yields."""
-    out = np.empty((len(a), b.shape[1]), a.dtype)
     step = max(COLUMNS, ENOUGH // max(1, a.size))
+    if b.shape[1] <= step:
+        return np.matmul(a, b, out=out)
+    if out is None:
+        out = np.empty((len(a), b.shape[1]), a.dtype)
 
     def columns(lo: int) -> None:
         np.matmul(a, b[:, lo : lo + step], out=out[:, lo : lo + step])
@@ -140,7 +143,8 @@ def add_product(total: Any, g: Any, x: Any) -> None:
         total += g.T @ x
         return
     k, h = total.shape
-    one, two, out = ((m.ctypes.data, m.strides[0] // m.itemsize) for m in (g, x, total))
+    # A single row may claim any distance to the next.
+    one, two, out = ((m.ctypes.data, max(m.shape[1], m.strides[0] // m.itemsize)) for m in (g, x, total))
     openblas.gemm[total.dtype](ROW_MAJOR, TRANSPOSED, AS_IT_IS, k, h, len(g), 1.0, *one, *two, 1.0, *out)
 
 

@@ -17,7 +17,7 @@ from .. import dispatch
 from ..arrays import F64, NAMES
 from ..dispatch import TILED_TO, rows_per_chunk
 from ..formulas.record import registered
-from .blas import add_product, single_threaded
+from .blas import add_product, multiplied, single_threaded
 from .cpu import array, call
 from .specialize import compile_driver
 from .threads import share
@@ -25,7 +25,8 @@ from .threads import share
 __all__ = ["Product", "rows_at_a_time", "softmax_of_product"]
 
 SCORES = 64 << 20
-"""Bytes of scores at a time: 128 rows of 128k. The products take 1.2 times as long with 64 rows, 0.9 with 256."""
+"""Bytes of scores at a time: 128 rows of 128k. The products take 1.2 times as long with 64 rows, 0.9 with 256.
+What tiles hold for the sums over them is no more."""
 
 ENOUGH_ROWS, ENOUGH_SCORES = 256, 1 << 21
 """More rows make no product faster; but few columns make small work of a chunk, and Python is paid for each."""
@@ -147,8 +148,8 @@ def softmax_of_product(
             chunk = _Chunk(p, lo, hi, values, factors, grads)
             if rows < k:
                 chunk.by_columns(products, scores[: hi - lo])
-            else:
-                chunk.by_rows(products)
+            elif not chunk.by_rows(products):
+                chunk.by_products(products)
 
 
 class _Chunk:
@@ -165,12 +166,13 @@ class _Chunk:
             self.own = factors[lo:hi].astype(p.a.dtype)[:, None]
             self.counted_a = np.where(self.own != 0.0, self.a, p.a.dtype.type(0.0))
 
-    def by_rows(self, products: Callable[..., None]) -> None:
-        """In tiles of rows, each through all steps."""
+    def by_rows(self, products: Callable[..., None]) -> bool:
+        """In tiles of rows, each through all steps; not where too much would be held for the sums over tiles."""
         b = self.p.b
-        # As many rows as b has columns at least, so that what all tiles add to b is no larger than the scores.
-        tiles = _pieces(len(self.a), max(LEAST, TILE // len(b), b.shape[1]))
+        tiles = _pieces(len(self.a), max(LEAST, TILE // len(b)))
         parts: list[Any] = [()] * len(tiles)
+        if self.to_a is not None and len(tiles) * b.nbytes > SCORES:
+            return False
 
         def work(i: int) -> None:
             rows = tiles[i]
@@ -185,11 +187,24 @@ class _Chunk:
             for total, one in zip(self.sums, part, strict=False):
                 total += one
         self.clear()
+        return True
+
+    def by_products(self, products: Callable[..., None]) -> None:
+        """One product after another, each shared out by itself."""
+        b = self.p.b
+        z = multiplied(products, self.a, b.T)
+        self.share_slopes(z)
+        multiplied(products, z, b, out=self.to_a)
+        self.sums[0][...] += multiplied(products, z.T, self.counted_a)
+        for to_bias in self.sums[1:]:
+            to_bias += z.sum(0)
+        self.clear()
 
     def by_columns(self, products: Callable[..., None], z: Any) -> None:
         """In tiles of columns, and its softmax in tiles of rows, with room for the scores."""
         b = self.p.b
-        tiles = _pieces(len(b), max(LEAST, WIDE // len(z)))
+        # What all tiles hold for their sum is within bounds too.
+        tiles = _pieces(len(b), max(LEAST, WIDE // len(z), -(-len(b) * self.a.nbytes // SCORES)))
         parts: list[Any] = [None] * len(tiles)
 
         def multiply(columns: slice) -> None:
@@ -204,7 +219,7 @@ class _Chunk:
                 to_bias[columns] += g.sum(0)
 
         products(multiply, tiles)
-        share(lambda rows: self.put_slopes(rows, z[rows]), _pieces(len(z), max(1, TILE // len(b))))
+        self.share_slopes(z)
         if self.to_a is not None:
             products(carry, range(len(tiles)))
             self.to_a[...] = parts[0]
@@ -216,6 +231,10 @@ class _Chunk:
         """Rows of factor 0 get nothing, whatever b holds."""
         if self.to_a is not None and self.own is not None:
             self.to_a[self.own[:, 0] == 0.0] = 0.0
+
+    def share_slopes(self, z: Any) -> None:
+        """Put the derivatives of all rows in the place of the scores."""
+        share(lambda rows: self.put_slopes(rows, z[rows]), _pieces(len(z), max(1, TILE // len(self.p.b))))
 
     def put_slopes(self, rows: slice, g: Any) -> None:
         """The values of some rows; their derivatives, times their own factors, take the place of the scores."""

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numba
 import numpy as np
@@ -101,10 +101,41 @@ def one_by_one(work: Callable[[T], Any], items: Iterable[T]) -> None:
         work(item)
 
 
-def _help(work: Callable[[T], Any], items: Iterable[T]) -> None:
-    # Warnings are set for each thread; what is infinite or NaN comes through without one, as in the kernels.
-    with np.errstate(all="ignore"):
-        one_by_one(work, items)
+class _Crew(Generic[T]):
+    """Threads at one call's work. The caller waits for those that have begun when nothing is left to take.
+
+    It waits for no others: they may be at another call's work, or may never start.
+    """
+
+    def __init__(self, work: Callable[[T], Any], items: Iterable[T]) -> None:
+        self.work, self.items = work, iter(items)
+        self.changed = threading.Condition()
+        self.busy, self.ended = 0, False
+        self.error: BaseException | None = None
+
+    def help(self) -> None:
+        """Take items, in a thread of the pool."""
+        with self.changed:
+            if self.ended:
+                return
+            self.busy += 1
+        try:
+            # Warnings are set for each thread; what is infinite or NaN comes through without one, as in the kernels.
+            with np.errstate(all="ignore"):
+                one_by_one(self.work, self.items)
+        except BaseException as error:
+            self.error = error
+        finally:
+            with self.changed:
+                self.busy -= 1
+                self.changed.notify()
+
+    def end(self) -> None:
+        """Turn away who comes late, and wait for who came."""
+        with self.changed:
+            self.ended = True
+            while self.busy:
+                self.changed.wait()
 
 
 def share(work: Callable[[T], Any], items: Sequence[T]) -> None:
@@ -113,19 +144,17 @@ def share(work: Callable[[T], Any], items: Sequence[T]) -> None:
     if threads == 1:
         one_by_one(work, items)
         return
-    turns = iter(items)
-    helpers = []
+    crew = _Crew(work, items)
     # No thread can be had: at the end of the interpreter, or past a limit of the system.
     with contextlib.suppress(RuntimeError):
         for _ in range(threads - 1):
-            helpers.append(_pool.submit(_help, work, turns))
+            _pool.submit(crew.help)
     try:
-        one_by_one(work, turns)
+        one_by_one(work, crew.items)
     finally:
-        for helper in helpers:
-            # One that has not begun by now has nothing left to do, and may wait for another call's work.
-            if not helper.cancel():
-                helper.result()
+        crew.end()
+    if crew.error is not None:
+        raise crew.error
 
 
 def _exclusive() -> bool:

@@ -11,7 +11,7 @@ from ... import check, layout
 from ...arrays import rounded
 from ...devices import ARRAYS, Place, Placed, note, number_alone
 from ...formulas.record import Formula, Input
-from ...loss import REDUCTIONS
+from ...loss import reduction_of
 from .run_elementwise import floating
 from .scalars import Watch, readable
 from .totals import Total, at, divided_by, mass_of, output
@@ -118,8 +118,7 @@ def run(
 ) -> tuple[Any, Any]:
     """Launch the kernels of a call; nothing waits for them."""
     record: Formula = loss.record
-    reduction = record.reduction if reduction is None else reduction
-    check.one_of("reduction", reduction, REDUCTIONS)
+    reduction = reduction_of(record, reduction)
     call = Call(place, loss, {k: x for k, x in zip(names, inputs, strict=True) if x is not None})
     w = None if weight is None else place.take(weight, "weight", call.number, call.shape)
     if call.nothing:

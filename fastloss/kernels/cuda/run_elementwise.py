@@ -7,7 +7,7 @@ import numpy as np
 from ... import check
 from ...devices import Place, Placed, note, number_alone
 from ...formulas.record import NONNEGATIVE, Formula
-from ...loss import REDUCTIONS
+from ...loss import reduction_of
 from .elementwise import elementwise_kernel
 from .memory import WIDTH, real
 from .totals import Total, at, blocks_for, divided_by, groups_of, mass_of, output, threads
@@ -60,8 +60,7 @@ def run(
 ) -> tuple[Any, Any]:
     """Launch the kernels of a call; nothing waits for them."""
     record: Formula = loss.record
-    reduction = record.reduction if reduction is None else reduction
-    check.one_of("reduction", reduction, REDUCTIONS)
+    reduction = reduction_of(record, reduction)
     if any(type(v) is tuple for v in loss.defaults.values()):
         raise NotImplementedError(f"{record.name} with a level per column has no CUDA kernel")
     preds = _common(place, record, prediction)

@@ -7,7 +7,7 @@ import numpy as np
 from ... import check
 from ...devices import Place, Placed, note
 from ...formulas.record import LOOPS, NONNEGATIVE, Formula
-from ...loss import REDUCTIONS
+from ...loss import reduction_of
 from ...row_loss import LEAST
 from .launch import MAX_BLOCKS
 from .memory import WIDTH, real
@@ -95,8 +95,7 @@ def run(
 ) -> tuple[Any, Any, Any]:
     """Launch the kernels of a call; nothing waits for them."""
     record: Formula = loss.record
-    reduction = record.reduction if reduction is None else reduction
-    check.one_of("reduction", reduction, REDUCTIONS)
+    reduction = reduction_of(record, reduction)
     if details:
         raise NotImplementedError(f"{record.name} has no details on a GPU")
     check.target_given(record, target)
