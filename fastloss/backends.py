@@ -21,8 +21,8 @@ class BackendError(RuntimeError):
 
 
 forced: list[str] = []
-"""Not empty while some thread, or the environment, asks for "cuda": no other name matters to plain arrays, and short ways
-take those alone."""
+"""Not empty while some thread, or the environment, asks for "cuda". No other name matters to plain arrays, and short
+ways take no others."""
 
 
 def chosen() -> str:
