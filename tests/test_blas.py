@@ -24,6 +24,7 @@ TILES = {
     "products.LEAST": 8,
     "blocks.SHARED": 64,
     "blas.ENOUGH": 4096,
+    "blas.COLUMNS": 64,
 }
 
 
