@@ -1,8 +1,9 @@
 """What kernels are made of."""
 
 import numpy as np
+import pytest
 
-from fastloss.kernels.cuda.memory import spelled
+from fastloss.kernels.cuda.memory import reader, spelled, writer
 
 
 def test_numbers_of_two_precisions_that_are_equal_make_two_functions():
@@ -17,3 +18,12 @@ def test_equal_expressions_make_one_function():
     assert spelled("x", "f(x)", "one", f=f, one=np.float32(1.0)) is spelled(
         "x", "f(x)", "one", f=f, one=np.float32(1.0)
     )
+
+
+def test_an_array_is_read_and_written_in_its_own_format_alone():
+    a = np.arange(8, dtype=np.float32)
+    assert reader("float32", 4)(a, 1) == (4.0, 5.0, 6.0, 7.0)
+    with pytest.raises(AssertionError, match="float32 taken for float64"):
+        reader("float64", 2)(a, 0)
+    with pytest.raises(AssertionError, match="float32 taken for float16"):
+        writer("float16", 2)(a, 0, (0.0, 0.0))

@@ -69,6 +69,24 @@ def test_what_is_not_laid_out_for_a_kernel_is_converted_by_torch():
     assert fl.mse(x, torch.zeros(3, 4), weight=weight).item() == pytest.approx(expected.item())
 
 
+def test_predictions_of_two_dtypes():
+    rng = np.random.default_rng(1)
+    mean, target = rng.normal(size=(2, 11)).astype(np.float32)
+    var = rng.uniform(0.5, 2.0, 11)
+    wide = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (mean, var)]
+    expected = torch.nn.functional.gaussian_nll_loss(wide[0], torch.tensor(target).double(), wide[1], eps=0.0)
+    expected.backward()
+    given = torch.tensor(mean), torch.tensor(var)
+    loss, grads = fl.gaussian_nll.value_and_grad(given, torch.tensor(target))
+    assert [g.dtype for g in grads] == [torch.float32, torch.float64]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    for g, x, tolerance in zip(grads, wide, (1e-6, 1e-12), strict=True):
+        np.testing.assert_allclose(g, x.grad, rtol=tolerance, atol=tolerance)
+    assert fl.gaussian_nll(given, torch.tensor(target), reduction="none").dtype is torch.float32
+    with pytest.raises(fl.BackendError, match="out of several dtypes"):
+        fl.gaussian_nll.value_and_grad(given, torch.tensor(target), out=tuple(map(torch.zeros_like, given)))
+
+
 def test_refusals():
     x = torch.zeros(3, requires_grad=True)
     with pytest.raises(TypeError, match=r"prediction is a tensor that requires grad; pass prediction.detach\(\)"):

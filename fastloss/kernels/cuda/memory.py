@@ -116,7 +116,7 @@ def reader(stored: str, width: int = 1) -> Callable[..., Any]:
     """A function of (address, i): the i-th group of `width` numbers, as a tuple in the precision computed in."""
     if SIMULATED:
         kind = getattr(np, real(stored))
-        return lambda a, i: tuple(kind(x) for x in a[int(i) * width : int(i) * width + width])
+        return lambda a, i: tuple(kind(x) for x in _group(a, i, stored, width))
 
     from numba.cuda.extending import intrinsic
 
@@ -146,7 +146,7 @@ def reader(stored: str, width: int = 1) -> Callable[..., Any]:
 def writer(stored: str, width: int = 1) -> Callable[..., Any]:
     """A function of (address, i, numbers) that writes the i-th group of `width` numbers."""
     if SIMULATED:
-        return _simulated_writer(width)
+        return _simulated_writer(stored, width)
 
     from numba.cuda.extending import intrinsic
 
@@ -180,10 +180,17 @@ def writer(stored: str, width: int = 1) -> Callable[..., Any]:
     return found
 
 
-def _simulated_writer(width: int) -> Callable[..., Any]:
+def _group(a: Any, i: int, stored: str, width: int) -> Any:
+    """The i-th group of an array, whose format must be the one that a kernel would read or write by its address."""
+    found = a.dtype.name
+    assert found == stored or {found, stored} == {"bool", "uint8"}, f"{found} taken for {stored}"
+    return a[int(i) * width : int(i) * width + width]
+
+
+def _simulated_writer(stored: str, width: int) -> Callable[..., Any]:
     def write(a: Any, i: int, numbers: Any) -> None:
         with np.errstate(over="ignore"):
-            a[int(i) * width : int(i) * width + width] = np.array(numbers).astype(a.dtype)
+            _group(a, i, stored, width)[...] = np.array(numbers).astype(a.dtype)
 
     return write
 

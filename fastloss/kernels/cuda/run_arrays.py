@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from ... import check, layout
-from ...arrays import rounded
 from ...devices import ARRAYS, Place, Placed, note, number_alone
 from ...formulas.record import Formula, Input
 from ...loss import reduction_of
 from .run_elementwise import floating
 from .scalars import Watch, readable
-from .totals import Total, at, divided_by, mass_of, output
+from .totals import Total, at, divided_by, mass_of, output, returned
 
 __all__ = ["Call", "run"]
 
@@ -135,40 +134,29 @@ def run(
     total = _launching(record.loop)(call)
     reduced, cell = total.end(call.divided, call.mass)
     _note(call, cell)
-    value = place.give(reduced) if call.values is None else _given(call, call.values, call.dtypes[0])
+    value = place.give(reduced) if call.values is None else returned(place, call.values, call.dtypes[0])
     if not derivatives:
         return value, None
     if out is not None:
         return value, out
-    grads = [_given(call, g, dtype) for g, dtype in zip(filter(None, call.grads), call.dtypes, strict=True)]
+    grads = [returned(place, g, dtype) for g, dtype in zip(filter(None, call.grads), call.dtypes, strict=True)]
     return value, grads[0] if len(grads) == 1 else tuple(grads)
 
 
 def _outs(call: Call, out: Any, weight: Placed | None) -> list[Placed]:
     """Where the derivatives go, one for each input that was given and has some."""
     count = len(call.differentiable)
-    given: tuple[Any, ...] = (out,)
+    outs: tuple[Any, ...] = (out,)
     if count > 1:
-        given = (None,) * count if out is None else check.entries("out", out, count, f"{count} arrays, one per input")
+        outs = (None,) * count if out is None else check.entries("out", out, count, f"{count} arrays, one per input")
     if out is not None and len(set(call.dtypes)) > 1:
         raise NotImplementedError(f"{call.record.name}: out of several dtypes has no CUDA kernel")
     kept = [x for x in (*call.arrays.values(), weight) if x is not None]
-    for k, o in zip(call.differentiable, given, strict=True):
+    for k, o in zip(call.differentiable, outs, strict=True):
         like = call.arrays[k]
         assert like is not None
         kept.append(output(call.place, o, "out", like, tuple(kept)))
     return kept[-count:]
-
-
-def _given(call: Call, x: Placed, dtype: str) -> Any:
-    """A result as the caller sees it, in the dtype of the input that it belongs to."""
-    place = call.place
-    if x.dtype == dtype:
-        return place.give(x)
-    if not place.on_host:
-        return place.give(x._replace(array=place.library.converted(x.array, dtype)))
-    a = rounded(x.array.copy_to_host(), np.dtype(dtype))
-    return a if place.back is None else place.back(a)
 
 
 def _note(call: Call, cell: Placed) -> None:

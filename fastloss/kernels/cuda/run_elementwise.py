@@ -10,7 +10,7 @@ from ...formulas.record import NONNEGATIVE, Formula
 from ...loss import reduction_of
 from .elementwise import elementwise_kernel
 from .memory import WIDTH, real
-from .totals import Total, at, blocks_for, divided_by, groups_of, mass_of, output, threads
+from .totals import Total, at, blocks_for, divided_by, groups_of, mass_of, output, returned, threads
 
 __all__ = ["run"]
 
@@ -22,19 +22,20 @@ def floating(x: Placed, what: str) -> str:
     return x.dtype
 
 
-def _common(place: Place, record: Formula, prediction: Any) -> tuple[Placed, ...]:
-    """The predictions, of one shape and dtype."""
+def _common(place: Place, record: Formula, prediction: Any) -> tuple[tuple[Placed, ...], tuple[str, ...]]:
+    """The predictions, of one shape and dtype; and the dtypes that they came in."""
     names = record.predictions
     if len(names) == 1:
         x = place.take(prediction, "prediction")
         floating(x, "prediction")
-        return (x,)
+        return (x,), (x.dtype,)
     found = [place.take(x, name) for x, name in zip(check.several(record, prediction), names, strict=True)]
-    kinds = {floating(x, name) for x, name in zip(found, names, strict=True)}
-    dtype = kinds.pop() if len(kinds) == 1 else "float64" if "float64" in kinds else "float32"
+    dtypes = tuple(floating(x, name) for x, name in zip(found, names, strict=True))
+    dtype = dtypes[0] if len(set(dtypes)) == 1 else "float64" if "float64" in dtypes else "float32"
     for x, name in zip(found, names, strict=True):
         check.same_shape(name, x.shape, found[0].shape)
-    return tuple(place.take(x.array, n, dtype) if x.dtype != dtype else x for x, n in zip(found, names, strict=True))
+    same = (place.take(x.array, n, dtype) if x.dtype != dtype else x for x, n in zip(found, names, strict=True))
+    return tuple(same), dtypes
 
 
 def _target(place: Place, record: Formula, target: Any, like: Placed, number: str) -> Placed | None:
@@ -63,7 +64,9 @@ def run(
     reduction = reduction_of(record, reduction)
     if any(type(v) is tuple for v in loss.defaults.values()):
         raise NotImplementedError(f"{record.name} with a level per column has no CUDA kernel")
-    preds = _common(place, record, prediction)
+    preds, dtypes = _common(place, record, prediction)
+    if out is not None and len(set(dtypes)) > 1:
+        raise NotImplementedError(f"{record.name}: out of several dtypes has no CUDA kernel")
     stored, shape, size = preds[0].dtype, preds[0].shape, preds[0].size
     number = real(stored)
     kind = getattr(np, number)
@@ -76,7 +79,6 @@ def run(
     wants_rows = reduction == "none" and sets < 2
     values = place.empty(shape, stored) if wants_rows else None
     groups = [_outs(place, o, name, preds, (t, w)) for o, name in named(out, sets)]
-    results = [tuple(map(place.give, group)) for group in groups]
     curved = record.second or record.surrogate is not None
     derivatives = [o for group in groups for o in group]
     outputs = (values, *derivatives, *[None] * (len(preds) * (1 + curved) - len(derivatives)))
@@ -92,12 +94,11 @@ def run(
     names = record.predictions if len(preds) > 1 else ("prediction",)
     domains = (*record.prediction_domains, *((record.target_domain,) if record.target else ()), NONNEGATIVE)
     note(record.name, place, cell, (*names, *(("target",) if record.target else ()), "weight"), domains, inputs)
-    if place.on_host:
-        results = [tuple(map(place.give, group)) for group in groups]
+    results = [tuple(returned(place, o, dtype) for o, dtype in zip(group, dtypes, strict=True)) for group in groups]
     single = [r[0] if len(preds) == 1 else r for r in results]
     if sets == 2:
         return single[0], single[1]
-    return place.give(values if values is not None else reduced), single[0] if single else None
+    return place.give(reduced) if values is None else returned(place, values, dtypes[0]), single[0] if single else None
 
 
 def named(out: Any, sets: int) -> list[tuple[Any, str]]:

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...arrays import rounded
 from ...devices import Place, Placed
 from ...dispatch import sum_record
 from ...formulas.record import NONNEGATIVE
@@ -13,7 +14,19 @@ from .elementwise import elementwise_kernel
 from .launch import MAX_BLOCKS
 from .memory import BYTES, SIMULATED, WIDTH, alignment
 
-__all__ = ["Total", "absent", "aligned", "at", "blocks_for", "divided_by", "groups_of", "mass_of", "output", "threads"]
+__all__ = [
+    "Total",
+    "absent",
+    "aligned",
+    "at",
+    "blocks_for",
+    "divided_by",
+    "groups_of",
+    "mass_of",
+    "output",
+    "returned",
+    "threads",
+]
 
 absent = None if SIMULATED else 0
 """The address of an array that is not there."""
@@ -102,6 +115,16 @@ def output(place: Place, out: Any, name: str, like: Placed, others: tuple[Placed
                 f"{name} overlaps an input or another output; inputs are never written, pass another array"
             )
     return placed
+
+
+def returned(place: Place, x: Placed, dtype: str) -> Any:
+    """A result as the caller sees it, in the dtype of the input that it belongs to."""
+    if x.dtype == dtype:
+        return place.give(x)
+    if not place.on_host:
+        return place.give(x._replace(array=place.library.converted(x.array, dtype)))
+    a = rounded(x.array.copy_to_host(), np.dtype(dtype))
+    return a if place.back is None else place.back(a)
 
 
 def _overlap(a: Placed, b: Placed) -> bool:
