@@ -226,6 +226,7 @@ class _Pending(NamedTuple):
     """What a call may have found out of its domain, and where to look."""
 
     loss: str
+    device: int
     cell: Any
     library: Any
     names: tuple[str, ...]
@@ -255,7 +256,7 @@ def note(
     """Remember where a call writes what it finds out of its domain; those in host memory are told at once."""
     references = tuple(_reference(None if x is None else x.array) for x in inputs)
     shapes = tuple(() if x is None else x.shape for x in inputs)
-    _pending.append(_Pending(loss, cell.array, place.library, names, domains, references, shapes))
+    _pending.append(_Pending(loss, place.number, cell.array, place.library, names, domains, references, shapes))
     if place.on_host:
         _explain(_pending.pop())
 
@@ -274,7 +275,7 @@ def _explain(call: _Pending) -> None:
     array = call.inputs[which]()
     value = ""
     if array is not None:
-        found = np.asarray(call.library.to_host(array)).reshape(-1)[index]
+        found = incoming(call.library.to_host(array), call.names[which]).reshape(-1)[index]
         value = f"{found}".removesuffix(".0")
     raise ValueError(
         f"{call.loss}: {call.names[which]}{where} is {value or 'out of its domain'}; allowed: {call.domains[which]}"
@@ -292,11 +293,14 @@ def synchronize() -> None:
     ValueError
         Naming the loss, the input, the place of the first violation, and what is allowed.
     """
+    calls = list(_pending)
+    _pending.clear()
     if "numba.cuda" in sys.modules and not missing():
         from numba import cuda
 
         cuda.synchronize()
-    calls = list(_pending)
-    _pending.clear()
+        for number in {call.device for call in calls}:
+            with cuda.gpus[number]:
+                cuda.synchronize()
     for call in calls:
         _explain(call)

@@ -88,7 +88,7 @@ class CuPy:
 
     def stream(self, x: Any) -> int:
         """The stream on which the caller works, as the driver's handle."""
-        return int(self.cupy.cuda.get_current_stream().ptr)
+        return int(self.cupy.cuda.get_current_stream(x.device.id).ptr)
 
     def described(self, x: Any, what: str) -> tuple[str, bool]:
         """Name of the dtype, and whether the elements follow each other."""
@@ -175,15 +175,19 @@ class Numba:
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         """Room on the device of an array."""
-        return self.cuda.device_array(shape, dtype)
+        return self.cuda.device_array(shape, dtype, stream=getattr(like, "stream", 0))
 
     def full(self, shape: tuple[int, ...], value: float, dtype: str, like: Any) -> Any:
         """Equal numbers on the device of an array; Numba fills none there, they are copied."""
-        return self.cuda.to_device(np.full(shape, value, dtype))
+        return self.cuda.to_device(np.full(shape, value, dtype), stream=getattr(like, "stream", 0))
 
     def to_host(self, x: Any) -> Any:
         """The array in host memory."""
-        return x.copy_to_host()
+        a = x.copy_to_host()
+        # On a stream of its own the copy need not have ended.
+        if not self.simulated and x.stream:
+            x.stream.synchronize()
+        return a
 
     def from_host(self, a: Any, like: Any) -> Any:
         """An array in host memory, on the device of another."""

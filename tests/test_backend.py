@@ -160,6 +160,30 @@ def test_tensors_that_lie_nowhere_and_classes_are_refused_as_ever():
                 loss(wrong, wrong)
 
 
+def test_arrays_of_several_devices_or_libraries(monkeypatch):
+    class Numbered(Library):
+        device = staticmethod(lambda x: x.number)
+
+    class Other(Numbered):
+        owns = staticmethod(lambda x: isinstance(x, Foreign))
+
+    class Foreign(OnDevice):
+        number = 0
+
+    class Mine(OnDevice):
+        number = 0
+
+    class Second(Mine):
+        number = 1
+
+    Numbered.owns = staticmethod(lambda x: isinstance(x, Mine))
+    monkeypatch.setattr(libraries, "LIBRARIES", (Numbered, Other))
+    monkeypatch.setattr(devices, "missing", lambda: "")
+    for other in (Second, Foreign):
+        with pytest.raises(ValueError, match="lie on several devices, or belong to several libraries; expected one"):
+            fl.mse(Mine(P), other(T))
+
+
 TRIED = """
 import fastloss as fl
 print(fl.mse([1.0], [2.0]))
@@ -171,6 +195,8 @@ except fl.BackendError as error:
 
 
 def test_environment():
+    for name in backends.BACKENDS:
+        assert run("from fastloss import backends; print(backends.chosen())", FASTLOSS_BACKEND=name) == name
     assert run("import fastloss as fl; print(fl.mse([1.0], [2.0]))", FASTLOSS_BACKEND="cpu") == "1.0"
     with pytest.raises(AssertionError, match="FASTLOSS_BACKEND is 'gpu'; allowed: 'auto', 'cpu', 'cuda'"):
         run("import fastloss as fl; fl.mse([1.0], [2.0])", FASTLOSS_BACKEND="gpu")

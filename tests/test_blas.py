@@ -158,6 +158,17 @@ def test_one_thread_within_a_call_and_all_of_them_after_it(monkeypatch):
 
 
 @needs_openblas
+def test_what_somebody_else_sets_meanwhile_stands():
+    before = openblas.get()
+    try:
+        with blas.single_threaded():
+            openblas.set(before + 1)
+        assert openblas.get() == before + 1
+    finally:
+        openblas.set(before)
+
+
+@needs_openblas
 def test_calls_that_overlap():
     before = openblas.get()
     with blas.single_threaded():

@@ -51,3 +51,36 @@ def test_without_a_gpu_nothing_is_measured(monkeypatch, capsys, tmp_path):
     assert gpu.main(["--output", str(tmp_path / "gpu.json")]) == 1
     assert capsys.readouterr().err == "Nothing measured: numba-cuda is not installed.\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_case_that_fails_costs_no_other(monkeypatch, tmp_path):
+    def measured(there, case, rounds):
+        if case.name == "second":
+            raise MemoryError("not enough")
+        return {"bandwidth": 0.9}
+
+    cases = [gpu.Case(name, lambda there: (), None, None) for name in ("first", "second", "third")]
+    replaced = {
+        "missing": lambda: "",
+        "about": lambda there: {},
+        "measured": measured,
+        "launch": lambda there, call: 1.0,
+    }
+    for name, there in {**replaced, "CASES": cases}.items():
+        monkeypatch.setattr(gpu, name, there)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    file = tmp_path / "results" / "gpu.json"
+    assert gpu.main(["--no-tests", "--output", str(file)]) == 1
+    found = json.loads(file.read_text())["cases"]
+    assert found == {
+        "first": {"bandwidth": 0.9},
+        "second": {"error": "MemoryError: not enough"},
+        "third": {"bandwidth": 0.9},
+    }
+
+
+def test_torch_without_the_device_is_told(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(gpu, "missing", lambda: "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main(["--output", str(tmp_path / "gpu.json")]) == 1
+    assert capsys.readouterr().err.startswith(f"Nothing measured: torch {torch.__version__} finds no device")

@@ -83,20 +83,26 @@ def row(each: Bench, found: dict[str, object]) -> str:
     return f"| {each.name} | {seconds['fastloss'] * 1e3:.3g} ms | {others} | {'; '.join(asked)} | {verdict} |"
 
 
-HEAD = "| case | fastloss | others | asked: measured | met |\n|---|---:|---|---|---|"
+HEAD = "| case | fastloss | others | asked: measured | met | machine |\n|---|---:|---|---|---|---:|"
 
 
 def write(results: dict[str, dict[str, object]]) -> None:
-    """Put figures in the place of older ones of the same cases; the machine is that of the last run."""
+    """Put figures in the place of older ones of the same cases, which name the machine that they are of."""
     record = RESULTS.with_suffix(".json")
     before = json.loads(record.read_text(encoding="utf-8"))["cases"] if record.exists() else []
-    found = {c["name"]: c for c in before} | results
+    here = sentence(about())
+    found = {c["name"]: c for c in before} | {n: {**r, "machine": here} for n, r in results.items()}
     known = {n: b for n, b in benches().items() if n in found}
-    machine = about()
-    lines = [HEAD, *(row(each, found[n]) for n, each in known.items())]
+    machines = list(dict.fromkeys(found[n]["machine"] for n in known))
+    lines = [
+        HEAD,
+        *(f"{row(each, found[n])} {machines.index(found[n]['machine']) + 1} |" for n, each in known.items()),
+        "",
+        *(f"{k}. {machine}" for k, machine in enumerate(machines, 1)),
+    ]
     text = "# Losses of several arrays, measured\n\nWritten by `python -m bench.families --write`.\n\n"
-    RESULTS.write_text(text + "\n".join(lines) + f"\n\n{sentence(machine)}\n", encoding="utf-8")
-    document = {"machine": machine, "cases": [found[n] for n in known]}
+    RESULTS.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+    document = {"cases": [found[n] for n in known]}
     record.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

@@ -3,7 +3,8 @@
 from functools import partial
 
 import fastloss as fl
-from fastloss.formulas.record import LOOPS
+from fastloss.dispatch import sum_record
+from fastloss.formulas.record import LOOPS, NONNEGATIVE
 from fastloss.kernels.cuda.elementwise import elementwise_kernel
 from fastloss.kernels.cuda.memory import real
 from fastloss.kernels.cuda.pairs import pairs_kernel
@@ -38,6 +39,9 @@ MAKERS = {
     "regions": lambda record, f: judging(record, f, real(f)),
 }
 KERNELS = {f"finish-{number}": partial(finishing, number) for number in ("float32", "float64")}
+for f in ("float32", "float64"):
+    # The sum of weights, which divides a mean under weights.
+    KERNELS[f"sum-{f}"] = partial(elementwise_kernel, sum_record(NONNEGATIVE), f, f)
 KERNELS |= {f"count-{number}": partial(counting_kernel, number) for number in ("float32", "float64")}
 for name, loss in fl.LOSSES.items():
     record, formats = loss.record, (*FORMATS, *["bfloat16"] * (name in BRAIN))

@@ -3,6 +3,7 @@
 Skipped where there is none; `python -m bench.gpu` runs these and the measurements.
 """
 
+import sys
 import time
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from sampling import sample
 
 import fastloss as fl
+from fastloss import devices
 from fastloss.backends import missing
 
 pytestmark = [
@@ -19,14 +21,20 @@ pytestmark = [
 
 ELEMENTWISE = [name for name, loss in fl.LOSSES.items() if loss.record.family == "elementwise"]
 ROWS = [name for name, loss in fl.LOSSES.items() if loss.record.family == "rows"]
-ARRAYS = ["iou", "giou", "diou", "ciou", "siou", "dice", "jaccard", "tversky", "mcc", "contrastive", "cosine_distance"]
+ARRAYS = [name for name, loss in fl.LOSSES.items() if loss.record.loop in devices.ARRAYS]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="module")
 def torch():
     torch = pytest.importorskip("torch", reason="these tests take the tensors of torch")
     if not torch.cuda.is_available():
-        pytest.skip("torch was built without CUDA")
+        pytest.skip(f"torch {torch.__version__} finds no device; it was built for CUDA {torch.version.cuda}")
     return torch
 
 
@@ -53,7 +61,9 @@ def tuples(x):
 def compare(got, expected, tolerance):
     for g, e in zip(tuples(got), tuples(expected), strict=True):
         e = np.asarray(e, float)
-        scale = np.abs(e[np.isfinite(e)]).max(initial=0.0)
+        # By the median: a few large values would hide the others.
+        finite = np.abs(e[np.isfinite(e)])
+        scale = np.median(finite) if finite.size else 0.0
         np.testing.assert_allclose(np.asarray(g, float), e, rtol=tolerance, atol=tolerance * scale)
 
 
@@ -140,7 +150,9 @@ def test_half(torch, dtype):
     assert grad.dtype is p.dtype
     d = p.double() - t.double()
     assert value.item() == pytest.approx((d * d).mean().item(), rel=1e-6)
-    assert torch.equal(grad, (2 / 10_007 * d).to(p.dtype))
+    # Rounded twice, to float32 and then to half, it may be the neighbour of what is rounded once.
+    ulp = {"float16": 2.0**-10, "bfloat16": 2.0**-7}[dtype]
+    assert torch.allclose(grad.double(), 2 / 10_007 * d, rtol=ulp / 2 * (1 + 1e-3), atol=2.0**-24)
 
 
 def test_same_bits_a_hundred_times(torch):
@@ -173,6 +185,8 @@ def test_stream_of_the_caller(torch):
     stream = torch.cuda.Stream()
     p = torch.zeros(1 << 22, device="cuda")
     t = torch.zeros_like(p)
+    torch.cuda.synchronize()
+    fl.mse(p, t)  # compiled before the sleep, not during it
     torch.cuda.synchronize()
     with torch.cuda.stream(stream):
         torch.cuda._sleep(int(1e8))

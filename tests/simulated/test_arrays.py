@@ -7,10 +7,10 @@ import pytest
 from array_cases import SAMPLES, counts, differentiable, inputs, mean, slopes, truth
 
 import fastloss as fl
+from fastloss.devices import ARRAYS
 from fastloss.kernels.cuda import pairs
 
-LOOPS = ("pointwise", "pairs", "regions")
-NAMES = [name for name in SAMPLES if fl.LOSSES[name].record.loop in LOOPS]
+NAMES = [name for name in SAMPLES if fl.LOSSES[name].record.loop in ARRAYS]
 CASES = [pytest.param(name, v, id=f"{name}-{v}" if v else name) for name in NAMES for v in SAMPLES[name].variants]
 each_case = pytest.mark.parametrize(("name", "variant"), CASES)
 each_loss = pytest.mark.parametrize("name", NAMES)

@@ -21,13 +21,18 @@ class Posing(libraries.Torch):
         return 0
 
     def to_host(self, x):
-        return x.numpy()
+        return x if x.dtype is torch.bfloat16 else x.numpy()  # NumPy has no name for it
 
     def address(self, x):
         if x.dtype is torch.bfloat16:
             ml_dtypes = pytest.importorskip("ml_dtypes")
-            return x.view(torch.uint16).numpy().view(ml_dtypes.bfloat16).reshape(-1)
-        return x.numpy().reshape(-1)
+            return self.memory(x.view(torch.uint16)).view(ml_dtypes.bfloat16)
+        return self.memory(x)
+
+    @staticmethod
+    def memory(x):
+        """What lies behind the address, in the order in which it lies there, whatever strides say."""
+        return x.as_strided((x.numel(),), (1,)).numpy()
 
 
 @pytest.fixture(autouse=True)
@@ -62,11 +67,29 @@ def test_half_formats(dtype):
 def test_what_is_not_laid_out_for_a_kernel_is_converted_by_torch():
     x = torch.arange(12.0).reshape(3, 4)
     d = x.t() - x.t().flip(0)
-    assert fl.mse(x.t(), x.t().flip(0)).item() == pytest.approx((d * d).mean().item())
+    assert fl.mse(x.t(), x.t().flip(0).contiguous()).item() == pytest.approx((d * d).mean().item())
+    assert fl.mse(x.t(), x.t().double().flip(0)).item() == pytest.approx((d * d).mean().item())
     assert fl.mse(x, x.double() + 1.0).item() == 1.0
     weight = torch.tensor([[1.0], [0.0], [3.0]])
     expected = ((x * x) * weight).sum() / (4 * weight.sum())
     assert fl.mse(x, torch.zeros(3, 4), weight=weight).item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_violation_in_any_format_is_told(dtype):
+    target = torch.ones(9, dtype=getattr(torch, dtype))
+    target[5] = -2.0
+    assert fl.poisson(torch.zeros(9, dtype=target.dtype), target).isnan()
+    with pytest.raises(ValueError, match=r"^poisson: target\[5\] is -2; allowed: \[0, inf\)$"):
+        fl.synchronize()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32"])
+def test_labels_of_any_integers(dtype):
+    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 6, 3, 2, 5])
+    expected = torch.nn.functional.cross_entropy(logits, labels).item()
+    assert fl.cross_entropy(logits, labels.to(getattr(torch, dtype))).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_predictions_of_two_dtypes():
@@ -102,4 +125,5 @@ def test_a_loss_without_a_kernel_gives_tensors_too():
     with pytest.warns(RuntimeWarning, match="energy_distance has no CUDA kernel"):
         loss, grads = fl.energy_distance.value_and_grad(x, y)
     assert isinstance(loss, torch.Tensor)
+    assert loss.dtype is torch.float32
     assert all(isinstance(g, torch.Tensor) for g in (grads if isinstance(grads, tuple) else (grads,)))

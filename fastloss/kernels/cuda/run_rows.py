@@ -114,6 +114,8 @@ def run(
     stored, shape, k = floating(z, "prediction"), z.shape[:-1], z.shape[-1]
     number = real(stored)
     kind = getattr(np, number)
+    if record.loop == "top_margin" and k > 1 << np.finfo(kind).nmant:
+        raise NotImplementedError(f"{record.name} of {k} classes in {stored} has no CUDA kernel, which counts in it")
     goal = _target(place, record, target, z, ignore_index, axis)
     w = None if weight is None else place.take(weight, "weight", number, shape)
     c = _class_weight(place, record, class_weight, k, number)
