@@ -301,3 +301,14 @@ def test_wrong_calls_are_told_as_on_the_cpu(name, given, options, put):
     with pytest.raises(type(expected.value)) as found:
         fl.LOSSES[name](**{k: put(a) for k, a in given.items()}, **options)
     assert str(found.value) == str(expected.value)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64])
+@pytest.mark.parametrize("name", ["iou", "giou", "diou", "ciou", "siou"])
+def test_boxes_of_integers(name, kind, device):
+    boxes = np.array([[10.0, 20.0, 150.0, 180.0]], np.float32)
+    target = np.array([[5, 10, 200, 220]], kind)
+    value, grads = device(name, {"boxes": boxes, "target": target})
+    expected, slopes = on_cpu(name, {"boxes": boxes.astype(np.float64), "target": target.astype(np.float64)})
+    assert value == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(grads["boxes"], slopes["boxes"], rtol=1e-4, atol=1e-7)

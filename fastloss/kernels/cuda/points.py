@@ -56,12 +56,15 @@ def _points(inputs, outputs, partials, firsts, n, scale, mass, absent, grouped, 
     end(partials, firsts, high, low, first)
 
 
-def _group(stored: str, columns: int) -> Any:
-    """A function of (address, i, grouped): some neighbouring numbers, at once or one by one."""
-    parts = (f"one(a, i * count + at{c})[0]" for c in range(columns))
+def _group(stored: str, columns: int, number: str) -> Any:
+    """A function of (address, i, grouped): some neighbours in the precision given, read at once or one by one."""
+    kind = getattr(np, number)
+    parts = (f"number(one(a, i * count + at{c})[0])" for c in range(columns))
     offsets: dict[str, Any] = {f"at{c}": np.uint64(c) for c in range(columns)}
-    singly = spelled("a, i", *parts, one=reader(stored), count=np.uint64(columns), **offsets)
-    wide = reader(stored, columns)
+    singly = spelled("a, i", *parts, one=reader(stored), count=np.uint64(columns), number=kind, **offsets)
+    same = spelled("x", *(f"number(x[{c}])" for c in range(columns)), number=kind)
+    group = reader(stored, columns)
+    wide = spelled("a, i", "same(group(a, i))", single=True, same=same, group=group)
     return spelled("a, i, grouped", "wide(a, i) if grouped else singly(a, i)", single=True, wide=wide, singly=singly)
 
 
@@ -89,7 +92,7 @@ def _loading(formats: tuple[tuple[str, int], ...], number: str) -> Any:
         if columns == 1:
             text, names = scalar(stored, k, number)
         else:
-            text, names = f"group{k}(a[{k}], i, g)", {f"group{k}": _group(stored, columns)}
+            text, names = f"group{k}(a[{k}], i, g)", {f"group{k}": _group(stored, columns, number)}
         parts.append(text)
         bound |= names
     return spelled("a, i, c, g", *parts, **bound)
