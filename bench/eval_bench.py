@@ -4,6 +4,7 @@ Each engine runs in a process of its own (peak memory), then all take turns in o
 figures are medians and ratios to merely reading the two columns with pyarrow.dataset.
 
     python bench/eval_bench.py [--rows N] [--label int8|float32] [--rounds N] [--dir DIR] [--sklearn] [--json FILE]
+    python bench/eval_bench.py --memory --rows 200000000 --group 10000000    peak memory only, of large row groups
 """
 
 import argparse
@@ -29,15 +30,15 @@ import pyarrow.parquet as pq
 GROUP = 1_000_000
 
 
-def make(path: Path, rows: int, label: str) -> None:
-    """Logits of a useful classifier and labels drawn from its probabilities."""
+def make(path: Path, rows: int, label: str, group: int = GROUP) -> None:
+    """Logits of a useful classifier and labels drawn from its probabilities, in row groups of `group` rows."""
     rng = np.random.default_rng(0)
     kind = {"int8": pa.int8(), "float32": pa.float32()}[label]
     with pq.ParquetWriter(path, pa.schema([("logit", pa.float32()), ("label", kind)])) as writer:
-        for start in range(0, rows, GROUP):
-            z = (rng.normal(size=min(GROUP, rows - start)) * 3).astype(np.float32)
+        for start in range(0, rows, group):
+            z = (rng.normal(size=min(group, rows - start)) * 3).astype(np.float32)
             y = (rng.random(z.size) < 1 / (1 + np.exp(-z))).astype(label)
-            writer.write_table(pa.table({"logit": z, "label": y}))
+            writer.write_table(pa.table({"logit": z, "label": y}), row_group_size=group)
 
 
 def reading(path: str) -> float:
@@ -139,18 +140,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", type=Path)
     parser.add_argument("--sklearn", action="store_true", help="also scikit-learn's log_loss: slow, and gigabytes")
+    parser.add_argument("--group", type=int, default=GROUP, help="rows in a row group of the file")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory only")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     names = [n for n in ENGINES if n != "sklearn_log_loss" or options.sklearn]
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
         path = Path(folder) / "logits.parquet"
-        make(path, options.rows, options.label)
+        make(path, options.rows, options.label, options.group)
         size = path.stat().st_size
         print(
             f"{options.rows:,} rows, {size / 1e6:.0f} MB, {platform.machine()}, {os.cpu_count()} cores, "
             f"Python {platform.python_version()}, {datetime.date.today()}"
         )
+        if options.memory:
+            for n in names:
+                print(f"{n:<22}{peak_memory(n, path):>9} MB at the peak")
+            return
         results = measure(path, names, options.rounds)
     print(f"{'engine':<22}{'seconds':>9}{'ratio':>7}{'error':>10}{'peak MB':>9}")
     for n, r in results.items():

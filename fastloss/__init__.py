@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from . import _signals as _signals  # first, as the rest takes a while to import
 from ._version import __version__
 from .backends import BackendError, backend
 from .catalogue import LOSSES
 from .devices import synchronize
 from .loss import Loss
+from .memory import release_memory
 
 LAZY = {"evaluate": ".evaluation", "rewards": "", "sequence_log_probs": ".sequences"}
 """Public names beside the losses, and the modules that are imported when they are first asked for."""
@@ -18,6 +20,7 @@ __all__ = [
     "__version__",
     "backend",
     "get_num_threads",
+    "release_memory",
     "set_num_threads",
     "synchronize",
     *LAZY,

@@ -1,6 +1,6 @@
-"""Generate what follows from the catalogue: the type stub of the package and the README's table of losses.
+"""Generate the files that follow from the catalogue: the type stub of the package and parts of the pages in docs/.
 
-`python -m fastloss._stubs` writes both; with `--check` it writes nothing and exits 1 when either is stale.
+`python -m fastloss._stubs` writes them; with `--check` it writes nothing and exits 1 when one is stale.
 """
 
 import argparse
@@ -10,16 +10,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .docs import input_kind, input_shape
-from .formulas import FILES
-from .formulas.record import LOOPS, REAL, Formula, Integers, Parameter
+from . import _pages
+from .formulas.record import LOOPS, Formula, Integers, Parameter
 
-__all__ = ["generated", "main", "readme_with_table", "stub", "table"]
+__all__ = ["generated", "main", "stub"]
 
 PACKAGE = Path(__file__).parent
 STUB = PACKAGE / "__init__.pyi"
-README = PACKAGE.parent / "README.md"
-BEGIN, END = "<!-- losses: begin, written by python -m fastloss._stubs -->", "<!-- losses: end -->"
+DOCS = PACKAGE.parent / "docs"
 
 HEADER = """\
 # Written by `python -m fastloss._stubs` from the catalogue of losses. Do not edit.
@@ -39,6 +37,7 @@ from .backends import BackendError as BackendError, backend as backend
 from .devices import synchronize as synchronize
 from .evaluation import evaluate as evaluate
 from .formulas.record import Formula
+from .memory import release_memory as release_memory
 from .row_loss import Details
 from .sequences import sequence_log_probs as sequence_log_probs
 
@@ -78,7 +77,7 @@ KEYWORDS = {
 """Types of the keywords that methods name beside the parameters of a formula."""
 
 LABELS = frozenset({"class_weight", "ignore_index"})
-"""The keywords among them that speak of integer labels."""
+"""Keywords that apply to integer labels only."""
 
 
 def _takes_labels(record: Formula) -> bool:
@@ -123,16 +122,16 @@ def _methods(kind: Any, data: str, gradient: str, parameters: str, bound: str, l
             ("_Reduction = ...", "float | _Floats"),
         ):
             named = keywords(method, KEYWORDS | {"reduction": reduction, "out": f"{gradient} | None = ..."})
-            lines += ["@overload", f"def {method}(self, {data}, *{named}{parameters}) -> {returned.format(value)}: ..."]
+            lines += ["@overload", f"def {method}(self, {data}{named}{parameters}) -> {returned.format(value)}: ..."]
     if "details" not in leave_out and hasattr(kind, "details"):
         types = KEYWORDS | {"out": f"{gradient} | None = ...", "details": "Literal[True]"}
         named = keywords("value_and_grad", types | {"reduction": "_Reduction = ..."})
         triple = f"tuple[float | _Floats, {gradient}, Details]"
-        lines += ["@overload", f"def value_and_grad(self, {data}, *{named}{parameters}) -> {triple}: ..."]
-        lines.append(f"def details(self, {data}, *{keywords('details', KEYWORDS)}{parameters}) -> Details: ...")
+        lines += ["@overload", f"def value_and_grad(self, {data}{named}{parameters}) -> {triple}: ..."]
+        lines.append(f"def details(self, {data}{keywords('details', KEYWORDS)}{parameters}) -> Details: ...")
     pair = f"tuple[{gradient}, {gradient}]"
     if named := keywords("grad_and_hess", KEYWORDS | {"out": f"{pair} | None = ..."}):
-        lines.append(f"def grad_and_hess(self, {data}, *{named}{parameters}) -> {pair}: ...")
+        lines.append(f"def grad_and_hess(self, {data}{named}{parameters}) -> {pair}: ...")
     lines.append(f"def bind(self{bound}) -> Self: ...")
     return "".join(f"    {line}\n" for line in lines)
 
@@ -146,11 +145,12 @@ def _own_methods(loss: Any) -> str:
     first = list(inspect.signature(type(loss).__call__).parameters)[1]
     data = f"{first}: _Input" + (f" | tuple[{', '.join(['_Input'] * several)}]" if several > 1 else "")
     data += "" if record.target is None else ", target: _Input"
+    data += ", *more: _Input" if several > 1 and record.link == "difference" else ", *"
     gradient = "_Floats" if several == 1 else f"tuple[{', '.join(['_Floats'] * several)}]"
     parameters = _parameters(record)
     by_name = "".join(f", {name}: _Input = ..." for name in record.predictions[1:])
     leave_out = frozenset() if _takes_labels(record) else LABELS
-    leave_out |= frozenset() if record.family == "rows" and record.loop == "softmax" else {"details"}
+    leave_out |= frozenset() if record.family == "rows" and record.row_loop.describes else {"details"}
     return _methods(type(loss), data, gradient, by_name + parameters, f", *{parameters}", leave_out)
 
 
@@ -163,7 +163,7 @@ def _array_methods(loss: Any) -> str:
     for name, spec in record.inputs.items():
         optional = optional or spec.optional
         parts.append(f"{name}: _Input" + (" | None = ..." if spec.optional else " = ..." if optional else ""))
-    data = ", ".join(parts)
+    data = ", ".join([*parts, "*"])
     differentiable = [x for x in record.inputs.values() if x.grad]
     gradient = "_Floats" if len(differentiable) == 1 else "tuple[_Floats, ...]"
     if sum(not x.optional for x in differentiable) == 1 < len(differentiable):
@@ -182,80 +182,17 @@ def stub(losses: Mapping[str, Any]) -> str:
         names.append(f"{name}: {classes[body]}\n")
     of_any = ", **parameters: Any"
     first = next(iter(losses.values()))
-    text = HEADER + _methods(type(first), "prediction: Any, target: Any = ...", "Any", of_any, of_any, LABELS)
+    text = HEADER + _methods(type(first), "prediction: Any, target: Any = ..., *", "Any", of_any, of_any, LABELS)
     text += "".join(f"\nclass {title}(Loss):\n{body}" for body, title in classes.items())
     return f"{text}\nLOSSES: Mapping[str, Loss]\n{''.join(names)}"
 
 
-def _shown(record: Formula, name: str) -> str:
-    """Return a parameter with its default, as a caller would write it."""
-    return f"{name}={record.parameters[name].show(record.defaults[name], '{:.4g}'.format)}"
-
-
-def _code(text: str) -> str:
-    """Return text as code in a cell of a table, where a bar would end the cell."""
-    return "`" + text.replace("|", "\\|") + "`" if text else ""
-
-
-def _within(domain: Any) -> str:
-    return "" if domain == REAL else f" in {domain}"
-
-
-def _prediction_and_target(record: Formula) -> tuple[str, str]:
-    """Return the cells that say what a prediction and its target may be."""
-    if record.family == "arrays":
-        grouped: tuple[list[str], list[str]] = ([], [])
-        for name, spec in record.inputs.items():
-            shape = input_shape(spec) + _within(spec.domain) + (", optional" if spec.optional else "")
-            kind = "" if spec.kind == "float" else input_kind(spec) + " "
-            grouped[not spec.grad].append(f"{_code(name)} {kind}{shape}")
-        return ", ".join(grouped[0]), ", ".join(grouped[1]) or "none"
-    if record.family == "rows":
-        return LOOPS[record.loop].prediction, LOOPS[record.loop].target
-    target = "none" if record.target is None else _within(record.target_domain).strip() or "real"
-    if len(record.predictions) > 1:
-        each = zip(record.predictions, record.prediction_domains, strict=True)
-        return "tuple of " + ", ".join(_code(name) + _within(domain) for name, domain in each), target
-    link = {"identity": "value", "log": "log of the mean"}.get(record.link, record.link)
-    return link + _within(record.prediction_domains[0]), target
-
-
-def table(losses: Mapping[str, Any]) -> str:
-    """Return the README's tables of losses, one for each file of formulas, folded under the names that it holds."""
-    parts = []
-    for file, title in FILES.items():
-        own = [loss for loss in losses.values() if loss.record.function.__module__.endswith(f".{file}")]
-        if not own:
-            continue
-        names = ", ".join(f"<code>{loss.name}</code>" for loss in own)
-        parts += [f"<details><summary><b>{title}</b>: {names}</summary>", ""]
-        parts += ["| Loss | Value | Parameters | Prediction | Target | Reference |", "|---|---|---|---|---|---|"]
-        parts += [_line(loss.record) for loss in own]
-        parts += ["", "</details>", ""]
-    return "\n".join(parts).rstrip()
-
-
-def _line(record: Formula) -> str:
-    value = _code(record.math) or record.summary
-    parameters = _code(", ".join(_shown(record, k) for k in record.parameters))
-    cells = [_code(record.name), value, parameters, *_prediction_and_target(record), record.paper.replace("|", "\\|")]
-    return "| " + " | ".join(cells) + " |"
-
-
-def readme_with_table(readme: str, losses: Mapping[str, Any]) -> str:
-    """Return the README's text with its table of losses renewed."""
-    head, begin, rest = readme.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"README.md has no lines {BEGIN!r} and {END!r} around its table of losses.")
-    return f"{head}{BEGIN}\n{table(losses)}\n{END}{tail}"
-
-
 def generated(losses: Mapping[str, Any]) -> Iterable[tuple[Path, str]]:
-    """Yield every generated file with the text that it should have; the README only in a checkout."""
+    """Yield every generated file with the text that it should have; the pages only in a checkout, which has docs/."""
     yield STUB, stub(losses)
-    if README.exists():
-        yield README, readme_with_table(README.read_text(encoding="utf-8"), losses)
+    if DOCS.exists():
+        for page, sections in _pages.sections(losses).items():
+            yield DOCS / page, _pages.renewed(DOCS / page, sections)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,43 +1,59 @@
-"""What comes in and what goes out: anything array-like in, the kind of the prediction out."""
+"""Conversion of array-like inputs to NumPy arrays for kernels, and of results to the caller's array type."""
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from . import check
+from . import check, memory
 
 __all__ = [
     "BITS",
     "F32",
     "F64",
+    "I64",
+    "LEAST",
     "NAMES",
-    "apart",
     "common_half",
     "compute_dtype",
+    "constants",
     "contiguous",
     "direct",
+    "filled",
     "finish",
     "flat",
     "incoming",
+    "keep_finite",
     "kernel_view",
     "outgoing",
     "outputs",
-    "plain",
     "rounded",
     "tensor",
+    "unwrapped",
     "weights",
 ]
 
-F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+F32, F64, I64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
+
+I64_MAX = int(np.iinfo(np.int64).max)
+
+LEAST = int(np.iinfo(np.int64).min)
+"""Label of an ignored row where ignore_index is also a class."""
 
 NAMES = {F32: "float32", F64: "float64"}
-"""What dtype.name says, without the microsecond that it takes."""
+"""Names of the two computing dtypes; a look-up here saves the microsecond that dtype.name takes."""
+
+
+@lru_cache(maxsize=256)
+def constants(dtype: Any, *numbers: float) -> Any:
+    """Return a few numbers as an array, which is kept for later calls and which kernels only read."""
+    return np.array(numbers, dtype)
 
 
 def incoming(x: Any, what: str) -> Any:
-    """View or convert x as a plain NumPy array of numbers; memory is shared where it can be."""
+    """Return x as a plain NumPy array of numbers, sharing its memory where possible."""
     if type(x) is np.ndarray:
         a = x
     elif isinstance(x, np.ndarray):
@@ -63,22 +79,22 @@ def incoming(x: Any, what: str) -> Any:
 
 
 def tensor(x: Any) -> bool:
-    """Whether x is a tensor of torch."""
+    """Whether x is a torch tensor."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
 
 
 def _brain_tensor(x: Any) -> bool:
-    """Whether x is a tensor of bfloat16, which NumPy has no name for."""
+    """Whether x is a bfloat16 tensor; NumPy has no such dtype."""
     return tensor(x) and x.dtype is sys.modules["torch"].bfloat16
 
 
 def compute_dtype(a: Any, what: str) -> Any:
-    """The precision that kernels use for a prediction: its own, float32 for the half formats."""
+    """Return the dtype in which kernels compute: the prediction's own, float32 for the 16-bit formats."""
     dtype = a.dtype
     if dtype is F32 or dtype is F64:
         return dtype
-    # By name, which is the same for either byte order.
+    # Compares names, which do not depend on the byte order.
     if dtype.name == "float64":
         return F64
     if dtype.name in ("float32", "float16", "bfloat16"):
@@ -87,7 +103,7 @@ def compute_dtype(a: Any, what: str) -> Any:
 
 
 def common_half(arrays: tuple[Any, ...]) -> Any:
-    """The format of 16 bits that all of some arrays have, in native byte order; None if they have none."""
+    """Return the 16-bit dtype shared by all arrays, in native byte order; None if they share none."""
     dtype = arrays[0].dtype
     if dtype.itemsize != 2 or dtype.name not in ("float16", "bfloat16") or any(a.dtype != dtype for a in arrays):
         return None
@@ -95,11 +111,11 @@ def common_half(arrays: tuple[Any, ...]) -> Any:
 
 
 BITS = {"float16": np.dtype(np.int16), "bfloat16": np.dtype(np.uint16)}
-"""The integers as which kernels take numbers of 16 bits."""
+"""Integer dtypes under which kernels read and write 16-bit floats."""
 
 
 class _Unlocked:
-    """Shows read-only memory as writable, for kernels of one array type that never write their inputs."""
+    """Writable view of read-only memory, for kernels that accept one array type and never write their inputs."""
 
     def __init__(self, a: Any) -> None:
         self.__array_interface__ = {**a.__array_interface__, "data": (a.__array_interface__["data"][0], False)}
@@ -107,16 +123,20 @@ class _Unlocked:
 
 
 def contiguous(a: Any, dtype: Any) -> Any:
-    """The array as kernels take it: native, aligned, C-contiguous, of a writable type; a copy only if it must be."""
+    """Return a native, aligned, C-contiguous array of a writable type, copying only if necessary."""
     if a.dtype is dtype and a.flags.carray:
         return a
-    a = np.require(a, dtype, ["C", "A"])
-    # The view names the format again: an interface knows no bfloat16.
-    return a if a.flags.writeable else np.asarray(_Unlocked(a)).view(a.dtype)
+    # As in `rounded`: 1e300 is infinite in float32, and no warning says so.
+    with np.errstate(over="ignore", invalid="ignore"):
+        a = np.require(a, dtype, ["C", "A"])
+    if not a.flags.writeable:
+        a = np.asarray(_Unlocked(a))
+    # The view names the format: an interface knows no bfloat16, and equal dtypes may be several objects.
+    return a if a.dtype is dtype else a.view(dtype)
 
 
 def flat(a: Any, dtype: Any) -> Any:
-    """The same, in one dimension."""
+    """Return a one-dimensional contiguous array, copying only if necessary."""
     a = contiguous(a, dtype)
     return a if a.ndim == 1 else a.reshape(-1)
 
@@ -130,7 +150,7 @@ def _to_brain_tensor(a: Any) -> Any:
 
 
 def outgoing(prediction: Any) -> Callable[[Any], Any] | None:
-    """How a result array becomes the prediction's kind; None where it stays a NumPy array."""
+    """Return the function that converts results to the prediction's array type; None for NumPy arrays."""
     if type(prediction) is np.ndarray:
         return None
     if tensor(prediction):
@@ -139,7 +159,7 @@ def outgoing(prediction: Any) -> Callable[[Any], Any] | None:
 
 
 def weights(weight: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Weights as kernels take them: of the shape given, or broadcast to it."""
+    """Return weights as a contiguous array, broadcast to the given shape."""
     w = incoming(weight, "weight")
     if w.shape != shape:
         try:
@@ -150,12 +170,12 @@ def weights(weight: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def outputs(out: Any, sets: int, raw: tuple[Any, ...], others: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The arrays that the results go to: one tuple per derivative order, one array per prediction.
+    """Return the output arrays: one tuple per derivative order, one array per prediction.
 
     ``others`` are the inputs beside the predictions, as the caller gave them: nothing may be written over them.
     """
     if out is None:
-        return [tuple(np.empty(x.shape, x.dtype) for x in raw) for _ in range(sets)]
+        return [tuple(memory.empty(x.shape, x.dtype) for x in raw) for _ in range(sets)]
     names, groups = ["out"], (out,)
     if sets == 2:
         names, groups = ["out[0]", "out[1]"], check.entries("out", out, 2, "a pair (gradient, curvature)")
@@ -177,7 +197,7 @@ def outputs(out: Any, sets: int, raw: tuple[Any, ...], others: tuple[Any, ...] =
 
 
 def _writable(a: Any, what: str) -> Any:
-    """The memory of an output, as a plain NumPy array."""
+    """Return a plain NumPy view of an output's memory."""
     if type(a) is np.ndarray:
         return a
     if isinstance(a, np.ma.MaskedArray):
@@ -192,46 +212,54 @@ def _writable(a: Any, what: str) -> Any:
 
 
 def kernel_view(o: Any, dtype: Any) -> Any:
-    """Where the kernel writes: the output itself, or a buffer to be copied into it."""
+    """Return the array that the kernel writes: the output itself, or a buffer to be copied into it."""
     if direct(o, dtype):
         return o if o.ndim == 1 else o.reshape(-1)
-    return np.empty(o.size, dtype)
+    return memory.empty((o.size,), dtype)
 
 
 def direct(o: Any, dtype: Any) -> bool:
-    """Whether a kernel can write into the array as it stands."""
+    """Whether a kernel can write into the array directly."""
     return o.dtype is dtype and o.flags.carray
 
 
-def plain(out: Any, like: Any, target: Any) -> bool:
-    """Whether out can be written without further question: an array like the prediction that shares no memory."""
-    return (
-        type(out) is np.ndarray
-        and out.dtype is like.dtype
-        and out.shape == like.shape
-        and out.flags.carray
-        and not np.may_share_memory(out, like)
-        and not np.may_share_memory(out, target)
-    )
+def unwrapped(a: Any, ignored: int | None) -> Any:
+    """Return integers as int64; larger ones become the largest int64, or one less where that is ignore_index."""
+    if a.dtype != np.uint64:
+        return a.astype(I64, copy=False)
+    largest = I64_MAX - (ignored == I64_MAX)
+    return np.minimum(a, np.uint64(largest)).astype(I64)
+
+
+def filled(shape: tuple[int, ...], number: Any, dtype: Any) -> Any:
+    """Return a constant array; a value too large for the dtype becomes infinite without a warning."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.full(shape, number, dtype)
 
 
 def rounded(a: Any, dtype: Any) -> Any:
-    """An array in another precision: what is too large becomes infinite without a warning, as in the kernels."""
+    """Return an array converted to a dtype; overflow gives infinity without a warning, as in the kernels."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return a.astype(dtype, copy=False)
+        if a.dtype == dtype or a.nbytes < memory.SMALLEST:
+            return a.astype(dtype, copy=False)
+        result = memory.empty(a.shape, dtype)
+        result[...] = a
+        return result
 
 
-def apart(outs: tuple[Any, ...], inputs: tuple[Any, ...], count: int) -> bool:
-    """Whether some outputs can be written without further question, as `plain` says of one."""
-    if len(outs) != count or not all(plain(o, inputs[0], inputs[-1]) for o in outs):
-        return False
-    others = inputs[1:-1]
-    shared = (np.may_share_memory(o, x) for k, o in enumerate(outs) for x in (*others, *outs[k + 1 :]))
-    return not any(shared)
+LARGEST = {"float16": 0x7BFF, "bfloat16": 0x7F7F}
+"""Bit pattern of the largest finite value of each 16-bit format."""
+
+
+def keep_finite(curvatures: tuple[Any, ...]) -> None:
+    """Replace surrogate curvatures that overflowed in 16 bits by the largest finite value, in place."""
+    for a in curvatures:
+        if a.dtype.name in LARGEST:
+            np.minimum(a, np.array(LARGEST[a.dtype.name], np.uint16).view(a.dtype), out=a)
 
 
 def finish(groups: list[tuple[Any, ...]], out: Any, back: Any) -> list[Any]:
-    """Results as the caller sees them, one per derivative order: what was given as out, or arrays of its kind."""
+    """Return the results per derivative order: the caller's out arrays, or arrays of the caller's type."""
     if out is not None:
         return [out] if len(groups) == 1 else list(out)
     if back is not None:

@@ -1,4 +1,4 @@
-"""Where losses are computed: on the CPU, on a GPU, or where the arrays lie."""
+"""Choice of the backend: the CPU, CUDA, or the device that holds the arrays."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 from . import check
 
-__all__ = ["BACKENDS", "BackendError", "backend", "chosen", "forced", "missing"]
+__all__ = ["BACKENDS", "BackendError", "backend", "chosen", "cuda_was_selected", "missing"]
 
 BACKENDS = ("auto", "cpu", "cuda")
 
@@ -17,16 +17,18 @@ _chosen: ContextVar[str] = ContextVar("fastloss_backend")
 
 
 class BackendError(RuntimeError):
-    """The backend that was asked for cannot be used; the message says why, and what helps."""
+    """Error for a requested backend that cannot be used; the message gives the cause and a remedy."""
 
 
-forced: list[str] = []
-"""Not empty while some thread, or the environment, asks for "cuda". No other name matters to plain arrays, and short
-ways take no others."""
+cuda_was_selected: list[bool] = []
+"""Flag, not empty once the environment or a `backend("cuda")` block has selected CUDA; before, plans serve every call.
+
+It is never emptied: an asyncio task that starts in such a block keeps its context, and may run after the block ends.
+"""
 
 
 def chosen() -> str:
-    """The backend that holds here: that of the innermost `backend(...)`, or of FASTLOSS_BACKEND, or "auto"."""
+    """Return the current backend: that of the innermost `backend(...)`, or of FASTLOSS_BACKEND, or "auto"."""
     return _chosen.get(None) or _from_environment()
 
 
@@ -39,17 +41,17 @@ def _from_environment() -> str:
 
 
 if os.environ.get("FASTLOSS_BACKEND", "").lower() not in ("", "auto", "cpu"):
-    forced.append("cuda")
+    cuda_was_selected.append(True)
 
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Compute on one backend within a block: "auto" where the arrays lie, "cpu", or "cuda".
+    """Select the backend within a block: "cpu", "cuda", or "auto" for the device that holds the arrays.
 
     Raises
     ------
     BackendError
-        At a call within the block that "cuda" is asked for and cannot serve.
+        If a call within the block requests "cuda" and CUDA cannot serve it.
 
     Examples
     --------
@@ -60,19 +62,17 @@ def backend(name: str) -> Iterator[None]:
     """
     check.one_of("backend", name, BACKENDS)
     token = _chosen.set(name)
-    asked = [name] * (name == "cuda")
-    forced.extend(asked)
+    if name == "cuda" and not cuda_was_selected:
+        cuda_was_selected.append(True)
     try:
         yield
     finally:
-        for word in asked:
-            forced.remove(word)
         _chosen.reset(token)
 
 
 @cache
 def missing() -> str:
-    """Why CUDA cannot be used here, and what helps; empty where it can."""
+    """Return the reason that CUDA is unavailable, with a remedy; an empty string where it is available."""
     fix = 'pip install "fastloss[cuda13]" (or fastloss[cuda12] for an older driver)'
     if find_spec("numba_cuda") is None:
         return f"numba-cuda is not installed; {fix}"
@@ -93,10 +93,10 @@ def missing() -> str:
 
 
 def _nothing() -> None:
-    """Do nothing: what a compiler is tried on."""
+    """Do nothing; this empty kernel tests whether CUDA code compiles."""
 
 
 def _told(error: Exception) -> str:
-    """An error in one line."""
+    """Return an error's message as one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ": ".join([type(error).__name__, " ".join(lines[:2])[:200]])

@@ -1,4 +1,4 @@
-"""LOSSES: every loss by name, in the order of the guide; read-only."""
+"""Read-only mapping LOSSES of every loss by name, in the order of the guide."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,7 +13,7 @@ __all__ = ["LOSSES"]
 
 
 class Catalogue(Mapping[str, Loss]):
-    """A read-only mapping of names to losses; a misspelt name lists the nearest."""
+    """Read-only mapping of names to losses; the error for an unknown name lists similar ones."""
 
     __slots__ = ("_losses",)
 

@@ -1,5 +1,7 @@
-"""The commands of the command line, as typer runs them."""
+"""Commands of the command line, defined for typer."""
 
+import contextlib
+import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -7,65 +9,77 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from . import _signals
+from .terminal import EXTRA, printable
 from .tracking.command import track
 
 __all__ = ["app"]
 
-# What typer raises about usage: click's class, or that of the copy of click that newer versions of typer carry.
+# Usage errors of typer: click's class, or the class in the copy of click that newer versions of typer contain.
 _Reported: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
-def _sentence(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return " ".join(text.split())
-
-
 class _Group(typer.core.TyperGroup):
-    """Turns every error into one sentence on stderr and an exit code."""
+    """Command group that turns every error into one sentence on stderr and an exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, then exit: 2 for usage and bad input, 1 for anything unexpected, 130 when interrupted."""
+        """Run the command, then exit: 2 for usage errors and bad input, 1 for other errors, 128 + n for signal n."""
         from .check import SettingError
         from .evaluation.columns import InputError
 
         kwargs["standalone_mode"] = False
         try:
             code = super().main(*args, **kwargs)
+            _ended()
         except _Reported as error:
-            _stop(error.format_message() or "see fastloss --help", 2)
-        except (typer.Abort, KeyboardInterrupt):
+            _stop(" ".join(error.format_message().split()) or "see fastloss --help", 2)
+        except (typer.Abort, KeyboardInterrupt) as error:
+            _ended()
+            if isinstance(error.__cause__, EOFError):  # typer turns an EOFError into Abort, as if typed input ended
+                _unexpected(error.__cause__)
             _stop("interrupted", 130)
         except ImportError as error:
+            _ended()
             if (error.name or "").split(".")[0] not in ("pyarrow", "rich"):
                 _unexpected(error)
-            from .cli import EXTRA
-
             _stop(EXTRA, 2)
         except BrokenPipeError:
             raise
         except (InputError, SettingError, OSError) as error:
+            _ended()
             _stop(_describe(error), 2)
         except Exception as error:
+            _ended()
             _unexpected(error)
         sys.exit(code if isinstance(code, int) else 0)
 
 
+def _ended() -> None:
+    """Exit if a signal came; libraries replace the KeyboardInterrupt that it raised by exceptions of their own."""
+    if number := _signals.ended_by():
+        _stop(_signals.sentence(number), 128 + number)
+
+
 def _describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        # Files that are written name themselves; what is left is the standard output.
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EIO)
+        name = error.filename or ("cannot write to the standard output" if full else "")
+        return f"{name}: {error.strerror}" if name else error.strerror
     return str(error)
 
 
 def _stop(text: str, code: int) -> None:
-    print(f"fastloss: {' '.join(text.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(f"fastloss: {printable(text)}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 
 def _unexpected(error: BaseException) -> None:
     if os.environ.get("FASTLOSS_DEBUG"):
         raise error
-    text = f"unexpected {type(error).__name__}: {_sentence(error)} (FASTLOSS_DEBUG=1 shows the traceback)"
-    _stop(text, 1)
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    _stop(f"unexpected {type(error).__name__}: {sentence} (FASTLOSS_DEBUG=1 shows the traceback)", 1)
 
 
 app = typer.Typer(
@@ -92,7 +106,7 @@ def common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Loss functions on your own files."""
+    """Evaluate, benchmark and inspect loss functions."""
 
 
 @app.command("eval")

@@ -1,11 +1,11 @@
-"""Arrays on a GPU: which library they belong to, where they lie, and what a loss needs of both."""
+"""Device arrays: their library, device and stream, and the transfer of inputs and results."""
 
 import sys
 import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -16,12 +16,13 @@ from .arrays import incoming, outgoing
 from .backends import BackendError, chosen, missing
 from .formulas.record import LOOPS
 from .libraries import Host, borrowed, library_of, on_device, owner
+from .request import Request
 
 __all__ = ["Place", "Placed", "elsewhere", "involved", "note", "synchronize"]
 
 
 class Placed(NamedTuple):
-    """An array on a device, as kernels take it: contiguous, by address."""
+    """Contiguous device array, passed to kernels by address."""
 
     array: Any
     address: Any
@@ -30,7 +31,7 @@ class Placed(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many elements it has."""
+        """Number of elements."""
         size = 1
         for n in self.shape:
             size *= n
@@ -38,17 +39,17 @@ class Placed(NamedTuple):
 
 
 def _flat(given: tuple[Any, ...]) -> list[Any]:
-    """Everything that was given, tuples opened."""
+    """Return all arguments but None, with tuples and lists unpacked."""
     return [x for item in given for x in (item if type(item) in (tuple, list) else (item,)) if x is not None]
 
 
 def number_alone(x: Any) -> bool:
-    """Whether x is one number in host memory, which may stand for an array of equal ones."""
+    """Whether x is a scalar in host memory, which is broadcast."""
     return isinstance(x, (bool, int, float, np.number)) or (type(x) is np.ndarray and x.ndim == 0)
 
 
 def involved(bound: str, *given: Any) -> bool:
-    """Whether a call has anything to do with a GPU; no for plain arrays, unless "cuda" is asked for by name.
+    """Whether a call involves a GPU: it has device arrays, or requests "cuda" by name.
 
     `bound` is the backend that the loss is bound to; empty where it is not.
     """
@@ -67,7 +68,7 @@ def involved(bound: str, *given: Any) -> bool:
 
 
 class Place:
-    """Where a call runs: a library, a device, a stream."""
+    """Library, device and stream of a call."""
 
     def __init__(self, library: Any, like: Any, back: Callable[[Any], Any] | None) -> None:
         self.library, self.like, self.back = library, like, back
@@ -80,18 +81,18 @@ class Place:
         return isinstance(self.library, Host)
 
     def current(self) -> Any:
-        """A context in which the device is the current one."""
+        """Return a context in which the device is the current one."""
         from numba import cuda
 
         return cuda.gpus[self.number]
 
     @property
     def stream(self) -> Any:
-        """The caller's stream, as Numba names it."""
+        """Return the caller's stream as a Numba stream."""
         return _stream(self.handle)
 
     def take(self, x: Any, what: str, dtype: str = "", shape: tuple[int, ...] | None = None) -> Placed:
-        """An input on the device: in a dtype if one is asked for, broadcast to a shape if one is."""
+        """Return an input as a device array, converted to `dtype` and broadcast to `shape` where these are given."""
         if number_alone(x) and shape is not None and not self.on_host:
             x = self.library.full(shape, float(x), dtype, self.like)
         if self.on_host:
@@ -112,19 +113,19 @@ class Place:
         return Placed(x, self.library.address(x), tuple(x.shape), name)
 
     def moved(self, x: Any, what: str, source: int, target: int) -> Any:
-        """An array as the caller's library has it, with an axis in another place."""
+        """Return the caller's array with one axis moved."""
         if source == target:
             return x
         found = self.library.moved(x if self.on_host else borrowed(x), what, source, target)
         return found if self.back is None else self.back(found)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Placed:
-        """Room for a result."""
+        """Return an uninitialised device array for a result."""
         x = self.library.empty(shape, dtype, self.like)
         return Placed(x, self.library.address(x), shape, dtype)
 
     def give(self, placed: Placed) -> Any:
-        """A result as the caller's library has it."""
+        """Return a result as an array of the caller's library."""
         if not self.on_host:
             return placed.array if self.back is None else self.back(placed.array)
         a = placed.array.copy_to_host()
@@ -133,7 +134,7 @@ class Place:
         return a if self.back is None else self.back(a)
 
 
-@cache
+@lru_cache(maxsize=64)
 def _stream(handle: int) -> Any:
     from numba import cuda
 
@@ -151,7 +152,7 @@ def _not_mixed(what: str, *given: Any) -> None:
 
 
 def place_of(what: str, *given: Any) -> Place:
-    """Where a call runs that involves a GPU; ValueError where its arrays lie on several devices."""
+    """Return the library, device and stream of a GPU call; raise ValueError for arrays on several devices."""
     arrays = _arrays(given)
     if not any(map(on_device, arrays)):
         return Place(library_of(Host), None, outgoing(arrays[0]) if arrays else None)
@@ -166,15 +167,15 @@ def place_of(what: str, *given: Any) -> Place:
 
 
 def _lender(x: Any) -> Callable[[Any], Any]:
-    """How an array of CuPy or torch becomes one of the library that lent x its memory."""
+    """Return the function that converts a CuPy or torch array to the library that owns x."""
     name = type(x).__module__.split(".")[0]
     library = sys.modules["jax.dlpack"] if name.startswith("jax") else sys.modules[name]
     return library.from_dlpack  # type: ignore[no-any-return]
 
 
-def on_host(run: Callable[..., Any], *given: Any) -> Any:
-    """Compute on the CPU what was given on a device, with copies, and take the results back."""
-    first = next(borrowed(x) for x in _flat(given) if on_device(x))
+def on_host(run: Callable[[Request], Any], request: Request) -> Any:
+    """Copy device arrays to the host, compute there, and copy the results back to the device."""
+    first = next(borrowed(x) for x in _flat(request.arrays) if on_device(x))
     library = library_of(owner(first))
     loss = "float64" if library.described(first, "input")[0] == "float64" else "float32"
 
@@ -188,42 +189,40 @@ def on_host(run: Callable[..., Any], *given: Any) -> Any:
             return getattr(x, "_make", tuple)(map(up, x))
         return x if x is None else library.from_host(np.asarray(x, loss) if type(x) is float else x, first)
 
-    return up(run(*map(down, given)))
+    return up(run(request.with_arrays(*map(down, request.arrays))))
 
 
 ARRAYS = {"pointwise": "points", "pairs": "pairs", "regions": "run_regions"}
-"""The modules of kernels of losses of several arrays, by their loop."""
+"""Modules of CUDA kernels for losses over several arrays, by loop."""
 
 RUNNERS = {"elementwise": "run_elementwise", **dict.fromkeys(LOOPS, "run_rows"), **dict.fromkeys(ARRAYS, "run_arrays")}
-"""The modules that run losses on a GPU, by their loop."""
+"""Modules that run losses on a GPU, by loop."""
 
 
-def elsewhere(loss: Any, on_cpu: Callable[..., Any], arrays: tuple[Any, ...], *options: Any) -> Any:
-    """Run a call that involves a GPU there; or, where none can serve it and none was asked for by name, on the CPU.
-
-    A runner is called with (place, loss, *arrays, *options), the call on the CPU without the first two; the last array
-    is what was given as out.
-    """
+def elsewhere(loss: Any, on_cpu: Callable[[Request], Any], request: Request) -> Any:
+    """Run a GPU call; fall back to the CPU where CUDA cannot serve it and was not requested by name."""
+    arrays = request.arrays
     _not_mixed(loss.name, *arrays)
     runner = RUNNERS.get(loss.record.loop)
     reason = missing() if runner else f"{loss.name} has no CUDA kernel"
     if not reason:
         place = place_of(loss.name, *arrays)
         try:
-            with place.current():
-                return import_module(f".kernels.cuda.{runner}", __package__).run(place, loss, *arrays, *options)
+            # Overflow in float32 gives infinity without a warning, as on the CPU.
+            with place.current(), np.errstate(all="ignore"):
+                return import_module(f".kernels.cuda.{runner}", __package__).run(place, loss, request)
         except NotImplementedError as error:
             reason = str(error)
     if (loss._backend or chosen()) == "cuda":
         raise BackendError(f"backend 'cuda' was asked for, but {reason}")
-    if arrays[-1] is not None:
+    if request.out is not None:
         raise BackendError(f"{reason}, and what runs on the CPU with copies cannot write into out; leave it away")
     warnings.warn(f"{reason}; it runs on the CPU, with copies", RuntimeWarning, stacklevel=4)
-    return on_host(on_cpu, *arrays, *options)
+    return on_host(on_cpu, request)
 
 
 class _Pending(NamedTuple):
-    """What a call may have found out of its domain, and where to look."""
+    """Inputs of an unfinished GPU call, with the device cell that records the first domain violation."""
 
     loss: str
     device: int
@@ -253,7 +252,7 @@ def note(
     domains: tuple[Any, ...],
     inputs: tuple[Placed | None, ...],
 ) -> None:
-    """Remember where a call writes what it finds out of its domain; those in host memory are told at once."""
+    """Register the cell in which a call records domain violations; calls on host arrays raise at once."""
     references = tuple(_reference(None if x is None else x.array) for x in inputs)
     shapes = tuple(() if x is None else x.shape for x in inputs)
     _pending.append(_Pending(loss, place.number, cell.array, place.library, names, domains, references, shapes))
@@ -262,7 +261,7 @@ def note(
 
 
 NOTHING = 2**63 - 1
-"""The place of the first violation where there is none."""
+"""Index stored in a cell while no violation was found: the largest int64."""
 
 
 def _explain(call: _Pending) -> None:
@@ -283,15 +282,15 @@ def _explain(call: _Pending) -> None:
 
 
 def synchronize() -> None:
-    """Wait for the GPU, and raise the first error that calls since the last wait have found.
+    """Wait for the GPU and raise the first domain error found by calls since the last wait.
 
-    A call on device arrays does not wait: a label out of range, or a number outside its domain, makes its loss NaN,
-    and this says which.
+    A call on device arrays does not wait. A label out of range, or a value outside its domain, makes its loss NaN, and
+    the error names it.
 
     Raises
     ------
     ValueError
-        Naming the loss, the input, the place of the first violation, and what is allowed.
+        Naming the loss, the input, the index of the first violation, and the allowed values.
     """
     calls = list(_pending)
     _pending.clear()

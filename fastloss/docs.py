@@ -38,7 +38,7 @@ def _row_target(loop: Loop) -> str:
 
 
 def input_shape(spec: Input) -> str:
-    """The shape of an input, as a reader of NumPy's documentation knows it."""
+    """Return the shape of an input in the notation of NumPy's documentation."""
     axes = ["..." if axis in "*+" else axis.replace("+", " + ") for axis in spec.dims.split()]
     shown = [axis if axis == "..." else axis.upper() for axis in axes]
     labels = " or (N, ...)" if spec.kind == "regions" else ""
@@ -46,7 +46,7 @@ def input_shape(spec: Input) -> str:
 
 
 def input_kind(spec: Input) -> str:
-    """What an input holds, in a word or two."""
+    """Return a description of an input's content in one or two words."""
     words = {"labels": "int labels", "lengths": "int lengths", "offsets": "int offsets", "mask": "bool mask"}
     words["regions"] = "array or int labels"
     words["binary"] = "array of 0 and 1"
@@ -70,11 +70,13 @@ def _data(record: Formula) -> str:
     if record.family == "arrays":
         return _inputs(record)
     if record.family == "rows":
-        own = {"ensemble": "members of each forecast", "ordinal": "logits of K thresholds, one fewer than classes"}
-        what = {**own, "angular": "cosines of K classes"}.get(record.loop, "scores of K classes")
+        loop = record.row_loop
+        what = {"members": "members of each forecast", "cosines": "cosines of K classes"}.get(
+            loop.scores, "logits of K thresholds, one fewer than classes" if loop.thresholds else "scores of K classes"
+        )
         return (
             f"prediction : array (..., K), {_ARRAY}\n    {what[0].upper()}{what[1:]} along `axis`.\n"
-            f"target : array\n    {_row_target(LOOPS[record.loop])}."
+            f"target : array\n    {_row_target(loop)}."
         )
     names = record.predictions
     if len(names) == 1:
@@ -94,14 +96,14 @@ def _row_options(record: Formula) -> str:
     if record.family != "rows":
         return ""
     axis = "axis : int, default -1\n    Where the row lies in the prediction."
-    if record.loop == "ensemble":
+    loop = record.row_loop
+    if not loop.has_classes:
         return axis
-    kind = "threshold" if record.loop == "ordinal" else "class"
-    weighted = f"class_weight : array (K,), optional\n    Factor of each {kind}."
-    if not LOOPS[record.loop].labels:
+    weighted = f"class_weight : array (K,), optional\n    Factor of each {loop.each}."
+    if not loop.labels:
         return f"{weighted}\n{axis}"
     ignored = "ignore_index : int or None, default -100\n    Label whose rows count for nothing; None: no label does."
-    if record.loop in ("softmax", "log_probs", "sparsemax", "evidence", "angular"):
+    if loop.divides:
         weighted += " With labels, the mean divides by their sum."
     return f"{weighted}\n{ignored}\n{axis}"
 
@@ -115,7 +117,7 @@ def _unit(record: Formula) -> str:
 
 
 def docstring(record: Formula) -> str:
-    """NumPy-style documentation of one loss."""
+    """Return the NumPy-style docstring of one loss."""
     text = textwrap.dedent("    " + (record.function.__doc__ or "").strip("\n"))
     summary, _, notes = text.strip().partition("\n")
     weight = f"weight : array, optional\n    Factor of each {_unit(record)}."
@@ -155,10 +157,9 @@ def _example(record: Formula) -> str:
         return f"{setup}{call}\n>>> bool(np.isfinite(loss))\nTrue"
     if record.family == "rows":
         z = "np.log([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]])"
-        t = "np.array([0.5, -1.0])" if record.loop == "ensemble" else "np.array([0, 2])"
-        if LOOPS[record.loop].dense in ("probabilities", "logits") and (
-            not LOOPS[record.loop].labels or record.name == "kl_div"
-        ):
+        t = "np.array([0.5, -1.0])" if not record.row_loop.has_classes else "np.array([0, 2])"
+        loop = record.row_loop
+        if loop.dense and loop.has_classes and (not loop.labels or record.name == "kl_div"):
             t = "np.array([[1.0, 0.0, 0.0], [0.2, 0.5, 0.3]])"
         return f"{setup}>>> loss, grad = fl.{record.name}.value_and_grad({z}, {t})\n>>> grad.shape\n(2, 3)"
     ranges = record.prediction_domains

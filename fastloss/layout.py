@@ -1,4 +1,4 @@
-"""How the arrays of a loss of several are laid out: their axes by name, as kernels take them."""
+"""Named axes of losses over several arrays: shape checks, and conversion of the arrays for kernels."""
 
 import math
 from collections.abc import Callable
@@ -8,31 +8,38 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import check
-from .arrays import contiguous
+from .arrays import I64, contiguous, unwrapped
 from .formulas.record import REAL, Domain, Input
 
 __all__ = ["Dims", "bounded", "labelled", "laid", "laid_integers", "laid_regions", "one_group", "settle", "shape_of"]
 
 Dims = dict[str, Any]
-"""The lengths of named axes; "*" and "+" stand for the leading and the trailing shape, `of` for who said so first."""
-
-I64 = np.dtype(np.int64)
+"""Lengths of named axes; "*" and "+" are the leading and trailing shape, `of` the input that set each first."""
 
 
 def bounded(domain: Domain) -> bool:
-    """Whether a domain leaves out any number."""
+    """Whether a domain excludes any number."""
     return domain != REAL
 
 
+Counts = Callable[[tuple[int, ...]], Any]
+"""Function from an input's shape to the mask (bool, broadcast to it) of the elements that count."""
+
+
+def all_count(shape: tuple[int, ...]) -> Any:
+    """Return the mask of an input of which every element counts."""
+    return np.True_
+
+
 class Axis(NamedTuple):
-    """One named axis: its name, and how much longer than that it is; a number where the name is empty."""
+    """Named axis and a constant added to its length; an axis of fixed length has an empty name."""
 
     name: str
     more: int
 
 
 class Axes(NamedTuple):
-    """A shape in names, parsed."""
+    """Parsed shape specification."""
 
     leading: bool
     middle: tuple[Axis, ...]
@@ -51,7 +58,7 @@ def _parsed(spec: str) -> Axes:
 
 
 def _length(axis: Axis, dims: Dims) -> Any:
-    """The length of an axis, None where nobody said so yet."""
+    """Return the length of an axis; None while no input has set it."""
     if not axis.name:
         return axis.more
     known = dims.get(axis.name)
@@ -59,14 +66,14 @@ def _length(axis: Axis, dims: Dims) -> Any:
 
 
 def shape_of(spec: str, dims: Dims) -> tuple[int, ...]:
-    """The shape that some axes have."""
+    """Return the shape of the named axes."""
     leading, middle, trailing = _parsed(spec)
     lengths = tuple(_length(axis, dims) for axis in middle)
     return (*(dims["*"] if leading else ()), *lengths, *(dims["+"] if trailing else ()))
 
 
 def _wrong(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims, axis: str = "") -> ValueError:
-    """The error for a shape, which names what it should be and who says so."""
+    """Return the error for a wrong shape; it names the expected shape and the input that set it."""
     axes = _parsed(spec)
     shown = []
     for a in axes.middle:
@@ -81,7 +88,7 @@ def _wrong(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims, 
 
 
 def settle(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims) -> tuple[int, ...]:
-    """Learn lengths from a shape, or raise where they are not what others said; return it as kernels see it."""
+    """Record axis lengths from a shape, or raise where another input disagrees; return the kernel's shape."""
     leading, middle, trailing = _parsed(spec)
     extra = len(shape) - len(middle)
     if extra < 0 or (extra and not (leading or trailing)):
@@ -104,38 +111,72 @@ def settle(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims) 
     return (*lead, *shape[start:stop], math.prod(shape[stop:])) if trailing else (*lead, *shape[start:stop])
 
 
+def axes_of(units: str, spec: str, ndim: int) -> tuple[int, int] | None:
+    """Return the axes along which the loss has one value per entry: the first, and one past the last."""
+    wanted, names = units.split(), spec.split()
+    if not wanted:
+        return 0, 0
+    start = next((i for i in range(len(names)) if names[i : i + len(wanted)] == wanted), None)
+    if start is None:
+        return None
+    # Where any axes lead, they come first; where any trail, last.
+    extra = ndim - sum(token not in "*+" for token in names)
+    first = start if start == 0 or "*" not in names else start - 1 + extra
+    return first, first + len(wanted) + (extra - 1 if wanted[0] in "*+" or wanted[-1] in "*+" else 0)
+
+
 def laid(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims) -> Any:
-    """An array of numbers, contiguous and in a precision."""
+    """Return a contiguous float array of the dtype, with its shape checked."""
+    if spec.filled and not a.size:
+        raise ValueError(f"{loss}: {name} is empty; expected at least one number, or None")
     return contiguous(a, dtype).reshape(settle(loss, name, spec.dims, a.shape, dims))
 
 
-def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore: int | None) -> Any:
-    """Labels (-1 where ignored), lengths, offsets, a mask or what is 0 or 1, checked."""
+def laid_integers(
+    loss: str,
+    name: str,
+    spec: Input,
+    a: Any,
+    dims: Dims,
+    ignore: int | None,
+    checked: bool = True,
+    counts: Counts = all_count,
+) -> Any:
+    """Return integer inputs for kernels: labels (-1 where ignored), lengths, offsets, masks or 0/1 values.
+
+    Only labels may be ignored, or invalid where they are masked out. Without `checked` the kernel validates values.
+    """
+    ignore = ignore if spec.kind == "labels" else None
     if spec.dims == "n +" and a.shape == (dims.get("n"), 1, *dims.get("+", ())):
-        # Of pixels, with an axis of length 1 where the prediction has its classes.
+        # Pixel labels may have an axis of length 1 where the prediction has its classes.
         a = a[:, 0]
     if spec.kind in ("mask", "binary"):
         if a.dtype.kind not in "biuf":
             raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected bool")
-        if a.dtype.kind != "b" and not ((a == 0) | (a == 1)).all():
-            first = int(np.argmax(((a != 0) & (a != 1)).reshape(-1)))
+        wrong = (a != 0) & (a != 1) if a.dtype.kind != "b" else np.zeros(1, bool)
+        if wrong.any():
+            wrong &= counts(a.shape)
+        if wrong.any():
+            first = int(np.argmax(wrong.reshape(-1)))
             where, value = check.position(first, a.shape), a.reshape(-1)[first]
             zero = "0 (left out)" if spec.kind == "mask" else "0"
             raise ValueError(f"{loss}: {name}[{where}] is {value}; allowed: {zero} or 1")
         shape = settle(loss, name, spec.dims, a.shape, dims)
         return np.ascontiguousarray(a != 0).view(np.uint8).reshape(shape)
+    if spec.kind == "offsets" and a.size == 0:
+        # An empty list becomes a float array.
+        end = dims[spec.classes]
+        raise ValueError(f"{loss}: {name} is empty; expected 0 first and {end}, the number of rows, last")
     if a.dtype.kind not in "iu":
         raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected integers")
-    if a.dtype == np.uint64:
-        # Where any number will do, two that differ must still differ.
-        a = np.minimum(a, np.uint64(I64.type(2**62))) if spec.classes else a.astype(I64)
-    whole = contiguous(a, I64)
+    # Keeps distinct labels distinct, which is all that labels without a class axis need.
+    whole = contiguous(unwrapped(a, ignore) if spec.classes or spec.kind != "labels" else a.astype(I64), I64)
     whole = whole.reshape(settle(loss, name, spec.dims, a.shape, dims))
     if spec.kind == "offsets":
-        _check_offsets(loss, name, spec, whole, dims)
-    elif spec.classes:
+        _check_offsets(loss, name, spec, whole, a, dims)
+    elif spec.classes and checked:
         low, high = 0, dims[spec.classes] - (spec.kind != "lengths")
-        # Most labels need no more than their range.
+        # Checks the range first, which settles most calls.
         if (
             whole.size
             and whole.min() >= low
@@ -145,10 +186,16 @@ def laid_integers(loss: str, name: str, spec: Input, a: Any, dims: Dims, ignore:
             return whole
         outside = (whole < low) | (whole > high)
         ignored = whole == ignore if ignore is not None else np.zeros(1, bool)
-        if outside.any() and (outside & ~ignored).any():
-            first = int(np.argmax((outside & ~ignored).reshape(-1)))
+        wrong = outside & ~ignored
+        if wrong.any() and spec.kind == "labels":
+            away = wrong & ~np.broadcast_to(counts(a.shape), a.shape).reshape(whole.shape)
+            wrong &= ~away
+            # Any class will do.
+            whole = np.where(away, next((k for k in range(low, min(high, low + 1) + 1) if k != ignore), -1), whole)
+        if wrong.any():
+            first = int(np.argmax(wrong.reshape(-1)))
             where, allowed = check.position(first, a.shape), check.labels_allowed(high + 1, ignore)
-            raise ValueError(f"{loss}: {name}[{where}] is {whole.reshape(-1)[first]}; allowed: {allowed}")
+            raise ValueError(f"{loss}: {name}[{where}] is {a.reshape(-1)[first]}; allowed: {allowed}")
         if ignored.any():
             return np.where(ignored, -1, whole)
     return whole
@@ -172,32 +219,34 @@ def labelled(loss: str, name: str, a: Any, integer: bool, dims: Dims, ignored: C
     return False
 
 
-def laid_regions(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims, ignore: int | None) -> Any:
-    """Regions of each class (n, c, +) as floats, or the label of each pixel (n, +), -1 where it is ignored."""
+def laid_regions(
+    loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims, ignore: int | None, counts: Counts = all_count
+) -> Any:
+    """Return class masks (n, c, +) as floats, or pixel labels (n, +) with -1 where ignored."""
     n, c, pixels = dims["n"], dims["c"], dims["+"]
     if labelled(loss, name, a, a.dtype.kind in "iu", dims, lambda: ignore is not None and bool((a == ignore).any())):
         # Of a single class the labels are 1 in its region and 0 outside.
         labels = spec._replace(dims="n +", kind="labels", classes="labels")
-        return laid_integers(loss, name, labels, a, {**dims, "labels": max(c, 2)}, ignore)
+        return laid_integers(loss, name, labels, a, {**dims, "labels": max(c, 2)}, ignore, counts=counts)
     return laid(loss, name, spec, a.reshape(n, c, *pixels), dtype, dims)
 
 
 def one_group(spec: Input, dims: Dims) -> Any:
-    """The offsets that stand for none given: all rows are one group."""
+    """Return the default offsets: all rows form one group."""
     settle("", "", spec.dims, (2,), dims)
     return np.array([0, dims[spec.classes]], I64)
 
 
-def _check_offsets(loss: str, name: str, spec: Input, offsets: Any, dims: Dims) -> None:
-    """Raise unless offsets begin at 0, never fall, and end at the length of what they divide."""
+def _check_offsets(loss: str, name: str, spec: Input, offsets: Any, given: Any, dims: Dims) -> None:
+    """Raise unless offsets begin at 0, never decrease, and end at the length of the divided axis."""
     end = dims[spec.classes]
-    if offsets.size == 0 or offsets[0] != 0:
-        raise ValueError(f"{loss}: {name} begin with {offsets[:1].tolist()}; expected 0 first")
+    if offsets[0] != 0:
+        raise ValueError(f"{loss}: {name} begin with {given[0]}; expected 0 first")
     if (offsets[1:] < offsets[:-1]).any():
         i = int(np.argmax(offsets[1:] < offsets[:-1]))
         raise ValueError(
-            f"{loss}: {name}[{i + 1}] is {offsets[i + 1]}, below {name}[{i}] = {offsets[i]}; "
+            f"{loss}: {name}[{i + 1}] is {given[i + 1]}, below {name}[{i}] = {given[i]}; "
             "expected offsets that never fall"
         )
     if offsets[-1] != end:
-        raise ValueError(f"{loss}: {name} end with {offsets[-1]}; expected {end}, the number of rows")
+        raise ValueError(f"{loss}: {name} end with {given[-1]}; expected {end}, the number of rows")

@@ -1,4 +1,4 @@
-"""The public face of a loss: an immutable callable around one formula."""
+"""Public base class of losses: an immutable callable around one formula."""
 
 import math
 from collections.abc import Mapping
@@ -9,20 +9,17 @@ import numpy as np
 
 from . import check
 from .backends import BACKENDS
-from .dispatch import weight_sum
 from .formulas.record import Formula
 from .formulas.record import registered as _registered
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["REDUCTIONS", "ComposedDoc", "Loss", "denominator", "reduction_of", "second_of"]
-
-REDUCTIONS = ("mean", "sum", "none")
+__all__ = ["ComposedDoc", "Loss"]
 
 
 class ComposedDoc:
-    """The class's own text on the class, the composed text of one loss on an instance."""
+    """Descriptor for `__doc__`: the class's docstring on the class, the composed one on an instance."""
 
     def __get__(self, instance: "Loss | None", owner: type) -> str:
         if instance is None:
@@ -35,7 +32,7 @@ class ComposedDoc:
 class Loss:  # noqa: D101
     __doc__ = ComposedDoc()
 
-    __slots__ = ("_backend", "_bound", "_levels", "_packed", "_small", "_usual", "defaults", "record")
+    __slots__ = ("_backend", "_bound", "_levels", "_packed", "_plans", "_usual", "defaults", "record")
 
     record: Formula
     defaults: Mapping[str, Any]
@@ -43,7 +40,7 @@ class Loss:  # noqa: D101
     _bound: dict[Any, Any]
     _levels: bool
     _packed: Any
-    _small: dict[Any, Any]
+    _plans: dict[Any, Any]
     _usual: bool
 
     def __init__(self, record: Formula, defaults: Mapping[str, Any] | None = None, backend: str = "") -> None:
@@ -59,7 +56,7 @@ class Loss:  # noqa: D101
         object.__setattr__(self, "_usual", usual)
         object.__setattr__(self, "_packed", self._pack(values))
         object.__setattr__(self, "_bound", {})
-        object.__setattr__(self, "_small", {})
+        object.__setattr__(self, "_plans", {})
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{self.record.name} is immutable; bind(...) gives a loss with other defaults")
@@ -69,7 +66,7 @@ class Loss:  # noqa: D101
 
     @property
     def name(self) -> str:
-        """The name in the catalogue."""
+        """Name of the loss in the catalogue."""
         return self.record.name
 
     @property
@@ -99,28 +96,38 @@ class Loss:  # noqa: D101
         >>> fl.huber.bind(delta=2.0)
         fastloss.huber.bind(delta=2.0)
         """
+        return self._with(parameters)
+
+    def _with(self, parameters: dict[str, Any]) -> "Self":
+        """Return this loss with other parameters, cached by their values."""
+        key: Any = tuple(parameters.items())
         try:
-            key = tuple(parameters.items())
             found = self._bound.get(key)
         except TypeError:
-            key, found = None, None
+            key = _by_values(key)
+            found = None if key is None else self._bound.get(key)
         if found is None:
-            backend = parameters.pop("backend", None)
-            if backend is not None:
-                check.one_of("backend", backend, BACKENDS)
-            values = {k: self._parameter(k, v) for k, v in parameters.items()}
-            found = type(self)(self.record, {**self.defaults, **values}, backend or self._backend)
+            found = self._bind(dict(parameters))
             if key is not None and len(self._bound) < 64:
                 self._bound[key] = found
         return found
 
+    def _bind(self, parameters: dict[str, Any]) -> "Self":
+        """Return a new loss with other parameters."""
+        backend = parameters.pop("backend", None)
+        if backend is not None:
+            check.one_of("backend", backend, BACKENDS)
+        values = {k: self._parameter(k, v) for k, v in parameters.items()}
+        return type(self)(self.record, {**self.defaults, **values}, backend or self._backend)
+
     def _pack(self, values: Mapping[str, Any]) -> Any:
-        """Parameters as kernels take them."""
+        """Return the parameters in the form passed to kernels."""
         return np.array([math.nan if type(v) is tuple else v for v in values.values()], np.float64)
 
     def _parameter(self, name: str, value: Any) -> Any:
         spec = self.record.parameters.get(name)
-        if spec is not None and spec.vector and np.ndim(value) == 1:
+        listed = isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 1
+        if spec is not None and spec.vector and listed:
             return tuple(check.parameter(self.record, name, v) for v in value)
         return check.parameter(self.record, name, value)
 
@@ -141,33 +148,16 @@ class Loss:  # noqa: D101
         raise NotImplementedError
 
 
+def _by_values(key: tuple[tuple[str, Any], ...]) -> Any:
+    """Return a key with lists and arrays of levels as tuples; None where a value cannot be hashed all the same."""
+    lists = [(k, v.tolist() if type(v) is np.ndarray else v) for k, v in key]
+    hashable = tuple((k, tuple(v) if type(v) is list else v) for k, v in lists)
+    try:
+        hash(hashable)
+    except TypeError:
+        return None
+    return hashable
+
+
 def _restore(kind: type[Loss], name: str, defaults: dict[str, Any], backend: str = "") -> Loss:
     return kind(_registered[name], defaults, backend)
-
-
-def reduction_of(record: Formula, given: Any) -> str:
-    """The reduction of a call: the one that is given, or the loss's own."""
-    reduction: str = record.reduction if given is None else given
-    check.one_of("reduction", reduction, REDUCTIONS)
-    return reduction
-
-
-def second_of(record: Formula, curvature: str = "exact") -> str:
-    """The mode of kernels that gives the second derivative; ValueError where there is none."""
-    check.one_of("curvature", curvature, ("exact", "surrogate"))
-    if curvature == "surrogate" and record.surrogate is not None:
-        return "surrogate"
-    if not record.second:
-        raise ValueError(f"{record.name} has no second derivative; use value_and_grad")
-    return "hess"
-
-
-def denominator(reduction: str, divisor: Any, size: float, w: Any) -> float:
-    """What the sum of the losses is divided by; 0 where there is nothing to average."""
-    if divisor is not None:
-        if reduction == "none":
-            raise ValueError("divisor is given with reduction='none'; it divides a reduced loss")
-        return check.positive("divisor", divisor)
-    if reduction != "mean":
-        return 1.0
-    return float(size) if w is None else weight_sum(w)[0]

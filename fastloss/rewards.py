@@ -1,4 +1,4 @@
-"""Rewards of generated text, on whole numbers that stand for its tokens: ROUGE and BLEU of many pairs at once."""
+"""Rewards of generated text from integer tokens: ROUGE and BLEU of many pairs at once."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ SMOOTHINGS = ("none", "floor", "add_k", "exp")
 
 
 class Scores(NamedTuple):
-    """Precision, recall and their harmonic mean, of each pair, in float64."""
+    """Precision, recall and F-score (their harmonic mean) of each pair (n,), float64."""
 
     precision: Any
     recall: Any
@@ -20,7 +20,7 @@ class Scores(NamedTuple):
 
 
 def rouge_l(candidates: Any, references: Any, lengths: Any = None, reference_lengths: Any = None) -> Scores:
-    """Return ROUGE-L: how much of each sequence lies in the longest common subsequence of the pair.
+    """Return ROUGE-L: the share of each sequence that lies in the longest common subsequence of the pair.
 
     Lin (2004), as the package rouge-score computes it (rougeL, one reference a candidate, no stemming).
 
@@ -29,7 +29,7 @@ def rouge_l(candidates: Any, references: Any, lengths: Any = None, reference_len
     candidates, references : array of int, (n, t), or sequence of n sequences of int
         Tokens of each text; arrays may be padded at will where lengths are given.
     lengths, reference_lengths : array of int, (n,), optional
-        How many tokens of each row count; for arrays only.
+        Number of tokens of each row; for arrays only.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def rouge_l(candidates: Any, references: Any, lengths: Any = None, reference_len
 
 
 def rouge_n(candidates: Any, references: Any, n: int = 2, lengths: Any = None, reference_lengths: Any = None) -> Scores:
-    """Return ROUGE-N: how many of the runs of n tokens the pair has in common.
+    """Return ROUGE-N: the share of n-grams that the pair has in common.
 
     Lin (2004), as the package rouge-score computes it. Arguments and results are those of `rouge_l`; n is at least 1.
 
@@ -83,7 +83,7 @@ def bleu_sentence(
     smooth_value: float | None = None,
     effective_order: bool = False,
 ) -> Any:
-    """Return BLEU of each pair: the geometric mean of the precisions of runs of 1 to max_n tokens, cut for brevity.
+    """Return BLEU of each pair: the geometric mean of the precisions of 1- to max_n-grams, times a brevity penalty.
 
     Papineni et al. (2002), in 0 to 1, one reference a candidate; smoothing as sacrebleu's sentence_bleu, whose figures
     are these times 100 (it takes the effective order by default).
@@ -93,15 +93,15 @@ def bleu_sentence(
     candidates, references, lengths, reference_lengths
         As for `rouge_l`.
     max_n : int
-        The longest runs.
+        Length of the longest n-grams.
     smoothing : {"exp", "floor", "add_k", "none"}
-        What stands for a precision of 0: 1/2, 1/4, 1/8 ... of a run, from one such precision to the next (exp);
-        smooth_value of a run (floor); smooth_value added to the runs found and to all runs of two or more tokens
-        (add_k); nothing, so that the score is 0 (none).
+        Replacement for precisions of 0: 1/2, 1/4, 1/8 ... of an n-gram, halved at each such precision (exp);
+        smooth_value of an n-gram (floor); smooth_value added to the matches and to the total for n of 2 or more
+        (add_k); no replacement, so that the score is 0 (none).
     smooth_value : float, optional
         By default 0.1 for floor, 1 for add_k.
     effective_order : bool
-        Leave out runs that are longer than the candidate, instead of counting them as not found.
+        Leave out n-grams that are longer than the candidate, instead of counting them as not found.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def _at_least_one(what: str, n: Any) -> None:
 
 
 def _scores(common: Any, ours: Any, theirs: Any) -> Scores:
-    """Precision, recall and F of what is in common; 0 where there is nothing to divide by."""
+    """Return precision, recall and F-score from the number of matches; 0 where a divisor is 0."""
     common = common.astype(np.float64)
     precision, recall = common / np.maximum(ours, 1), common / np.maximum(theirs, 1)
     total = precision + recall
@@ -159,7 +159,7 @@ def _scores(common: Any, ours: Any, theirs: Any) -> Scores:
 
 
 def _pairs(name: str, candidates: Any, references: Any, lengths: Any, reference_lengths: Any) -> tuple[Any, Any]:
-    """Both sides as tokens one behind the other, and where each text starts."""
+    """Return the concatenated tokens of candidates and references, with the offset of each text."""
     a = _joined(name, "candidates", candidates, "lengths", lengths)
     b = _joined(name, "references", references, "reference_lengths", reference_lengths)
     if a[1].size != b[1].size:
@@ -168,6 +168,7 @@ def _pairs(name: str, candidates: Any, references: Any, lengths: Any, reference_
 
 
 def _joined(name: str, what: str, texts: Any, beside: str, lengths: Any) -> tuple[Any, Any]:
+    _no_text(name, what, texts)
     if not hasattr(texts, "ndim"):
         if lengths is not None:
             raise TypeError(f"{name}: {beside} belong to arrays; {what} are a {type(texts).__name__}")
@@ -188,9 +189,18 @@ def _joined(name: str, what: str, texts: Any, beside: str, lengths: Any) -> tupl
     return np.ascontiguousarray(flat), np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
 
+def _no_text(name: str, what: str, given: Any) -> None:
+    """Raise if a string is given instead of a sequence of tokens."""
+    if isinstance(given, (str, bytes)):
+        raise TypeError(f"{name}: {what} is a string; expected integer tokens, the number of each word")
+
+
 def _tokens(name: str, what: str, given: Any, ndim: int) -> Any:
-    """Whole numbers as int64."""
+    """Return integer tokens as int64."""
+    _no_text(name, what, given)
     a = np.asarray(given)
+    if a.dtype.kind in "US":
+        raise TypeError(f"{name}: {what} holds strings; expected integer tokens, the number of each word")
     if a.ndim != ndim:
         raise ValueError(f"{name}: {what} has shape {a.shape}; expected {'a sequence' if ndim == 1 else '(n, t)'}")
     if a.size and (a.dtype.kind not in "iu" or a.dtype == np.uint64):

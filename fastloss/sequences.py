@@ -1,11 +1,11 @@
-"""Log-probabilities of whole sequences, and gradients through them: what preference losses are made of."""
+"""Log-probabilities of whole sequences and gradients through them, as inputs of preference losses."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from . import layout
+from . import check, layout
 from .arrays import F64, compute_dtype, direct, finish, incoming, outgoing, outputs, rounded
 from .dispatch import EMPTY
 from .formulas.record import registered
@@ -16,11 +16,12 @@ INPUTS = registered["sequence_cross_entropy"].inputs
 
 
 class _Prepared:
-    """Tokens of a call, checked and laid out as rows."""
+    """Validated tokens of a call, arranged as rows."""
 
     def __init__(self, name: str, logits: Any, labels: Any, lengths: Any, mask: Any, ignore_index: int | None) -> None:
         from .kernels import tokens
 
+        check.label_to_ignore(name, ignore_index)
         given = {"logits": logits, "labels": labels, "lengths": lengths, "mask": mask}
         self.given = given
         self.raw = {k: incoming(v, k) for k, v in given.items() if v is not None}
@@ -32,17 +33,17 @@ class _Prepared:
             laid[k] = (
                 layout.laid(name, k, spec, a, self.dtype, dims)
                 if spec.kind == "float"
-                else layout.laid_integers(name, k, spec, a, dims, None)
+                else layout.laid_integers(name, k, spec, a, dims, ignore_index, k != "labels")
             )
         self.back = outgoing(logits)
         self.shape: tuple[int, ...] = laid["labels"].shape
         self.rows, self.labels, _ = tokens.of(
-            name, laid["logits"], laid["labels"], laid["lengths"], laid["mask"], ignore_index
+            name, laid["logits"], laid["labels"], laid["lengths"], laid["mask"], ignore_index, self.raw["labels"]
         )
 
 
 class SequenceLogProbs:
-    """The function `sequence_log_probs`, with its derivative."""
+    """Type of the function `sequence_log_probs`, whose vector-Jacobian product is the method `vjp`."""
 
     __name__ = "sequence_log_probs"
 
@@ -56,11 +57,11 @@ class SequenceLogProbs:
         logits : array, (n, t, v)
             Scores of the v words of a vocabulary at each of t steps.
         labels : array of int, (n, t)
-            The words that follow. What lies beyond a length, outside the mask or is `ignore_index` is never looked at.
+            Index of the next word at each step. Labels beyond a length or outside the mask are never read.
         lengths : array of int, (n,), optional
-            How many steps of each sequence count.
+            Number of steps of each sequence.
         mask : array of bool, (n, t), optional
-            Which steps count.
+            True for steps that count.
         ignore_index : int or None
             Label of a step that does not count.
 
@@ -72,7 +73,7 @@ class SequenceLogProbs:
         Raises
         ------
         ValueError
-            A label that is no word, by its place; shapes that do not fit.
+            If a label is outside the vocabulary (its index is named), or shapes do not match.
 
         Examples
         --------
@@ -85,16 +86,16 @@ class SequenceLogProbs:
     def vjp(
         self, logits: Any, labels: Any, lengths: Any = None, mask: Any = None, *, ignore_index: int | None = -100
     ) -> tuple[Any, Callable[..., Any]]:
-        """Return the log-probabilities, and the function that carries a gradient by them back to the logits.
+        """Return the log-probabilities, and the function that maps a gradient by them to one by the logits.
 
-        That function, ``pull(cotangent, out=None)``, takes one number per sequence, of either sign, and returns
-        sum_i cotangent_i d(log-probability i)/d(logits). It takes a second pass over the logits, which must still be
-        as they were.
+        That function, ``pull(cotangent, out=None)``, takes one float per sequence, of either sign, and returns
+        sum_i cotangent_i d(log-probability i)/d(logits). It makes a second pass over the logits, which must be
+        unchanged.
 
         Examples
         --------
-        A step of direct preference optimisation, with the log-probabilities of a reference model given; the gradients
-        of any loss of log-probabilities, such as dpo, by the chosen and by the rejected ones are handed on alike:
+        A step of direct preference optimisation, with given log-probabilities of a reference model. Gradients of any
+        loss that takes log-probabilities, such as dpo, by the chosen and the rejected ones are passed on alike:
 
         >>> import numpy as np, fastloss as fl
         >>> rng = np.random.default_rng(0)
@@ -112,7 +113,8 @@ class SequenceLogProbs:
         losses = np.zeros(call.labels.size)
         if call.rows.size:
             losses = tokens.nll(call.rows, call.labels, EMPTY[call.dtype], 1.0, 0.0, none)
-        sums = 0.0 - losses.reshape(call.shape).sum(axis=1, dtype=np.float64)
+        with np.errstate(invalid="ignore"):
+            sums = 0.0 - losses.reshape(call.shape).sum(axis=1, dtype=np.float64)
 
         def pull(cotangent: Any, out: Any = None) -> Any:
             return _pulled(self.__name__, call, cotangent, out)
@@ -124,7 +126,7 @@ class SequenceLogProbs:
 
 
 def _pulled(name: str, call: _Prepared, cotangent: Any, out: Any) -> Any:
-    """The gradient by the logits."""
+    """Return the gradient with respect to the logits."""
     from .kernels import tokens
 
     n, t = call.shape
@@ -140,7 +142,7 @@ def _pulled(name: str, call: _Prepared, cotangent: Any, out: Any) -> Any:
     if call.rows.size:
         weight = np.repeat(given.astype(F64), t)
         labels = np.where(weight, call.labels, -1)
-        tokens.nll(call.rows, labels, weight.astype(call.dtype), -1.0, 0.0, grad)
+        tokens.nll(call.rows, labels, rounded(weight, call.dtype), -1.0, 0.0, grad)
     if not direct(result, call.dtype):
         result[...] = rounded(grad.reshape(result.shape), result.dtype)
     return finish(groups, out, call.back)[0]

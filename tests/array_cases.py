@@ -35,6 +35,8 @@ class Sample:
     """Whether each value of the loss depends on its own part of the inputs alone, along the first axis."""
     empty: Callable | None = None
     """empty() -> inputs with nothing to average."""
+    of_nothing: float = 0.0
+    """The mean of nothing."""
 
 
 NAMES = [name for name, loss in fl.LOSSES.items() if loss.record.family == "arrays"]

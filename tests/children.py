@@ -70,3 +70,16 @@ def in_child(work):
 def run(script, *arguments, **variables):
     """Run a script to its end and return what it printed."""
     return wait(start(script, *arguments, **variables))
+
+
+def everything(leader):
+    """The bytes that a pseudo-terminal shows until all who write to it have left."""
+    shown = b""
+    while True:
+        try:
+            part = os.read(leader, 65536)
+        except OSError:
+            return shown
+        if not part:
+            return shown
+        shown += part

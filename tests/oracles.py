@@ -17,6 +17,8 @@ mp.mp.dps = DIGITS
 
 IRRATIONAL = {
     0.6931471805599453: lambda m: m.log(2),
+    0.34657359027997264: lambda m: m.log(2) / 2,
+    45.747713916956386: lambda m: 66 * m.log(2),
     0.7071067811865476: lambda m: 1 / m.sqrt(2),
     1.4142135623730951: lambda m: m.sqrt(2),
     0.7978845608028654: lambda m: m.sqrt(2 / m.pi),
@@ -71,6 +73,7 @@ MP_WORDS = {
     "epsilon": lambda x: mp.mpf(2) ** -52,
     "exp": mp.exp,
     "expm1": mp.expm1,
+    "largest": lambda x: (2 - mp.mpf(2) ** -52) * mp.mpf(2) ** 1023,
     "lgamma": mp.loggamma,
     "log": _mp_log,
     "log1p": _mp_log1p,
@@ -110,6 +113,13 @@ def sp_words(x, point) -> dict:
     def where(condition, a, b):
         return a if sp.sympify(condition).subs(x, point) == True else b  # noqa: E712
 
+    def minimum(a, b):
+        # SymPy would decide by exact powers: of barron with alpha = -inf they have 10^18 digits.
+        if sp.sympify(a - b).has(x):
+            found = [sp.lambdify(x, v, "mpmath")(mp.mpf(point.p) / point.q) for v in (a, b)]
+            return a if found[0] < found[1] else b
+        return where(a < b, a, b)
+
     return {
         "abs": lambda x: where(x >= 0, x, -x),
         "atan": sp.atan,
@@ -117,13 +127,14 @@ def sp_words(x, point) -> dict:
         "epsilon": lambda x: sp.Rational(1, 2**52),
         "exp": sp.exp,
         "expm1": lambda x: sp.exp(x) - 1,
+        "largest": lambda x: sp.Integer(int(np.finfo(float).max)),
         "lgamma": sp.loggamma,
         "log": sp.log,
         "log1p": lambda x: sp.log(1 + x),
         "log1p_unit": lambda x: sp.log(1 + x),
         "maximum": lambda a, b: where(a > b, a, b),
         "mills": lambda x: (1 - sp.erf(x / sp.sqrt(2))) * sp.exp(x * x / 2) * sp.sqrt(sp.pi / 2),
-        "minimum": lambda a, b: where(a < b, a, b),
+        "minimum": minimum,
         "ndtr": lambda x: (1 + sp.erf(x / sp.sqrt(2))) / 2,
         "pow": lambda x, y: sp.S(1) if y == 0 else x**y,
         "sigmoid": lambda x: 1 / (1 + sp.exp(-x)),
@@ -162,6 +173,7 @@ def np_words(dtype) -> dict:
         "epsilon": lambda x: np.finfo(dtype).eps,
         "exp": np.exp,
         "expm1": np.expm1,
+        "largest": lambda x: np.finfo(dtype).max,
         "lgamma": special(mp.loggamma),
         "log": np.log,
         "log1p": np.log1p,

@@ -61,7 +61,7 @@ SAMPLES = {
         counted=kept,
         empty=lambda: {"logits": np.ones((2, 3, 4)), "labels": np.zeros((2, 3), int), "lengths": np.zeros(2, int)},
     ),
-    "perplexity": Sample(text, empty=nothing()),
+    "perplexity": Sample(text, empty=nothing(), of_nothing=1.0),
     "bits_per_byte": Sample(lambda rng: {**text(rng), "n_bytes": np.array(23)}, empty=nothing(n_bytes=np.array(4))),
     "unlikelihood": Sample(
         lambda rng: {"logits": rng.normal(0, 3, (8, 11)), "candidates": unwanted(rng)},

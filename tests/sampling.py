@@ -77,6 +77,11 @@ VARIANTS = {
 }
 
 
+def flat(x):
+    """A tuple of one array or of several, as losses of several predictions take and return them."""
+    return x if isinstance(x, tuple) else (x,)
+
+
 def variants(formula: Formula) -> list[dict]:
     """The parameter settings to test, as a user gives them; the defaults first."""
     return [{}, *VARIANTS.get(formula.name, [])]

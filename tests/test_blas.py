@@ -11,7 +11,7 @@ import pytest
 from children import IN_CHILD, start, wait
 
 import fastloss as fl
-from fastloss.kernels import blas, products, threads
+from fastloss.kernels import blas, blocks, products, threads
 
 openblas = blas._openblas()
 needs_openblas = pytest.mark.skipif(openblas is None, reason="NumPy multiplies by another library")
@@ -25,6 +25,7 @@ TILES = {
     "blocks.SHARED": 64,
     "blas.ENOUGH": 4096,
     "blas.COLUMNS": 64,
+    "blas.UNTHREADED": 0,
 }
 
 
@@ -46,6 +47,8 @@ def tiles(monkeypatch):
     """Tiles so small that there are some to share."""
     for name, value in TILES.items():
         monkeypatch.setattr(f"fastloss.kernels.{name}", value)
+    # Kernels that other tests bound share their work as those tests had it.
+    blocks.launch_of.cache_clear()
 
 
 def bits():
@@ -147,6 +150,10 @@ def test_one_thread_within_a_call_and_all_of_them_after_it(monkeypatch):
     monkeypatch.setattr(products._Chunk, "put_slopes", lambda *a: (within.append(openblas.get()), softmax(*a)))
     fl.linear_cross_entropy(hidden, hidden, labels)
     assert (within, openblas.get()) == ([1], before)
+    # Of so few multiplications OpenBLAS makes one thread's work by itself.
+    monkeypatch.setattr(blas, "UNTHREADED", 64)
+    fl.linear_cross_entropy(hidden, hidden, labels)
+    assert within == [1, before]
 
     def fail(*arguments):
         raise ZeroDivisionError

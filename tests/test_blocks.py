@@ -8,6 +8,8 @@ from children import run
 
 import fastloss as fl
 from fastloss.kernels import blocks
+from fastloss.kernels.blocks import factor_of
+from fastloss.kernels.slots import Number, unbound
 
 pytestmark = pytest.mark.jit
 
@@ -57,16 +59,14 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         assert run(script, NUMBA_THREADING_LAYER=layer, FASTLOSS_CACHE_DIR=os.environ.get("FASTLOSS_CACHE_DIR")) == "0"
 
 
-# Names that the template below finds bound when it is specialized.
-T = None
-factor_of = None
+use = unbound(Number)
 
 
 def doubled(lo, hi, factors, x, out):
     for i in range(lo, hi):
         row, result = x[i], out[i]
         for j in range(row.size):
-            result[j] = T(2.0) * T(factor_of(factors, i)) * row[j]
+            result[j] = use.T(2.0) * use.T(factor_of(factors, i)) * row[j]
 
 
 @pytest.mark.parametrize("units", [0, 1, 7, 100])

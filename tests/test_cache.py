@@ -1,172 +1,23 @@
-"""The disk cache: what names a kernel, what survives damage, and that no second process compiles."""
+"""The disk cache: what survives damage and hostile folders, and that no second process compiles."""
 
 import ctypes
+import gc
 import hashlib
 import json
 import os
 import stat
-import textwrap
+import time
 from pathlib import Path
 
-import numpy as np
 import pytest
+from cache_cases import define
 from children import run, start, wait
 from numba import njit, types
 
-import fastloss as fl
-from fastloss.kernels import cache
-from fastloss.kernels.specialize import compile_chunk, digest
+from fastloss.kernels import cache, deferred
+from fastloss.kernels.specialize import INNER, compile_chunk
 
 pytestmark = pytest.mark.jit
-
-# The digest ----------------------------------------------------------------------------------------------------------
-
-
-def define(source, **names):
-    """The function f of a source text."""
-    space = {"np": np, "njit": njit, **names}
-    exec(textwrap.dedent(source), space)
-    return space["f"]
-
-
-def same(a, b):
-    return digest("kind", define(a)) == digest("kind", define(b))
-
-
-EDITS = {
-    "formula": ("def f(x): return x * 2.0", "def f(x): return x + 2.0"),
-    "constant": ("def f(x): return x * 2.0", "def f(x): return x * 3.0"),
-    "type of a constant": ("def f(x): return x * 2.0", "def f(x): return x * 2"),
-    "sign of zero": ("def f(x): return x + 0.0", "def f(x): return x + -0.0"),
-    "constants that run together": ("def f(x): return x * 1.0 + 23.0", "def f(x): return x * 1.02 + 3.0"),
-    "default": ("def f(x, d=1.0): return x * d", "def f(x, d=2.0): return x * d"),
-    "keyword default": ("def f(x, *, d=1.0): return x * d", "def f(x, *, d=2.0): return x * d"),
-    "global number": ("c = 1.0\ndef f(x): return x * c", "c = 2.0\ndef f(x): return x * c"),
-    "global of NumPy": ("c = np.float32(1)\ndef f(x): return x * c", "c = np.float64(1)\ndef f(x): return x * c"),
-    "middle of an array": (
-        "c = np.zeros(9999)\ndef f(x): return x * c[5000]",
-        "c = np.zeros(9999)\nc[5000] = 1\ndef f(x): return x * c[5000]",
-    ),
-    "dtype of an array": (
-        "c = np.zeros(3)\ndef f(x): return x * c[1]",
-        "c = np.zeros(3, np.float32)\ndef f(x): return x * c[1]",
-    ),
-    "helper": (
-        "def g(x): return x * 2.0\ndef f(x): return g(x)",
-        "def g(x): return x * 3.0\ndef f(x): return g(x)",
-    ),
-    "helper of a helper": (
-        "def h(x): return x * 2.0\ndef g(x): return h(x)\ndef f(x): return g(x)",
-        "def h(x): return x * 3.0\ndef g(x): return h(x)\ndef f(x): return g(x)",
-    ),
-    "compiled helper": (
-        "@njit\ndef g(x): return x * 2.0\ndef f(x): return g(x)",
-        "@njit\ndef g(x): return x * 3.0\ndef f(x): return g(x)",
-    ),
-    "options of a compiled helper": (
-        "@njit\ndef g(x): return x * 2.0\ndef f(x): return g(x)",
-        "@njit(fastmath=True)\ndef g(x): return x * 2.0\ndef f(x): return g(x)",
-    ),
-    "flags of a compiled helper": (
-        "@njit(fastmath={'nsz'})\ndef g(x): return x * 2.0\ndef f(x): return g(x)",
-        "@njit(fastmath={'nsz', 'contract'})\ndef g(x): return x * 2.0\ndef f(x): return g(x)",
-    ),
-    "which of two helpers": (
-        "def g(x): return x\ndef h(x): return -x\na, b, c = g, h, g\ndef f(x): return a(x) + b(x) + c(x)",
-        "def g(x): return x\ndef h(x): return -x\na, b, c = g, h, h\ndef f(x): return a(x) + b(x) + c(x)",
-    ),
-    "helper of an inner function": (
-        "def g(x): return x * 2.0\ndef f(x):\n    return (lambda y: g(y))(x)",
-        "def g(x): return x * 3.0\ndef f(x):\n    return (lambda y: g(y))(x)",
-    ),
-    "closure": (
-        "def make(c):\n    return lambda x: x * c\nf = make(2.0)",
-        "def make(c):\n    return lambda x: x * c\nf = make(3.0)",
-    ),
-    "closure of a helper": (
-        "def make(c):\n    return njit(lambda x: x * c)\ng = make(2.0)\ndef f(x): return g(x)",
-        "def make(c):\n    return njit(lambda x: x * c)\ng = make(3.0)\ndef f(x): return g(x)",
-    ),
-    "table in a closure": (
-        "def make(*c):\n    return lambda x: x * c[0] + c[1]\nf = make(1, 23)",
-        "def make(*c):\n    return lambda x: x * c[0] + c[1]\nf = make(12, 3)",
-    ),
-    "shape of a tuple": (
-        "c = ((1, 2), 3)\ndef f(x): return x * c[1]",
-        "c = (1, (2, 3))\ndef f(x): return x * c[1]",
-    ),
-}
-
-
-@pytest.mark.parametrize("edit", EDITS)
-def test_an_edit_changes_the_digest(edit):
-    before, after = EDITS[edit]
-    assert not same(before, after)
-    assert same(before, before)
-    assert same(after, after)
-
-
-def test_a_move_or_a_comment_does_not():
-    moved = "\n\n# a comment\nunrelated = 1\ndef f(x):\n\n    return x * 2.0"
-    assert same("def f(x): return x * 2.0", moved)
-
-
-def test_the_parts_are_all_in_the_digest():
-    f, g = define("def f(x): return x"), define("def f(x): return -x")
-    options = {"fastmath": {"nsz", "contract"}, "error_model": "numpy"}
-    base = ("chunk", f, {"formula": g}, types.float64(types.float32), options)
-    others = [
-        ("driver", *base[1:]),
-        (base[0], g, *base[2:]),
-        (*base[:2], {"formula": f}, *base[3:]),
-        (*base[:2], {"other": g}, *base[3:]),
-        (*base[:3], types.float64(types.float64), options),
-        (*base[:4], {**options, "fastmath": {"nsz"}}),
-        (*base[:4], {**options, "error_model": "python"}),
-    ]
-    assert len({digest(*parts) for parts in (base, *others)}) == 1 + len(others)
-    assert digest(*base) == digest(*base[:4], {"error_model": "numpy", "fastmath": {"contract", "nsz"}})
-    assert digest("ab", "c") != digest("a", "bc")
-
-
-def test_the_versions_are_in_the_digest(monkeypatch):
-    f = define("def f(x): return x")
-    before = digest(f)
-    from fastloss.kernels import specialize
-
-    monkeypatch.setattr(specialize, "__version__", "0.0.test")
-    after = digest(f)
-    assert after != before
-    monkeypatch.setattr(specialize, "environment", lambda: ("numba of tomorrow",))
-    assert digest(f) not in (before, after)
-
-
-def test_a_helper_reached_through_a_module_is_refused():
-    # The digest would not see its text change.
-    with pytest.raises(AssertionError, match="record"):
-        digest(define("def f(x): return record.elementwise(x)", record=fl.formulas.record))
-    digest(define("def f(x): return np.sqrt(x)"))
-
-
-def test_the_digest_is_the_same_in_every_process():
-    script = """
-    import numpy as np
-    from numba import njit
-    from fastloss.kernels.specialize import digest
-
-    def make(c):
-        return njit(fastmath={"nsz", "contract", "reassoc"})(lambda x: x * c if x in {1.0, 2.0, "a", "b", "c"} else x)
-
-    g = make(2.0)
-
-    def f(x):
-        return g(x) + np.exp(x)
-
-    print(digest("chunk", f, {"b": 1, "a": {"x", "y", "z"}}))
-    """
-    found = {run(script, PYTHONHASHSEED=seed) for seed in (0, 1, 2)}
-    assert len(found) == 1
-    assert len(found.pop()) == 20
 
 
 # One small kernel ----------------------------------------------------------------------------------------------------
@@ -190,6 +41,7 @@ def kernel(source="def f(x): return x * 2.0"):
 def folder(tmp_path, monkeypatch):
     """An empty cache."""
     path = tmp_path / "cache"
+    monkeypatch.setattr(cache, "_warned", set())
     monkeypatch.setenv("FASTLOSS_CACHE_DIR", str(path))
     monkeypatch.delenv("FASTLOSS_CACHE", raising=False)
     return path
@@ -208,6 +60,24 @@ def test_a_kernel_is_written_once_and_found_again(folder):
     assert name.endswith(".nbc")
     assert kernel() == (7.0, True)
     assert files(folder) == written
+
+
+def test_machine_code_is_made_of_the_kernel_alone(folder, monkeypatch):
+    # Numba would make some of the function inside as well, which only the kernel calls.
+    emitted, emit = [], deferred._Deferred._emit
+    monkeypatch.setattr(deferred._Deferred, "_emit", lambda self: emitted.append(self.name) or emit(self))
+    formula = njit(define("def f(x): return x * 2.0"), **INNER)
+    chunk = compile_chunk(template, "tiny", types.float64(types.float64), formula=formula)
+    assert ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(chunk.address)(3.0) == 7.0
+    assert len(set(emitted)) == 1
+    assert gc.isenabled()
+
+
+def test_a_function_of_the_callers_own_that_a_kernel_has_compiled_can_be_called(folder):
+    formula = njit(define("def f(x): return (x * 2.0, [x])[0]"))
+    compile_chunk(template, "tiny", types.float64(types.float64), formula=formula)
+    assert len(formula.signatures) == 1
+    assert formula(3.0) == 6.0
 
 
 def test_an_edited_formula_does_not_return_yesterdays_answer(folder):
@@ -283,13 +153,19 @@ def test_the_folder_is_private(folder):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+def warned(*words):
+    """Expect the one warning of this process that some words are in."""
+    return pytest.warns(RuntimeWarning, match=".*".join(words))
+
+
 @posix
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o720, 0o702])
 def test_a_folder_that_others_can_write_is_refused(mode, folder):
     kernel()
     folder.chmod(mode)
-    assert cache.directory() is None
-    assert kernel() == (7.0, False)
+    with warned("keeps no compiled kernels", "is writable by others", "chmod go-w"):
+        assert cache.directory() is None
+    assert kernel() == (7.0, False)  # and no second warning, which would be an error
     folder.chmod(0o755)
     assert kernel() == (7.0, True)
 
@@ -297,18 +173,111 @@ def test_a_folder_that_others_can_write_is_refused(mode, folder):
 @posix
 def test_a_folder_of_another_user_is_refused(folder, monkeypatch):
     kernel()
-    owner = os.getuid()
-    monkeypatch.setattr(cache.os, "getuid", lambda: owner + 1)
-    assert cache.directory() is None
+    owner = os.geteuid()
+    monkeypatch.setattr(cache.os, "geteuid", lambda: owner + 1)
+    with warned("belongs to another user", "FASTLOSS_CACHE_DIR"):
+        assert cache.directory() is None
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_can_write_is_not_loaded(mode, folder):
+    # A kernel's file is code: what another user wrote into it would run here.
+    assert kernel() == (7.0, False)
+    (file,) = folder.iterdir()
+    file.chmod(mode)
+    with warned("did not load", file.name, "is writable by others"):
+        assert kernel() == (7.0, False)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert kernel() == (7.0, True)
+
+
+@posix
+def test_a_file_of_another_user_is_not_loaded(folder, monkeypatch):
+    assert kernel() == (7.0, False)
+    (file,) = folder.iterdir()
+    real, inode = os.fstat, file.stat().st_ino
+
+    def foreign(handle):
+        status = real(handle)
+        if status.st_ino != inode:
+            return status
+        return os.stat_result((*status[:4], status.st_uid + 1, *status[5:]))
+
+    monkeypatch.setattr(cache.os, "fstat", foreign)
+    with warned("did not load", file.name, "belongs to another user"):
+        assert kernel() == (7.0, False)
+    assert kernel() == (7.0, True)
+
+
+@posix
+@pytest.mark.parametrize("other", ["symbolic link", "pipe"])
+def test_what_is_no_plain_file_is_replaced(other, folder, tmp_path):
+    assert kernel() == (7.0, False)
+    (file,) = folder.iterdir()
+    file.rename(tmp_path / "elsewhere")
+    if other == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to(tmp_path / "elsewhere")
+    assert kernel() == (7.0, False)
+    assert stat.S_ISREG(file.lstat().st_mode)
+    assert kernel() == (7.0, True)
+
+
+def test_a_refused_cache_is_said_once_a_process(tmp_path):
+    script = """
+    import warnings
+    import numpy as np
+    import fastloss as fl
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fl.mse(np.ones(3), np.zeros(3)), fl.mae(np.ones(3), np.zeros(3))
+    print(*(str(w.message) for w in caught), sep="\\n")
+    """
+    (tmp_path / "file").touch()
+    path = tmp_path / "file"
+    reason = f"FASTLOSS_CACHE_DIR is {str(path)!r}, which cannot be made (File exists)"
+    assert run(script, FASTLOSS_CACHE_DIR=path).splitlines() == [f"fastloss keeps no compiled kernels: {reason}"]
 
 
 def test_where_nothing_can_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        cache._warned.clear()
         monkeypatch.setenv("FASTLOSS_CACHE_DIR", str(path))
-        assert cache.directory() is None
+        with warned("FASTLOSS_CACHE_DIR is", "cannot be made"):
+            assert cache.directory() is None
         assert kernel() == (7.0, False)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("variable", ["FASTLOSS_CACHE_DIR", "XDG_CACHE_HOME"])
+def test_a_tilde_is_the_home(variable, tmp_path, monkeypatch):
+    monkeypatch.delenv("FASTLOSS_CACHE_DIR", raising=False)
+    monkeypatch.setattr(cache.sys, "platform", "linux")
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path))
+    monkeypatch.setenv(variable, "~/kernels")
+    below = () if variable == "FASTLOSS_CACHE_DIR" else ("fastloss",)
+    assert cache.directory() == tmp_path.joinpath("kernels", *below)
+
+
+def test_abandoned_temporary_files_are_removed(folder):
+    kernel()
+    old, young, strange = (folder / n for n in ("fastloss-abc_def1.tmp", "fastloss-xyz_def1.tmp", "notes.tmp"))
+    earlier = folder / "tmpabcdefgh.tmp"
+    for file in (old, earlier, young, strange):
+        file.touch()
+    for file in (old, earlier, strange):
+        os.utime(file, (time.time() - 2 * cache.STALE,) * 2)
+    cache._swept.clear()
+    kernel("def f(x): return x * 5.0")
+    assert not old.exists()
+    assert not earlier.exists()
+    assert young.exists()  # another process may be writing it
+    assert strange.exists()  # not ours
 
 
 def test_where_there_is_no_home(monkeypatch):
@@ -379,7 +348,7 @@ print(json.dumps([bool(right), h.hexdigest(), compiled, [c[2].cached for c in di
 def warm(tmp_path_factory):
     """A cache that one process has filled, and what that process said."""
     folder = tmp_path_factory.mktemp("warm") / "cache"
-    return folder, json.loads(run(SCRIPT, FASTLOSS_CACHE_DIR=folder, PYTHONHASHSEED=1))
+    return folder, json.loads(run(SCRIPT, FASTLOSS_CACHE_DIR=folder, PYTHONHASHSEED=1, NUMBA_NUM_THREADS=2))
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -389,8 +358,9 @@ def test_the_second_process_compiles_nothing(warm, seed):
     assert compiled
     assert cached == [False, False]
     before = files(folder)
-    assert len(before) == 7  # two chunks, their drivers, one of small calls with labels, two transposers
-    again = json.loads(run(SCRIPT, FASTLOSS_CACHE_DIR=folder, PYTHONHASHSEED=seed))
+    # Two chunks, their drivers, one in parallel, one of small calls with labels, two transposers.
+    assert len(before) == 8
+    again = json.loads(run(SCRIPT, FASTLOSS_CACHE_DIR=folder, PYTHONHASHSEED=seed, NUMBA_NUM_THREADS=2))
     assert again == [True, bits, [], [True, True]]
     assert files(folder) == before
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from children import everything
 
 import fastloss as fl
 from fastloss.evaluation import Report
@@ -220,6 +221,27 @@ def test_list_show_doctor_and_version():
     assert run("--version") == (0, f"fastloss {fl.__version__}\n", "")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_doctor_says_why_there_is_no_cache(tmp_path, monkeypatch):
+    def cache():
+        return re.search(r"^cache +(.*)", run("doctor")[1], re.MULTILINE)[1]
+
+    monkeypatch.setenv("FASTLOSS_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("FASTLOSS_CACHE", raising=False)
+    tmp_path.chmod(0o755)
+    assert cache() == f"{tmp_path}: 0 kernels, 0.0 MB"
+    for name, mode in (("one.nbc", 0o600), ("two.nbc", 0o666)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    assert cache().endswith("2 kernels, 0.0 MB, 1 of them not loaded: one is writable by others")
+    tmp_path.chmod(0o777)
+    assert cache() == f"off: {tmp_path} is writable by others; type: chmod go-w {tmp_path}"
+    monkeypatch.setenv("FASTLOSS_CACHE_DIR", str(tmp_path / "one.nbc"))
+    assert "which cannot be made" in cache()
+    monkeypatch.setenv("FASTLOSS_CACHE", "off")
+    assert cache() == "off: FASTLOSS_CACHE is 'off'"
+
+
 @pytest.mark.jit
 def test_warmup_fills_the_cache(tmp_path):
     pytest.importorskip("numba")
@@ -282,15 +304,7 @@ def test_progress_on_a_terminal_and_silence_in_a_pipe(folder):
     environment = {**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "100"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=follower, env=environment)
     os.close(follower)
-    shown = b""
-    while True:
-        try:
-            part = os.read(leader, 65536)
-        except OSError:
-            break
-        if not part:
-            break
-        shown += part
+    shown = everything(leader)
     out, _ = process.communicate(timeout=60)
     os.close(leader)
     assert process.returncode == 0

@@ -40,6 +40,7 @@ def test_the_solutions_of_the_survival_package():
         assert grad @ x == pytest.approx(0.0, abs=1e-14)
 
 
+@pytest.mark.oracle
 @BOTH
 def test_against_statsmodels(ties, rng):
     duration = pytest.importorskip("statsmodels.duration.hazard_regression", reason="needs statsmodels")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import fastloss as fl
 from fastloss.data import SAMPLES, sample_for
 from fastloss.evaluation import InputError, Report, Statistics
-from fastloss.evaluation.accumulate import BIAS, Moments, Partial
+from fastloss.evaluation.accumulate import Moments, Partial
+from fastloss.evaluation.fixed_point import BIAS
 
 RNG = np.random.default_rng(0)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

@@ -1,105 +1,33 @@
-"""Arrays of float16 and bfloat16 are read as they are: what float32 copies of them give, rounded once."""
+"""Values, gradients and options of float16 and bfloat16: what float32 copies give, rounded once."""
 
 import tracemalloc
 
 import numpy as np
 import pytest
+from half_cases import (
+    BFLOAT16,
+    FLOAT16,
+    bits,
+    check,
+    draw,
+    draw_rows,
+    each,
+    each_format,
+    ml_dtypes,
+    results,
+    rounded,
+    same,
+    wide,
+)
 from numba import config
 
 import fastloss as fl
-
-ml_dtypes = pytest.importorskip("ml_dtypes")
-
-FLOAT16, BFLOAT16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
-each_format = pytest.mark.parametrize("half", [FLOAT16, BFLOAT16], ids=str)
 
 ELEMENTWISE = ["mse", "huber", "bce_with_logits", "gaussian_nll", "l1"]
 SIZES = [1, 63, 64, 65, 8191, 8193, 100_000]
 CLASSES = [2, 10, 33, 100, 5000]
 if config.DISABLE_JIT:
     SIZES, CLASSES = [1, 65], [2, 10, 33]
-
-
-def draw(name, n, half, seed=0):
-    """Prediction and target of an element-wise loss."""
-    rng = np.random.default_rng(seed)
-    z, t = rng.normal(0, 2, (2, n)).astype(half)
-    if name == "gaussian_nll":
-        return (z, (rng.random(n) + 0.1).astype(half)), t
-    if name == "l1":
-        return z, None
-    return z, rng.random(n).astype(half) if name == "bce_with_logits" else t
-
-
-def draw_rows(name, n, k, half, seed=0):
-    """Prediction and target of a loss of rows."""
-    rng = np.random.default_rng(seed)
-    z = rng.normal(0, 2, (n, k))
-    if name == "cross_entropy":
-        return z.astype(half), rng.integers(0, k, n)
-    z -= np.logaddexp.reduce(z, axis=1, keepdims=True)
-    t = rng.random((n, k)) * (rng.random((n, k)) < 0.8) + 1e-3
-    return z.astype(half), (t / t.sum(axis=1, keepdims=True)).astype(half)
-
-
-def wide(x):
-    """A float32 copy of what comes in halves."""
-    if isinstance(x, tuple):
-        return tuple(wide(a) for a in x)
-    return x.astype(np.float32) if hasattr(x, "dtype") and x.dtype.itemsize == 2 and x.dtype.kind in "fV" else x
-
-
-def rounded(x, dtype):
-    with np.errstate(over="ignore", invalid="ignore"):
-        return x.astype(dtype)
-
-
-def same(got, expected, dtype):
-    """The same bits as a float32 result rounded once; any NaN for NaN."""
-    assert got.dtype == dtype
-    assert expected.dtype == np.float32
-    assert got.shape == expected.shape
-    expected = rounded(expected, got.dtype)
-    nan = np.isnan(expected)
-    np.testing.assert_array_equal(np.isnan(got), nan)
-    np.testing.assert_array_equal(bits(got)[~nan], bits(expected)[~nan])
-
-
-def bits(x):
-    return np.ascontiguousarray(x).view(np.uint16)
-
-
-def each(x):
-    return x if isinstance(x, tuple) else (x,)
-
-
-def memory(*arrays):
-    return [a.tobytes() for x in arrays if x is not None for a in each(x)]
-
-
-def results(loss, prediction, target, options):
-    """Every kind of call: the reduced values, and the arrays."""
-    curvature = {k: v for k, v in options.items() if k != "divisor"}
-    value = loss(prediction, target, **options)
-    reduced, gradient = loss.value_and_grad(prediction, target, **options)
-    values = loss(prediction, target, reduction="none", **curvature)
-    again, slopes = loss.value_and_grad(prediction, target, reduction="none", **curvature)
-    hess = loss.grad_and_hess(prediction, target, **curvature)
-    arrays = (gradient, (values,), (again,), slopes, *hess)
-    return (value, reduced), [a for group in arrays for a in each(group)]
-
-
-def check(loss, prediction, target, **options):
-    """Each result of a call on halves against that on float32 copies; the inputs stay as they are."""
-    held = memory(prediction, target)
-    dtype = each(prediction)[0].dtype
-    values, arrays = results(loss, prediction, target, options)
-    wide_options = {k: wide(v) for k, v in options.items()}
-    wide_values, wide_arrays = results(loss, wide(prediction), wide(target), wide_options)
-    np.testing.assert_allclose(values, wide_values, rtol=1e-6)
-    for got, expected in zip(arrays, wide_arrays, strict=True):
-        same(got, expected, dtype)
-    assert memory(prediction, target) == held
 
 
 # Values and derivatives ----------------------------------------------------------------------------------------------
@@ -318,121 +246,6 @@ def test_classes_along_another_axis(axis, half):
     expected, expected_gradient = fl.cross_entropy.value_and_grad(wide(z), labels, axis=axis)
     assert value == pytest.approx(expected, rel=1e-6)
     same(gradient, expected_gradient, half)
-
-
-# Layouts and outputs -------------------------------------------------------------------------------------------------
-
-
-def strided(x):
-    memory = np.full((*x.shape[:-1], 2 * x.shape[-1]), np.nan).astype(x.dtype)
-    memory[..., ::2] = x
-    return memory[..., ::2]
-
-
-def unaligned(x):
-    memory = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
-    memory[...] = x
-    return memory
-
-
-def read_only(x):
-    x = x.copy()
-    x.flags.writeable = False
-    return x
-
-
-def swapped(x):
-    if x.dtype == BFLOAT16:
-        pytest.skip("bfloat16 has one byte order")
-    return x.astype(x.dtype.newbyteorder())
-
-
-LAYOUTS = {
-    "strided": strided,
-    "reversed": lambda x: x[..., ::-1].copy()[..., ::-1],
-    "fortran": np.asfortranarray,
-    "unaligned": unaligned,
-    "read-only": read_only,
-    "swapped": swapped,
-}
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
-
-
-@each_format
-@each_layout
-@pytest.mark.parametrize("name", ["mse", "cross_entropy", "kl_div"])
-def test_layouts(name, layout, half):
-    if name == "mse":
-        p, t = (x.reshape(-1, 10) for x in draw(name, 700, half))
-    else:
-        p, t = draw_rows(name, 70, 10, half)
-    change = LAYOUTS[layout]
-    check(fl.LOSSES[name], change(p), t)
-    check(fl.LOSSES[name], p, change(t) if name != "cross_entropy" else t)
-    check(fl.LOSSES[name], change(p), change(t) if name != "cross_entropy" else t)
-
-
-@each_format
-@pytest.mark.parametrize("layout", ["plain", "strided", "reversed", "fortran", "unaligned"])
-@pytest.mark.parametrize("name", ["mse", "cross_entropy", "kl_div"])
-def test_outputs(name, layout, half):
-    if name == "mse":
-        p, t = (x.reshape(-1, 10) for x in draw(name, 700, half))
-    else:
-        p, t = draw_rows(name, 70, 10, half)
-    loss = fl.LOSSES[name]
-    blank = np.full(p.shape, np.nan).astype(half)
-    out, *pair = (LAYOUTS.get(layout, np.copy)(blank) for _ in range(3))
-    value, gradient = loss.value_and_grad(p, t, out=out)
-    assert gradient is out
-    expected, expected_gradient = loss.value_and_grad(wide(p), wide(t))
-    assert value == pytest.approx(expected, rel=1e-6)
-    same(out, expected_gradient, half)
-    slopes, bends = loss.grad_and_hess(p, t, out=tuple(pair))
-    assert slopes is pair[0]
-    assert bends is pair[1]
-    for got, wanted in zip(pair, loss.grad_and_hess(wide(p), wide(t)), strict=True):
-        same(got, wanted, half)
-
-
-@pytest.mark.parametrize("name", ["mse", "cross_entropy"])
-def test_an_output_in_the_other_byte_order(name):
-    """As the prediction is, which a result of its type must be."""
-    p, t = draw(name, 700, FLOAT16) if name == "mse" else draw_rows(name, 70, 10, FLOAT16)
-    other = p.astype(FLOAT16.newbyteorder())
-    out = np.full(p.shape, np.nan, other.dtype)
-    value, gradient = fl.LOSSES[name].value_and_grad(other, t, out=out)
-    assert gradient is out
-    expected, expected_gradient = fl.LOSSES[name].value_and_grad(p, t)
-    assert value == expected
-    np.testing.assert_array_equal(out.astype(FLOAT16), expected_gradient)
-    with pytest.raises(TypeError, match="out has dtype"):
-        fl.LOSSES[name].value_and_grad(p, t, out=out)
-
-
-@each_format
-def test_outputs_of_two_predictions(half):
-    prediction, t = draw("gaussian_nll", 200, half)
-    outs = tuple(strided(np.zeros(200, half)) for _ in range(2))
-    gradients = fl.gaussian_nll.value_and_grad(prediction, t, out=outs)[1]
-    for got, out, expected in zip(
-        gradients, outs, fl.gaussian_nll.value_and_grad(wide(prediction), wide(t))[1], strict=True
-    ):
-        assert got is out
-        same(out, expected, half)
-
-
-@each_format
-@pytest.mark.parametrize("name", ["mse", "cross_entropy", "kl_div"])
-@pytest.mark.parametrize("n", [1, 31, 64, 65, 1000])
-def test_nothing_is_written_beside_the_output(n, name, half):
-    k = 7
-    p, t = draw(name, n * k, half) if name == "mse" else draw_rows(name, n, k, half)
-    memory = np.full(n * k + 128, np.nan).astype(half)
-    out = memory[61 : 61 + n * k].reshape(p.shape)
-    fl.LOSSES[name].value_and_grad(p, t, out=out)
-    assert np.isfinite(out).all()
-    assert np.isnan(memory).sum() == 128
 
 
 # Errors --------------------------------------------------------------------------------------------------------------

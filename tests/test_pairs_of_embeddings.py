@@ -99,6 +99,8 @@ SIZES = {np.float32: (1e-44, 1e-30, 1.0, 1e18, 1e37), np.float64: (1e-320, 1e-20
 @pytest.mark.jit
 @pytest.mark.parametrize(("dtype", "size"), [(t, s) for t, sizes in SIZES.items() for s in sizes])
 def test_huge_and_tiny_vectors_lose_nothing(dtype, size):
+    # Draws of its own: of those shared with other tests, the order of all tests decides which elements nearly cancel.
+    rng = np.random.default_rng(7)
     eps = np.finfo(dtype).eps
     a, p, n = ((rng.normal(size=(1, 9)) * size).astype(dtype) for _ in range(3))
     near, far = exact_norm((a - p)[0].astype(float)), exact_norm((a - n)[0].astype(float))
@@ -132,6 +134,18 @@ def test_differences_beyond_the_range_are_scaled():
     value, (grad, _) = fl.triplet.value_and_grad(a, b, a, margin=0.0)[0], fl.triplet.value_and_grad(a, b, a)[1][:2]
     np.testing.assert_allclose(value, 1.2e308 * 2**0.5, rtol=1e-15)
     np.testing.assert_allclose(grad, np.sqrt(0.5), rtol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_triplet_whose_squares_overflow_is_no_nan(dtype):
+    size = dtype(1e30 if dtype == np.float32 else 1e160)
+    a, p = np.zeros((3, 2), dtype), np.array([[0, 1], [3, 0], [0, 1]], dtype) * size
+    n = np.array([[2, 0], [0, 1], [1, 0]], dtype) * size
+    values, grads = fl.triplet.value_and_grad(a, p, n, margin=0.5, squared=True, reduction="none")
+    assert values.tolist() == [0.0, np.inf, 0.5]
+    slopes = np.array([[0], [2], [2]], dtype)
+    for grad, expected in zip(grads, (slopes * (n - p), slopes * p, slopes * -n), strict=True):
+        np.testing.assert_allclose(grad, expected, rtol=4 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("angle", [1e-3, 1e-6])

@@ -116,8 +116,10 @@ def focal_as_published(z, t, alpha, gamma):
 
 @pytest.mark.parametrize("alpha", [None, 0.25])
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
-def test_focal_against_its_definition_in_torch(alpha, gamma, rng):
+@pytest.mark.parametrize("soft", [False, True])
+def test_focal_against_its_definition_in_torch(alpha, gamma, soft, rng):
     z, t = rng.normal(0, 2, N), rng.integers(0, 2, N).astype(float)
+    t = rng.random(N) if soft else t
     expected, grad = with_gradient(lambda x, y: focal_as_published(x, y, alpha, gamma), z, t)
     value, ours = fl.focal.value_and_grad(z, t, alpha=alpha, gamma=gamma, reduction="none")
     np.testing.assert_allclose(value, expected, rtol=1e-10)

@@ -1,10 +1,12 @@
-"""`fastloss bench`: what may be asked for, what is printed and written; and the README's section, made of figures."""
+"""`fastloss bench`: what may be asked for, what is printed and written; and the pages' sections, made of figures."""
 
+import dataclasses
 import io
 import json
 import xml.dom.minidom
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastloss as fl
@@ -29,6 +31,7 @@ def bench(*arguments):
     return result.exit_code, result.stdout, result.stderr
 
 
+PERFORMANCE_PAGES = (("docs", "performance.md"), ("bench", "results", "performance.md"))
 QUICK = ("-n", "1e2", "-c", "numpy", "--rounds", 3)
 
 
@@ -86,7 +89,7 @@ def test_names_that_are_wrong(text, message):
         (["mse", "-c", "nunpy"], "no contestant named 'nunpy'; did you mean numpy"),
         (["mse", "--plot", "x.pdf"], "--plot is 'x.pdf'; expected a file that ends in .png or .svg"),
         (["mse", "--json", "-", "--markdown", "-"], "--json and --markdown cannot both go to the standard output"),
-        (["mse", "--json", "no/such/folder.json"], "no/such/folder.json: no folder "),
+        (["mse", "--json", "no/such/folder.json"], "cannot write no/such/folder.json"),
         (["mse", "--threads", "100000"], "--threads is 100000; expected at most"),
     ],
 )
@@ -182,13 +185,40 @@ def wide():
 def test_the_table_reads_well_at_100_columns(monkeypatch):
     text = io.StringIO()
     terminal = rich.Console(file=text, width=100, force_terminal=True, color_system=None, highlight=False)
-    monkeypatch.setattr(command, "Console", lambda **options: terminal)
+    monkeypatch.setattr(command, "make_console", lambda **options: terminal)
     command.show(wide())
     lines = text.getvalue().splitlines()
     assert max(map(len, lines)) <= 100
     # No cell is cut, and a name that does not fit is folded, never lost.
     assert "…" not in text.getvalue()
     assert "0.50!" in text.getvalue()
+
+
+def test_ratios_of_disturbed_samples_are_marked_and_explained(tmp_path):
+    calm = made()
+    timings = {**calm.timings, "scikit-learn": Timing(1e-2, 1e-3, 2e-2, 4662.0, None, 0.9)}
+    busy = dataclasses.replace(calm, timings=timings, others=1.8)
+    alone = dataclasses.replace(busy, others=0.02)
+    assert "4662?" in report.cells([busy])[1]
+    assert (
+        report.ratio(
+            dataclasses.replace(busy, timings={**timings, "numpy": Timing(1e-6, 0, 0, 0.5, None, 0.6)}), "numpy"
+        )
+        == "0.50?!"
+    )
+    cores = about()["cores"]
+    text = report.markdown(report.Document(about(), 15, [calm, busy]))
+    assert f"The machine was busy: other processes used up to 1.8 of {cores} cores, in 1 of 2 cases." in text
+    assert "? marks times and ratios of contestants that waited for a core in most samples" in text
+    assert "own threads" not in text
+    lines = report.disturbances(report.Document(about(), 15, [calm, alone]))
+    assert lines[1] == (
+        f"{calm.case.id}: the contestants' own threads disturbed each other (scikit-learn). Name fewer contestants, or"
+        " set --threads 1."
+    )
+    assert report.disturbances(report.Document(about(), 15, [calm])) == []
+    document = report.Document(about(), 15, [busy])
+    assert report.Document.read(document.to_json()).results == [busy]
 
 
 def test_losing_rows_are_marked_and_ours_are_not():
@@ -240,29 +270,100 @@ def test_a_plot_of_one_size_has_no_throughput(tmp_path):
     assert "Throughput" not in (tmp_path / "one.svg").read_text(encoding="utf-8")
 
 
-# the README ----------------------------------------------------------------------------------------------------------
+def shown_texts(figure):
+    """Return the places (pixels) of all texts that a figure shows."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    hidden = []  # labels of ticks beyond the ends of an axis, which are not drawn
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        ticks = [*axis.majorTicks, *axis.minorTicks]
+        hidden += [t.label1 for t in ticks if not low <= t.get_loc() <= high]
+    found = [t for t in figure.findobj(Text) if t.get_text() and t.get_visible() and t not in hidden]
+    # Of an annotation too the text alone, without its leader line.
+    return [(t.get_text(), Text.get_window_extent(t, canvas.get_renderer())) for t in found]
 
 
-def test_the_readme_shows_the_committed_figures():
+@pytest.mark.parametrize("make", ["_figure", "_bars"])
+def test_no_text_of_the_pictures_covers_another(make):
+    plot = pytest.importorskip("fastloss.performance.plot")
+    pytest.importorskip("matplotlib")
+    document = table.read()
+    texts = shown_texts(plot._figure(document) if make == "_figure" else plot._bars(document, table.PICTURED))
+    assert len(texts) > 60
+    covered = [
+        (a, b) for i, (a, x) in enumerate(texts) for b, y in texts[:i] if x.padded(-0.5).overlaps(y.padded(-0.5))
+    ]
+    assert covered == []
+
+
+def test_leader_lines_do_not_cross():
+    plot = pytest.importorskip("fastloss.performance.plot")
+
+    def is_left(a, b, c):
+        return (b[0] - a[0]) * (c[1] - a[1]) > (b[1] - a[1]) * (c[0] - a[0])
+
+    def crosses(a, b, c, d):
+        return is_left(a, b, c) != is_left(a, b, d) and is_left(c, d, a) != is_left(c, d, b)
+
+    slots = np.column_stack((np.zeros(14), np.linspace(1, 0, 14)))
+    plainly = 0
+    for seed in range(20):
+        points = np.random.default_rng(seed).uniform(0.1, 1, (14, 2))
+
+        def crossings(chosen, points=points):
+            lines = [(p, slots[i]) for p, i in zip(points, chosen, strict=True)]
+            return sum(crosses(*a, *b) for i, a in enumerate(lines) for b in lines[:i])
+
+        chosen = plot._uncrossed(points, slots)
+        assert sorted(chosen) == list(range(14))
+        assert crossings(chosen) == 0
+        plainly += crossings(range(14))
+    assert plainly > 100
+
+
+# the pages -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_pages_show_the_committed_figures():
     assert table.stale() == [], "run python -m bench.table"
     assert table.PLOT.stat().st_size < 100_000
+    assert table.PICTURE.stat().st_size < 50_000
 
 
-def test_a_changed_figure_makes_the_readme_stale(monkeypatch, tmp_path):
+def test_one_contestant_is_measured_anew():
+    kept, busy = made(numpy=2.0), made(numpy=3.0)
+    # The other run took twice as long in all.
+    slower = {n: Timing(2 * t.median, 2 * t.p20, 2 * t.p80, t.ratio, t.memory) for n, t in busy.timings.items()}
+    slower["no-out"] = Timing(4.4e-6, 4.0e-6, 5.0e-6, 1.1, 2000)
+    found = table.with_column(kept, dataclasses.replace(busy, timings=slower), ["no-out", "absent"])
+    assert found.timings["no-out"] == Timing(2.2e-6, 2.0e-6, 2.5e-6, 1.1, 2000)
+    assert {n: t for n, t in found.timings.items() if n != "no-out"} == {
+        n: t for n, t in kept.timings.items() if n != "no-out"
+    }
+
+
+def test_a_changed_figure_makes_the_pages_stale(monkeypatch, tmp_path):
     changed = json.loads(table.FIGURES.read_text(encoding="utf-8"))
-    changed["results"][0]["timings"]["numpy"]["ratio"] = 987.0
+    for result in changed["results"]:
+        result["timings"]["numpy"]["ratio"] = 987.0
     figures = tmp_path / "performance.json"
     figures.write_text(json.dumps(changed), encoding="utf-8")
     monkeypatch.setattr(table, "FIGURES", figures)
-    assert table.stale() == ["README.md", str(Path("bench", "results", "performance.md"))]
+    assert table.stale() == ["README.md", *(str(Path(*p)) for p in PERFORMANCE_PAGES)]
 
 
-def test_losing_rows_are_in_the_readme():
-    text = table.section(report.Document(about(), 15, [made(numpy=0.5), made("huber")]))
-    assert "In 1 of 2 rows one is faster" in text
+def test_losing_rows_are_in_the_page():
+    lost = report.Document(about(), 15, [made(numpy=0.5), made("huber")])
+    text = table.section(lost)
+    assert "Another library is faster in 1 of 2 rows" in text
     assert "**0.50**" in text
     assert "| `huber` | 1e2 | 2 us |" in text
-    assert "None is faster" in table.section(report.Document(about(), 15, [made()]))
+    assert "No other library is faster" in table.section(report.Document(about(), 15, [made()]))
+    assert "Another library is faster in 1 of 2 measurements" in table.summary(lost)
 
 
 def test_model_of_a_gpu():

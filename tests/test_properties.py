@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from logistic import sigmoid, softmax
 
 import fastloss as fl
 from fastloss import reference
@@ -17,15 +18,6 @@ settings.register_profile("properties", deadline=None, max_examples=60, derandom
 properties = settings(settings.get_profile("properties"))
 
 ROUNDING = {"float32": 2.0**-24, "float64": 2.0**-53}
-
-
-def sigmoid(z):
-    return np.exp(-np.logaddexp(0.0, -z))
-
-
-def softmax(z):
-    e = np.exp(z - z.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
 
 
 # (reference, gradient, size of the terms that may cancel in the value, and in the gradient)

@@ -105,3 +105,12 @@ def test_nan_comes_through_and_a_weight_of_zero_leaves_it_out(loss):
     value, grads = loss.value_and_grad(z1, z2, weight=0.0)
     assert value == 0.0
     assert not any(g.any() for g in grads)
+
+
+@each
+@pytest.mark.parametrize("dtype", [">f8", np.float16])
+def test_a_weight_of_zero_clears_gradients_that_are_converted(loss, dtype):
+    z1, z2 = (z.astype(dtype) for z in views((6, 3)))
+    for g in loss.value_and_grad(z1, z2, weight=0.0)[1]:
+        assert g.dtype == dtype
+        assert not g.any()

@@ -1,4 +1,4 @@
-"""The textbook forms of the losses of rows against other libraries; those of elements are in test_formulas.py."""
+"""Reference forms of row-wise losses against other libraries; test_formulas_against_libraries.py has the others."""
 
 import numpy as np
 import pytest

@@ -54,6 +54,7 @@ def test_common_runs_by_dictionaries(n):
     np.testing.assert_allclose(recall, common / np.maximum([len(b) - n + 1 for b in theirs], 1), rtol=1e-15)
 
 
+@pytest.mark.oracle
 def test_the_figures_of_rouge_score():
     scorers = pytest.importorskip("rouge_score.rouge_scorer", reason="needs rouge-score")
 
@@ -74,6 +75,7 @@ def test_the_figures_of_rouge_score():
             assert got == (theirs_now.precision, theirs_now.recall, theirs_now.fmeasure)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("effective", [True, False])
 @pytest.mark.parametrize("smoothing", ["exp", "floor", "add_k", "none"])
 def test_the_figures_of_sacrebleu(smoothing, effective):

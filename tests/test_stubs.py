@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastloss as fl
-from fastloss import _stubs
+from fastloss import _pages, _stubs
 
 GOOD = """
 from typing import Any, Literal
@@ -71,23 +71,27 @@ def test_generated_files_are_up_to_date():
 
 
 def test_check_finds_a_stale_file_and_writing_mends_it(tmp_path, monkeypatch, capsys):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{_stubs.BEGIN}\nold\n{_stubs.END}\nafter\n", encoding="utf-8")
+    for page, sections in _pages.sections(fl.LOSSES).items():
+        marked = [f"{_pages.BEGIN.format(name=x)}\nold\n{_pages.END.format(name=x)}\n" for x in sections]
+        (tmp_path / page).write_text(f"before\n{''.join(marked)}after\n", encoding="utf-8")
     monkeypatch.setattr(_stubs, "STUB", tmp_path / "__init__.pyi")
-    monkeypatch.setattr(_stubs, "README", readme)
+    monkeypatch.setattr(_stubs, "DOCS", tmp_path)
     assert _stubs.main(["--check"]) == 1
-    assert "README.md is stale" in capsys.readouterr().err
+    assert "losses.md is stale" in capsys.readouterr().err
     assert _stubs.main([]) == 0
     assert _stubs.main(["--check"]) == 0
-    text = readme.read_text(encoding="utf-8")
-    assert text.startswith("before\n")
-    assert text.endswith("\nafter\n")
-    assert "\nold\n" not in text
+    for page in _pages.sections(fl.LOSSES):
+        text = (tmp_path / page).read_text(encoding="utf-8")
+        assert text.startswith("before\n")
+        assert text.endswith("\nafter\n")
+        assert "\nold\n" not in text
 
 
-def test_a_readme_without_markers_is_refused():
-    with pytest.raises(ValueError, match="no lines"):
-        _stubs.readme_with_table("text", fl.LOSSES)
+def test_a_page_without_markers_is_refused(tmp_path):
+    page = tmp_path / "losses.md"
+    page.write_text("text", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"losses\.md has no lines"):
+        _pages.renewed(page, {"losses": str})
 
 
 def test_every_name_of_the_stub_exists():

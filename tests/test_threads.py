@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 
 import pytest
@@ -118,7 +119,7 @@ found = []
 
 def work():
     start.wait()
-    found.append((fl.mse(np.ones(9), np.zeros(9)), fl.cross_entropy(np.zeros((2, 40)), [0, 1])))
+    found.append((fl.mse(np.ones(9), np.zeros(9)), fl.cross_entropy(np.zeros((2, 40)), np.array([0, 1]))))
 
 threads = [threading.Thread(target=work) for _ in range(32)]
 [t.start() for t in threads]
@@ -325,3 +326,90 @@ print("done")
 """
     )
     assert run(script, FASTLOSS_CACHE_DIR=folder, NUMBA_NUM_THREADS=4) == "done"
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this platform has no timers that interrupt")
+@each_layer
+def test_a_signal_handler_calls_a_loss(layer, folder):
+    # It runs between two bytecodes of the call that it interrupts, under all locks of that call.
+    script = (
+        PRELUDE
+        + """
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from fastloss.kernels import blas, threads
+
+x, found = rng.standard_normal((700, 64)).astype(np.float32), []
+
+
+def losses():
+    return fl.bce_with_logits(p, t), fl.cross_entropy(z, y), fl.ntxent(x, x)
+
+
+expected = losses()
+
+
+def interrupted(*_):
+    found.append(losses() == expected)
+
+
+def interrupt(*_):
+    before = len(found)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    while len(found) == before:
+        pass
+
+
+signal.signal(signal.SIGUSR1, interrupted)
+
+# Within a parallel region's lock.
+threads.run_parallel(interrupt)
+assert found == [True], found
+
+
+# Within the locks of the pool that shares products, and of the count of those who keep BLAS to one thread.
+class Interrupted(ThreadPoolExecutor):
+    def _adjust_thread_count(self):
+        interrupt()
+        super()._adjust_thread_count()
+
+
+threads._pool = Interrupted(2)
+assert losses() == expected
+openblas = blas._openblas()
+if openblas is not None:
+    assert len(found) > 1
+
+    class Interrupting:
+        def get(self):
+            interrupt()
+            return openblas.get()
+
+        def set(self, n):
+            openblas.set(n)
+            interrupt()
+
+    usual = openblas.get()
+    blas._enter(Interrupting())
+    assert openblas.get() == 1
+    blas._leave(Interrupting())
+    assert openblas.get() == usual and blas._calls == 0
+
+# At any moment.
+def again(*_):
+    interrupted()
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+
+
+signal.signal(signal.SIGALRM, again)
+before = len(found)
+signal.setitimer(signal.ITIMER_REAL, 0.001)
+while len(found) < before + 10:
+    assert losses() == expected
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert all(found), found
+print(numba.threading_layer())
+"""
+    )
+    variables = {"FASTLOSS_CACHE_DIR": folder, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": 2}
+    assert run(script, **variables) == layer

@@ -12,7 +12,7 @@ from numba import config, njit, types
 import fastloss as fl
 from fastloss import reference, row_loss
 from fastloss.kernels import cpu
-from fastloss.kernels.rows import tile_helpers
+from fastloss.kernels.rows import row_helpers
 from fastloss.kernels.tiles import GROUP
 
 WIDTHS = list(range(1, 42))
@@ -321,7 +321,7 @@ def transpose():
 @pytest.mark.parametrize("first", [0, 1])
 def test_transposition(transpose, k, dtype, first):
     """There and back is what NumPy does, bit for bit, with nothing written beside; the source stays as it is."""
-    (to_columns, to_rows), _ = tile_helpers(k, dtype)
+    (to_columns, to_rows), _ = row_helpers(k, dtype, True, "")
     rng = np.random.default_rng(k)
     rows = rng.normal(size=(GROUP, k)).astype(dtype)
     rows[rng.random(rows.shape) < 0.1] = np.nan

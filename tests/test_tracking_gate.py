@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import fastloss
+from fastloss.tracking import environment
 
 ROOT = Path(fastloss.__file__).parents[1]
 REPEATS = range(int(os.environ.get("FASTLOSS_GATE_REPEATS", "1")))
@@ -42,7 +43,7 @@ def gate(folder, *arguments):
 
 
 def verdicts(text):
-    rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
+    rows = [[cell.strip(" *`") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
     return {row[1]: row[-1] for row in rows[2:]}
 
 
@@ -91,7 +92,6 @@ def test_any_project_can_be_gated(tiny):
     (tiny / "tiny.py").write_text(SPIN.format(1.5e-4))
     code, text = gate(tiny, "--base", "main")
     assert (code, verdicts(text)) == (1, {"spin": "regression"}), text
-    assert "measured a second time, by new processes: `spin`" in text
     code, text = gate(tiny, "--base", "main", "--threshold", "90%")
     assert (code, verdicts(text)) == (0, {"spin": "unchanged"}), text
 
@@ -118,6 +118,78 @@ def test_a_revision_with_other_dependencies_gets_them(tiny, tmp_path):
     assert (code, verdicts(text)) == (0, {"spin": "unchanged"}), text
 
 
+BACKEND = """\
+import pathlib, zipfile
+
+def build_wheel(folder, settings=None, metadata=None):
+    for name in ("build", "tiny.egg-info"):  # as setuptools does
+        pathlib.Path(name).mkdir(exist_ok=True)
+        pathlib.Path(name, "left").touch()
+    sources = {p: pathlib.Path(p).read_text() for p in ("tiny.py", "tiny_helper.py")}
+    sources["tiny-1.dist-info/METADATA"] = "Metadata-Version: 2.1\\nName: tiny\\nVersion: 1\\n"
+    sources["tiny-1.dist-info/WHEEL"] = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+    names = [*sources, "tiny-1.dist-info/RECORD"]
+    sources["tiny-1.dist-info/RECORD"] = "".join(f"{n},,\\n" for n in names)
+    with zipfile.ZipFile(pathlib.Path(folder, "tiny-1-py3-none-any.whl"), "w") as wheel:
+        for name in names:
+            wheel.writestr(name, sources[name])
+    return "tiny-1-py3-none-any.whl"
+"""
+
+
+def test_the_working_tree_is_measured_as_it_is_and_nothing_is_left_in_it(tiny):
+    """Changed, new, deleted and ignored files; a build that writes beside its sources; cases that Python compiles."""
+    (tiny / "backend.py").write_text(BACKEND)
+    system = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    (tiny / "pyproject.toml").write_text(system + '[project]\nname = "tiny"\nversion = "1"\n')
+    (tiny / "tiny_helper.py").write_text("")
+    (tiny / "gone.py").write_text("")
+    (tiny / ".gitignore").write_text("ignored.txt\n")
+    commit(tiny, "A build of its own")
+    (tiny / "ignored.txt").write_text("")
+    (tiny / "gone.py").unlink()
+    (tiny / "tiny.py").write_text("from tiny_helper import spin\n")
+    (tiny / "tiny_helper.py").write_text(SPIN.format(1e-4))
+    (tiny / "tiny_cases.py").write_text("import os\nassert not os.path.exists('gone.py')\n" + SPINS)
+    before = {p: p.read_bytes() for p in tiny.rglob("*") if p.is_file() and ".git" not in p.parts}
+    code, text = gate(tiny, "--base", "HEAD", "--cases", "tiny_cases.py")
+    assert (code, verdicts(text)) == (0, {"spin": "unchanged"}), text
+    assert {p: p.read_bytes() for p in tiny.rglob("*") if p.is_file() and ".git" not in p.parts} == before
+    assert git(tiny, "status", "--porcelain").splitlines() == [
+        *(" D gone.py", " M tiny.py", " M tiny_helper.py", "?? tiny_cases.py"),
+    ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other rules for names and links")
+def test_a_copy_of_the_working_tree_has_every_kind_of_change(tmp_path):
+    root, copy = tmp_path / "root", tmp_path / "copy"
+    (root / "folder").mkdir(parents=True)
+    for name in ("same", "changed", "gone", "file", "folder/a", "folder/b", " spaced ", "link"):
+        (root / name).write_text(name)
+    git(root, "init", "--quiet")
+    commit(root, "Base")
+    shutil.rmtree(root / "folder")
+    for name in ("gone", "file", "link"):
+        (root / name).unlink()
+    (root / "folder").write_text("a file now")
+    (root / "file").mkdir()
+    (root / "file" / "inside").write_text("a folder now")
+    (root / "changed").write_text("more")
+    (root / " spaced ").write_text("more")
+    (root / "new").write_text("")
+    (root / "link").symlink_to("same")
+    if sys.platform == "linux":  # others refuse such a name
+        (root / "caf\udce9").write_text("no UTF-8")
+
+    def files(folder):
+        paths = [p for p in folder.rglob("*") if ".git" not in p.parts and not p.is_dir()]
+        return {str(p.relative_to(folder)): p.is_symlink() or p.read_text() for p in paths}
+
+    with environment.working_tree(root, copy):
+        assert files(copy) == files(root)
+    assert not copy.exists()
+
+
 BROKEN = {
     "unknown revision": ("", ("--base", "nowhere"), "'nowhere' is no revision of"),
     "no cases": ("import tiny\nCASES = {}", (), "the cases of"),
@@ -130,6 +202,11 @@ BROKEN = {
     ),
     "an error in the head": (SPINS.replace("tiny.spin()", "tiny.spun()"), (), "has no attribute 'spun'"),
     "a process that dies": (SPINS.replace("tiny.spin()", "__import__('os')._exit(3)"), (), "ended with 3"),
+    "few processes": (
+        "",
+        ("--base", "main", "--processes", "4"),
+        "--processes is 4; expected at least 6, by the number of",
+    ),
     "no syntax": ("def", (), "SyntaxError"),
 }
 

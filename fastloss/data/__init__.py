@@ -1,4 +1,4 @@
-"""The sample that ships with fastloss: held-out predictions on real data, made by bench/make_sample.py."""
+"""Sample data shipped with fastloss: held-out predictions on real data, made by bench/make_sample.py."""
 
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ __all__ = ["SAMPLES", "Sample", "sample_for"]
 
 
 class Sample(NamedTuple):
-    """One of the files: what it holds, and the losses that suit it."""
+    """One sample file: its path, its columns, and the losses that suit it."""
 
     file: str
     title: str
@@ -15,7 +15,7 @@ class Sample(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Where the file lies."""
+        """Path of the file."""
         return str(files(__package__) / self.file)
 
 
@@ -27,15 +27,13 @@ SAMPLES = (
 )
 
 
-FOR_LOGITS = ("softmax", "margin", "top_margin", "sparsemax", "evidence")
-"""The loops over rows that take the logits and labels of a sample."""
-
-
 def sample_for(loss: Any) -> tuple[Sample, str, str] | None:
-    """The file that fits a loss, and its columns for prediction and target; None if none does."""
+    """Return the file that fits a loss, with its prediction and target columns; None if none does."""
     record = loss.record
     if record.family == "rows":
-        return (SAMPLES[1], "logits", "label") if record.loop in FOR_LOGITS else None
+        loop = record.row_loop
+        raw = loop.labels and loop.scores in ("logits", "scores") and not loop.thresholds
+        return (SAMPLES[1], "logits", "label") if raw else None
     if record.family == "arrays" or len(record.predictions) > 1 or record.link in ("log", "distance", "norm"):
         return None
     pred = "probability" if record.link == "identity" else "logit"

@@ -45,17 +45,17 @@ def evaluate(
     target, weight : str, optional
         Columns of the target and of the row's weight (0 or more).
     on_invalid : {"fail", "skip", "propagate"}
-        What to do with rows that have a null, NaN or infinity, or a loss that is not finite: raise, naming file and
-        row; leave them out; or let them through, to show as NaN in the figures.
+        Treatment of rows with a null, NaN or infinity, or with a loss that is not finite: raise an error that names
+        file and row; leave them out; or let them through, so that the figures become NaN.
     worst : int
-        How many rows of largest loss to report.
+        Number of rows of largest loss to report.
     per_sample : path, optional
         Parquet file to write every row's loss to: columns file, row, and one for each loss. It appears whole or not
-        at all.
+        at all, in place of an older one; a pipe or device is written into.
     threads : int, optional
         Threads that compute while others read; by default the number that fastloss uses.
     progress : callable, optional
-        Called with the rows done and the rows in all (None: unknown) after every batch.
+        Called after every batch with the rows done and the total number of rows (None if unknown).
 
     Returns
     -------
@@ -74,10 +74,11 @@ def evaluate(
     >>> fl.evaluate((logits, labels), losses=["bce_with_logits", "focal"])["bce_with_logits"].count
     3
     """
+    from .files import check_outputs
     from .losses import named
     from .plan import Plan
     from .run import run
-    from .sources import FORMATS, Selection, open_source, spare
+    from .sources import FORMATS, Selection, input_files, open_source
 
     if on_invalid not in ON_INVALID:
         raise InputError(f"on_invalid is {on_invalid!r}; allowed: {', '.join(ON_INVALID)}")
@@ -88,7 +89,7 @@ def evaluate(
     if per_sample is not None:
         if FORMATS.get(os.path.splitext(per_sample)[1].lower(), "parquet") != "parquet":
             raise InputError(f"per_sample is {os.fspath(per_sample)}; it is written as Parquet, expected FILE.parquet")
-        spare(per_sample, data, Selection(preds, target, weight))
+        check_outputs([per_sample], input_files(data, Selection(preds, target, weight)))
     source, selection = open_source(data, Selection(preds, target, weight))
     plan = Plan(evaluated, selection.weight is not None, on_invalid, worst, per_sample is not None)
     return run(source, selection, plan, threads=_threads(threads), per_sample=per_sample, progress=progress)

@@ -7,21 +7,16 @@ from typing import Any
 import numpy as np
 
 from ..formulas.record import registered
+from .fixed_point import BIAS, DIGITS
 
-__all__ = ["BIAS", "DIGITS", "Moments", "Partial", "Statistics", "figure"]
-
-BIAS = 3300
-"""Sums are integers in units of 2**-BIAS: below three times the smallest exponent, so w * l * l always is one."""
-
-DIGITS = 208
-"""Base-2**32 digits of a sum: from 2**-BIAS up to three times the largest exponent, with room for 2**64 terms."""
+__all__ = ["Moments", "Partial", "Statistics", "figure"]
 
 _HIGHEST = 0x7FFFFFFFFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The statistics of one loss over all rows that count.
+    """Statistics of one loss over all rows that count.
 
     Attributes
     ----------
@@ -32,7 +27,7 @@ class Statistics:
     min, max : float
         Smallest and largest loss of a row.
     count : int
-        Rows that the other figures are made of.
+        Number of rows included in the other figures.
     non_finite : int
         Rows whose loss is NaN or infinite; left out of the rest unless they were asked to propagate.
     weight_sum : float or None
@@ -52,13 +47,13 @@ class Statistics:
 
 
 def figure(name: str, mean: float) -> float:
-    """A loss that is a function of the mean of another."""
+    """Return the value of a loss that is a function of another loss's mean."""
     return float(registered[name].function(mean, 1.0)[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """The exact state behind the statistics of one loss: counts, integer sums and extremes."""
+    """Exact state behind the statistics of one loss: counts, integer sums and extremes."""
 
     finite: int = 0
     nan: int = 0
@@ -68,12 +63,12 @@ class Moments:
     low: float = math.inf
     high: float = -math.inf
     sums: tuple[int, ...] = (0, 0)
-    """Without weights: l and l * l. With: w, w * l, w * l * l, and w of the rows with a non-finite loss."""
+    """Exact sums. Unweighted: of l and l * l. Weighted: of w, w * l, w * l * l, and w of rows with non-finite loss."""
     figure: str = ""
-    """The loss that is a function of the mean of these, where that is what was asked for."""
+    """Name of the requested loss that is a function of this loss's mean; empty for a plain mean."""
 
     def merge(self, other: "Moments") -> "Moments":
-        """Combine with the state of other rows, in whatever order."""
+        """Return the combined state of these rows and others; the order does not matter."""
         if len(self.sums) != len(other.sums):
             raise ValueError("cannot merge weighted with unweighted statistics")
         if self.figure != other.figure:
@@ -91,7 +86,7 @@ class Moments:
         )
 
     def statistics(self, propagate: bool) -> Statistics:
-        """Round to doubles; with `propagate`, NaN and infinite losses count."""
+        """Return the statistics rounded to float64; with `propagate`, NaN and infinite losses count."""
         weighted = len(self.sums) == 4
         unit = 1 << BIAS
         weight, first, second = self.sums[:3] if weighted else (self.finite * unit, *self.sums)
@@ -118,7 +113,7 @@ class Moments:
         return mean, math.nan, low, high
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as JSON can hold it: sums as [hexadecimal integer, exponent of two]."""
+        """Return the state as JSON-compatible values; sums become [hexadecimal integer, exponent of two]."""
         return {
             "finite": self.finite,
             "nan": self.nan,
@@ -133,7 +128,7 @@ class Moments:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Moments":
-        """The inverse of `to_dict`."""
+        """Return the state that `to_dict` wrote."""
         counts = {k: int(state[k]) for k in ("finite", "nan", "above", "below", "ignored")}
         low, high = (float.fromhex(state[k]) for k in ("low", "high"))
         sums = tuple(int(h, 16) << (e + BIAS) for h, e in state["sums"])
@@ -141,7 +136,7 @@ class Moments:
 
 
 class Partial:
-    """The same state as arrays that kernels add to, one for each loss and batch."""
+    """Accumulator arrays that kernels add to, one set for each loss and batch."""
 
     __slots__ = ("counts", "digits", "extremes", "ignored")
 
@@ -167,7 +162,7 @@ class Partial:
             self.digits[3] += rest.digits[0]
 
     def merge(self, other: "Partial") -> None:
-        """Add the state of another batch; digits have room for 2**30 of these."""
+        """Add the state of another batch; the digits have room for 2**30 batches."""
         self.digits += other.digits
         self.counts += other.counts
         self.ignored += other.ignored
@@ -175,7 +170,7 @@ class Partial:
         self.extremes[1] = max(self.extremes[1], other.extremes[1])
 
     def moments(self, figure: str = "") -> Moments:
-        """The state as Python integers."""
+        """Return the state as Python integers."""
         finite, nan, above, below = (int(c) for c in self.counts)
         ordered = self.extremes ^ ((self.extremes >> 63) & _HIGHEST)
         low, high = ordered.view(np.float64).tolist() if finite else (math.inf, -math.inf)
@@ -185,7 +180,7 @@ class Partial:
 
 
 def _rounded(weight: int, first: int, second: int) -> tuple[float, float]:
-    """Mean and standard deviation from exact sums in units of 2**-BIAS."""
+    """Return mean and standard deviation from exact sums in units of 2**-BIAS."""
     if weight <= 0:
         return math.nan, math.nan
     # Rounding errors cannot occur before the division, so the variance is never negative.
@@ -193,7 +188,7 @@ def _rounded(weight: int, first: int, second: int) -> tuple[float, float]:
 
 
 def _divide(a: int, b: int) -> float:
-    """a / b as the nearest double; infinite beyond the largest."""
+    """Return a / b rounded to the nearest float64; infinite on overflow."""
     try:
         return a / b
     except OverflowError:
@@ -201,7 +196,7 @@ def _divide(a: int, b: int) -> float:
 
 
 def _root(a: int, b: int) -> float:
-    """The square root of a / b as the nearest double."""
+    """Return the square root of a / b rounded to the nearest float64."""
     # 2**(2 * k) brings the quotient to some 130 bits: a root of 65, and one more that says whether anything is left.
     k = max(0, (130 - a.bit_length() + b.bit_length()) // 2)
     quotient, left = divmod(a << (2 * k), b)

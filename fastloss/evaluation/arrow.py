@@ -1,16 +1,18 @@
 """Rows from Arrow: data sets of files read ahead in bounded memory, tables, streams and data frames."""
 
-import mmap
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
-from .columns import InputError
-from .sources import BATCH_BYTES, BATCH_ROWS, Batch, Pages, Selection, Source, step_of
+from . import ipc, pages
+from .columns import InputError, check_file, reading
+from .sources import BATCH_BYTES, BATCH_ROWS, Batch, Selection, Source, step_of
 
 __all__ = ["Files", "from_object"]
 
@@ -18,19 +20,30 @@ READAHEAD = 4
 NULL_WORDS = ["", "NULL", "null", "NA", "N/A", "n/a", "#N/A", "None", "none"]
 
 
-def _buffered(kind: str) -> Any:
+BUFFERS = 1 << 25
+"""Size of the read buffers of all columns of a Parquet file together (bytes)."""
+
+
+def _buffer_size(columns: int) -> int:
+    return min(1 << 20, max(1 << 13, BUFFERS // max(1, columns)))
+
+
+def _buffered(kind: str, columns: int) -> Any:
     # Reading row groups through a small buffer, and not whole, takes a third of the memory and is faster as well.
     if kind != "parquet":
         return None
-    return ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True, buffer_size=1 << 20)
+    size = _buffer_size(columns)
+    return ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True, buffer_size=size)
 
 
 def _groups(batch: Any, groups: list[list[str]]) -> list[list[tuple[str, Any]]]:
-    return [[(n, batch.column(n)) for n in g] for g in groups]
+    # Uses a dictionary, as a look-up by name in Arrow takes time proportional to the number of columns.
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    return [[(n, columns[n]) for n in g] for g in groups]
 
 
 def _width(kind: Any) -> float:
-    """Bytes that a value of this type takes; lists of unknown length count as one number."""
+    """Return the size of a value of this type (bytes); a list of unknown length counts as one value."""
     if pa.types.is_fixed_size_list(kind):
         return float(kind.list_size) * _width(kind.value_type)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
@@ -42,9 +55,10 @@ def _width(kind: Any) -> float:
 
 
 def _row_bytes(dataset: Any, columns: list[str]) -> float:
-    """Bytes of a row, with the lengths of lists taken from the first one."""
-    total = sum(_width(dataset.schema.field(c).type) for c in columns)
-    lists = [c for c in columns if str(dataset.schema.field(c).type).startswith(("list", "large_list"))]
+    """Return the size of a row (bytes), with the lengths of lists taken from the first row."""
+    kinds = {f.name: f.type for f in dataset.schema}
+    total = sum(_width(kinds[c]) for c in columns)
+    lists = [c for c in columns if pa.types.is_list(kinds[c]) or pa.types.is_large_list(kinds[c])]
     if lists:
         first = dataset.head(1, columns=lists, batch_size=1, batch_readahead=0, fragment_readahead=0)
         for c in lists:
@@ -53,17 +67,17 @@ def _row_bytes(dataset: Any, columns: list[str]) -> float:
     return total
 
 
-def scan(dataset: Any, selection: Selection, where: str, options: Any = None) -> Iterator[Batch]:
-    """Batches of a data set in order, read ahead by Arrow's own threads."""
+def scan(dataset: Any, selection: Selection, where: str, kind: str) -> Iterator[Batch]:
+    """Yield the batches of a data set in order, read ahead by Arrow's threads."""
     groups = selection.resolve(dataset.schema.names, where)
     columns = list(dict.fromkeys(n for g in groups for n in g))
     row_bytes = _row_bytes(dataset, columns)
     scanner = dataset.scanner(
         columns=columns,
-        batch_size=step_of(row_bytes),
+        batch_size=step_of(row_bytes, len(columns)),
         batch_readahead=READAHEAD,
         fragment_readahead=1 if row_bytes * BATCH_ROWS > 4 * BATCH_BYTES else 2,
-        fragment_scan_options=options,
+        fragment_scan_options=_buffered(kind, len(columns)),
     )
     name, start, checked = where, 0, None
     for tagged in scanner.scan_batches():
@@ -80,13 +94,14 @@ def scan(dataset: Any, selection: Selection, where: str, options: Any = None) ->
 
 
 def _same_columns(fragment: Any, columns: list[str], path: str) -> None:
-    missing = [c for c in columns if c not in fragment.physical_schema.names]
+    there = set(fragment.physical_schema.names)
+    missing = [c for c in columns if c not in there]
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}, which other files have")
 
 
 class Files:
-    """Parquet or CSV files; each run of files with the same column types is one data set."""
+    """Source of Parquet or CSV files; consecutive files with equal column types form one data set."""
 
     def __init__(self, files: list[str], kind: str) -> None:
         self.files = files
@@ -100,44 +115,42 @@ class Files:
         return ds.CsvFileFormat(parse_options=parse, convert_options=convert)
 
     def total(self) -> int | None:
-        """Rows, from the files' own metadata; an estimate from the bytes of CSV."""
-        try:
+        """Return the number of rows, from the files' metadata; for CSV an estimate from the size."""
+        with suppress(Exception):  # what is wrong with a file is said when it is read
             if self.kind == "csv":
                 return sum(map(_estimated_rows, self.files))
             form = self._format(self.files[0])
             return sum(int(form.make_fragment(f, _local()).count_rows()) for f in self.files)
-        except (OSError, pa.ArrowException):
-            return None
+        return None
 
     def batches(self, selection: Selection) -> Iterator[Batch]:
-        """Batches of all files in order."""
+        """Yield the batches of all files in order."""
         run: list[str] = []
         schema: Any = None
         for file in self.files:
             found = self._schema(file, selection)
             if found is None:
                 continue
-            if run and found != schema:
+            width = pages.row_bytes(file, set(found.names)) if self.kind == "parquet" else None
+            if run and (found != schema or width is not None):
                 yield from self._scan(run, schema, selection)
                 run = []
-            schema = found
-            run.append(file)
+            if width is None:
+                schema = found
+                run.append(file)
+            else:
+                yield from _paged(file, selection, width)
         if run:
             yield from self._scan(run, schema, selection)
 
     def _schema(self, file: str, selection: Selection) -> Any:
-        """The selected columns' types; None for an empty CSV file."""
-        try:
+        """Return the types of the selected columns; None for an empty CSV file."""
+        with reading(file):
             if self.kind == "csv" and os.path.getsize(file) == 0:
                 return None
             schema = self._format(file).inspect(os.path.abspath(file), _local())
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(file, error) from None
-        names = schema.names
-        wanted = {n for g in selection.resolve(names, file) for n in g}
-        doubled = [n for n in wanted if names.count(n) > 1]
-        if doubled:
-            raise InputError(f"{file} has several columns named {doubled[0]!r}")
+            names = schema.names
+        wanted = selection.wanted(names, file)
         fields = [f for f in schema if f.name in wanted]
         if self.kind == "csv":
             # The type of a CSV column is a guess from its first rows: a whole number there may be 0.5 further on.
@@ -149,13 +162,28 @@ class Files:
         dataset = ds.FileSystemDataset.from_paths(
             list(given), schema=schema, format=self._format(run[0]), filesystem=_local()
         )
-        name = run[0]
-        try:
-            for batch in scan(dataset, selection, name, _buffered(self.kind)):
-                name = given.get(batch.source, batch.source)
-                yield Batch(name, batch.start, batch.rows, batch.groups)
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(name if len(run) == 1 else f"{run[0]} to {run[-1]}", error) from None
+        name = run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}"
+        found = scan(dataset, selection, run[0], self.kind)
+        while True:
+            with reading(name):
+                batch = next(found, None)
+            if batch is None:
+                return
+            name = given.get(batch.source, batch.source)
+            yield Batch(name, batch.start, batch.rows, batch.groups)
+            name = name if len(run) == 1 else f"{name} or a later one, up to {run[-1]}"
+
+
+def _paged(file: str, selection: Selection, width: float) -> Iterator[Batch]:
+    """Yield the batches of a Parquet file with large row groups."""
+    with reading(file):
+        names = pq.read_schema(file).names
+    groups, wanted = selection.resolve(names, file), selection.wanted(names, file)
+    start = 0
+    for batch in pages.batches(file, wanted, width, _buffer_size(len(wanted))):
+        if batch.num_rows:
+            yield Batch(file, start, batch.num_rows, _groups(batch, groups))
+        start += batch.num_rows
 
 
 def _guessed(kind: Any) -> bool:
@@ -173,62 +201,58 @@ def _estimated_rows(file: str) -> int:
     return max(0, round(os.path.getsize(file) * lines / max(1, len(head))) - 1)
 
 
-def _unreadable(file: str, error: Exception) -> InputError:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InputError(f"cannot read {file}: {text}")
-
-
 class IpcFile:
-    """A Feather or Arrow IPC file, or an IPC stream in a file; mapped, so that uncompressed columns are not copied."""
+    """Source of a Feather or Arrow IPC file, or an IPC stream in a file, read one record batch at a time."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def total(self) -> int | None:
-        """Rows, from the headers of all batches; unknown for a stream."""
-        try:
+        """Return the number of rows, from the headers of all batches; unknown for a stream."""
+        with suppress(Exception):  # what is wrong with a file is said when it is read
             return int(ds.IpcFileFormat().make_fragment(self.path, _local()).count_rows())
-        except (OSError, pa.ArrowException):
-            return None
+        return None
 
-    def _open(self, mapped: Any, selection: Selection) -> tuple[Any, list[list[str]]]:
-        """A reader of the selected columns, and their groups."""
-        buffer = pa.py_buffer(mapped)
-        kind = pa.ipc.open_file if mapped[:6] == b"ARROW1" else pa.ipc.open_stream
-        names = kind(pa.BufferReader(buffer)).schema.names
-        groups = selection.resolve(names, self.path)
-        wanted = {n for g in groups for n in g}
-        doubled = [n for n in wanted if names.count(n) > 1]
-        if doubled:
-            raise InputError(f"{self.path} has several columns named {doubled[0]!r}")
+    def _open(self, file: Any, selection: Selection) -> tuple[Any, list[list[str]]]:
+        """Return the record batches of the selected columns, and the columns' groups."""
+        magic = file.read(6)
+        kind = pa.ipc.open_file if magic == b"ARROW1" else pa.ipc.open_stream
+        file.seek(0)
+        schema = kind(file).schema
+        names = schema.names
+        groups, wanted = selection.resolve(names, self.path), selection.wanted(names, self.path)
+        large = ipc.blocks(file, 8 if kind is pa.ipc.open_file else 0, schema, wanted)
+        if large is not None:
+            return ipc.parts(file, large, schema, wanted), groups
         fields = [i for i, n in enumerate(names) if n in wanted]
-        return kind(pa.BufferReader(buffer), options=pa.ipc.IpcReadOptions(included_fields=fields)), groups
+        file.seek(0)
+        reader = kind(file, options=pa.ipc.IpcReadOptions(included_fields=fields))
+        if kind is pa.ipc.open_stream:
+            return reader, groups
+        return (reader.get_batch(i) for i in range(reader.num_record_batches)), groups
 
     def batches(self, selection: Selection) -> Iterator[Batch]:
-        """Batches in order, cut to a size that fits the caches."""
-        try:
-            with open(self.path, "rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            reader, groups = self._open(mapped, selection)
-            found = reader
-            if isinstance(reader, pa.ipc.RecordBatchFileReader):
-                found = (reader.get_batch(i) for i in range(reader.num_record_batches))
-            pages = Pages([mapped])
-            for batch in _cut(found, groups, self.path):
-                yield batch
-                pages.read(sum(c.nbytes for g in batch.groups for _, c in g))
-        except InputError:
-            raise
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise _unreadable(self.path, error) from None
+        """Yield the batches in order, cut to a size that fits the caches."""
+        check_file(self.path)
+        # Not mapped: the pages of a mapped file that someone cuts short end the process.
+        with reading(self.path), pa.OSFile(self.path) as file:
+            found, groups = self._open(file, selection)
+            yield from _cut(map(_sound, found), groups, self.path)
+
+
+def _sound(batch: Any) -> Any:
+    """Return a record batch after a check, which Arrow omits, that offsets and indices lie within its buffers."""
+    for column in batch.columns:
+        column.validate(full=not pa.types.is_primitive(column.type))
+    return batch
 
 
 def _cut(record_batches: Any, groups: list[list[str]], name: str) -> Iterator[Batch]:
-    """Slices of record batches that fit the caches."""
+    """Yield slices of record batches that fit the caches."""
     start = 0
     for batch in record_batches:
-        used = sum(batch.column(n).nbytes for g in groups for n in g)
-        step = step_of(used / max(1, batch.num_rows))
+        used = sum(c.nbytes for g in _groups(batch, groups) for _, c in g)
+        step = step_of(used / max(1, batch.num_rows), sum(map(len, groups)))
         for low in range(0, batch.num_rows, step):
             part = batch.slice(low, step)
             yield Batch(name, start + low, part.num_rows, _groups(part, groups))
@@ -236,40 +260,40 @@ def _cut(record_batches: Any, groups: list[list[str]], name: str) -> Iterator[Ba
 
 
 class Stream:
-    """Record batches from a table, a reader or a data frame."""
+    """Source of record batches from a table, a reader or a data frame."""
 
     def __init__(self, reader: Any, rows: int | None) -> None:
         self.reader = reader
         self.rows = rows
 
     def total(self) -> int | None:
-        """The number of rows, where a table told it."""
+        """Return the number of rows, which is known for tables."""
         return self.rows
 
     def batches(self, selection: Selection) -> Iterator[Batch]:
-        """Batches, cut to a size that fits the caches."""
+        """Yield batches, cut to a size that fits the caches."""
         groups = selection.resolve(self.reader.schema.names, "the table")
         yield from _cut(self.reader, groups, "")
 
 
 class Scanned:
-    """A pyarrow data set that the caller made."""
+    """Source of a pyarrow data set that the caller made."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
     def total(self) -> int | None:
-        """The number of rows."""
+        """Return the number of rows."""
         return int(self.dataset.count_rows())
 
     def batches(self, selection: Selection) -> Iterator[Batch]:
-        """Batches in order."""
+        """Yield the batches in order."""
         kind = "parquet" if isinstance(getattr(self.dataset, "format", None), ds.ParquetFileFormat) else ""
-        return scan(self.dataset, selection, "the data set", _buffered(kind))
+        return scan(self.dataset, selection, "the data set", kind)
 
 
 def from_object(data: Any) -> Source:
-    """A source over an Arrow object, or anything that exports an Arrow stream."""
+    """Return a source for an Arrow object, or for any object that exports an Arrow stream."""
     if isinstance(data, ds.Dataset):
         return Scanned(data)
     if isinstance(data, pa.RecordBatch):

@@ -1,32 +1,88 @@
-"""Columns of any kind as NumPy arrays: one number, or one vector of numbers, a row; and which rows are null."""
+"""Conversion of columns to NumPy arrays, one number or one vector per row, with masks of null rows."""
 
 import difflib
 import fnmatch
 import importlib
+import os
 import re
-from collections.abc import Iterable, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-__all__ = ["InputError", "chosen", "from_arrow", "from_numpy", "natural", "plain_rows", "with_arrow"]
+__all__ = [
+    "InputError",
+    "check_file",
+    "chosen",
+    "from_arrow",
+    "from_numpy",
+    "natural",
+    "plain_rows",
+    "reading",
+    "with_arrow",
+]
+
+LONGEST = 200
+"""Most characters quoted of a library's error message, as some messages contain whole rows of data."""
 
 
 class InputError(ValueError):
-    """What was given cannot be evaluated; the message says which file, row or column, and what would do."""
+    """Error for data that cannot be evaluated; the message names file, row or column, and the expected data."""
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turn any exception of a library that reads a file into an InputError that names the file."""
+    try:
+        yield
+    except (InputError, ImportError):
+        raise
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+    except Exception as error:
+        raise InputError(f"cannot read {path}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of a library's error, shortened to a sentence."""
+    if isinstance(error, UnicodeEncodeError):
+        return "a name is no UTF-8; rename it"
+    if isinstance(error, UnicodeDecodeError):
+        return f"a name or text is no UTF-8: {error.object[:60]!r}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
+
+
+def check_file(path: str) -> None:
+    """Raise unless the path is a regular file: a pipe would wait for a writer and cannot be read twice."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {_reason(error)}") from None
+    if not stat.S_ISREG(mode):
+        kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISDIR, "a directory"), (stat.S_ISSOCK, "a socket"))
+        kind = next((word for is_kind, word in kinds if is_kind(mode)), "a device")
+        raise InputError(f"{path} is {kind}; expected a file")
 
 
 def natural(text: str) -> list[tuple[bool, int, str]]:
-    """A sorting key by which logit_2 comes before logit_10."""
+    """Return a sorting key by which logit_2 comes before logit_10."""
     return [(p.isdigit(), int(p) if p.isdigit() else 0, p) for p in re.split(r"(\d+)", text) if p]
 
 
 def chosen(patterns: Sequence[str], known: Iterable[str], role: str, where: str) -> list[list[str]]:
-    """The columns that each name or glob stands for; an unknown one raises with the nearest."""
+    """Return the columns that match each name or glob; raise for an unknown name, listing similar ones."""
     known = list(known)
-    groups = []
+    names, groups = set(known), []
     for pattern in patterns:
-        if pattern in known:
+        if pattern in names:
             groups.append([pattern])
             continue
         found = [k for k in known if fnmatch.fnmatchcase(k, pattern)] if set(pattern) & set("*?[") else []
@@ -44,12 +100,12 @@ def _listed(known: list[str]) -> str:
 
 
 def plain_rows(mask: Any) -> Any:
-    """A mask of valid rows, or None where all are."""
+    """Return the mask of valid rows; None where all are valid."""
     return None if mask is None or mask.all() else mask
 
 
 def with_arrow(module: str) -> Any:
-    """A module of this package that imports pyarrow."""
+    """Import a module of this package that needs pyarrow."""
     try:
         return importlib.import_module(f".{module}", __package__)
     except ImportError as error:
@@ -57,7 +113,7 @@ def with_arrow(module: str) -> Any:
 
 
 def from_numpy(array: Any, name: str) -> tuple[Any, Any]:
-    """A slice of a NumPy array as numbers (1-D or 2-D) and a mask of the rows that nothing masks (None: all)."""
+    """Return a slice of a NumPy array (1-D or 2-D) and the mask of its valid rows (None: all)."""
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} has dtype {array.dtype}; expected numbers")
     if isinstance(array, np.ma.MaskedArray):
@@ -67,7 +123,7 @@ def from_numpy(array: Any, name: str) -> tuple[Any, Any]:
 
 
 def from_arrow(array: Any, name: str) -> tuple[Any, Any]:
-    """An Arrow array as numbers (1-D, or 2-D from lists) and a mask of the rows without null (None: all)."""
+    """Return an Arrow array as a NumPy array (1-D, or 2-D from lists) and the mask of rows without null (None: all)."""
     import pyarrow as pa
 
     kind = array.type

@@ -1,28 +1,31 @@
-"""What `fastloss eval` does: evaluate, show progress on a terminal, print tables, write files."""
+"""Implementation of `fastloss eval`: evaluation, progress display, tables and output files."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from ..terminal import console as make_console
+from ..terminal import printable
 from . import evaluate
 from .columns import InputError
-from .files import beside, settle
+from .files import check_outputs, write_text
 from .losses import Evaluated, named
 from .report import Report, figure
-from .sources import Selection, spare
+from .sources import Selection, input_files
 
 __all__ = ["Request", "evaluate_command"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """Options of one `fastloss eval` command."""
 
     paths: list[str]
     losses: list[str]
@@ -38,19 +41,27 @@ class Request:
 
 
 def evaluate_command(request: Request) -> None:
-    """Evaluate and print; with `--json -` the JSON is all that goes to stdout."""
+    """Evaluate and print the report; with `--json -` only the JSON goes to stdout."""
     losses = _losses(request)
+    _check_outputs(request)
     reports = _sample(request, losses) if request.sample else [("", _files(request, losses))]
     if request.json is not None:
         _write_json(request.json, reports)
     if request.json != "-":
-        console = Console(highlight=False)
+        console = make_console()
         for i, (title, report) in enumerate(reports):
             if i:
                 console.print()
             _print(console, title, report)
         if request.per_sample is not None:
-            console.print(f"loss of every row: {request.per_sample}", soft_wrap=True)
+            console.print(f"loss of every row: {printable(request.per_sample)}", soft_wrap=True)
+
+
+def _check_outputs(request: Request) -> None:
+    outputs = [o for o in (request.json if request.json != "-" else None, request.per_sample) if o is not None]
+    if outputs:
+        selection = Selection(tuple(request.pred), request.target, request.weight)
+        check_outputs(outputs, [] if request.sample else input_files(request.paths, selection))
 
 
 def _losses(request: Request) -> list[Evaluated]:
@@ -72,9 +83,8 @@ def _files(request: Request, losses: list[Evaluated]) -> Report:
         raise InputError("no --pred; name the column of the prediction")
     if request.target is None and any(e.loss.record.target is not None for e in losses):
         raise InputError("no --target; name the column of the target")
-    if request.json not in (None, "-"):
-        spare(request.json, request.paths, Selection(tuple(request.pred), request.target, request.weight))
-    with _progress() as progress:
+    with _progress() as (progress, shown):
+        _compile([(request.paths, Selection(tuple(request.pred), request.target, request.weight), losses)], shown)
         return evaluate(
             request.paths,
             losses,
@@ -90,7 +100,7 @@ def _files(request: Request, losses: list[Evaluated]) -> Report:
 
 
 def _sample(request: Request, losses: list[Evaluated]) -> list[tuple[str, Report]]:
-    """One report for each file of the sample that the losses need."""
+    """Return one report for each sample file that the losses need."""
     from ..data import SAMPLES, sample_for
 
     if request.paths or request.pred or request.target or request.weight or request.per_sample:
@@ -106,7 +116,9 @@ def _sample(request: Request, losses: list[Evaluated]) -> list[tuple[str, Report
             )
         chosen.setdefault((found[0].file, *found[1:]), []).append(e)
     reports = []
-    with _progress() as progress:
+    with _progress() as (progress, shown):
+        paths = {s.file: s.path for s in SAMPLES}
+        _compile([([paths[f]], Selection((p,), t, None), es) for (f, p, t), es in chosen.items()], shown)
         for s in SAMPLES:
             parts = [
                 evaluate(
@@ -128,24 +140,34 @@ def _sample(request: Request, losses: list[Evaluated]) -> list[tuple[str, Report
     return reports
 
 
+def _compile(parts: list[tuple[list[str], Selection, list[Evaluated]]], shown: Any) -> None:
+    """Compile what evaluations will need, by the types and widths of their first rows."""
+    from .ahead import compile_ahead, jobs_of
+
+    # A pipe can be read but once. What is wrong with a file, its evaluation says.
+    with suppress(InputError, OSError):
+        if all(os.path.isfile(f) for paths, selection, _ in parts for f in input_files(paths, selection)):
+            compile_ahead(jobs_of(parts), shown)
+
+
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int | None], None] | None]:
-    """A bar on a terminal; nothing in a pipe."""
+def _progress() -> Iterator[tuple[Callable[[int, int | None], None] | None, Callable[[str], None] | None]]:
+    """Yield two callbacks that draw progress on a terminal, for rows done and for messages; None in a pipe."""
     if not sys.stderr.isatty():
-        yield None
+        yield None, None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[rows]}"),
+        TextColumn("{task.fields[rows]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=8) as bar:
-        task = bar.add_task("starting (a first run compiles)", total=None, rows="")
+    with Progress(*columns, console=make_console(stderr=True), transient=True, refresh_per_second=8) as bar:
+        task = bar.add_task("starting", total=None, rows="")
 
         def progress(done: int, total: int | None) -> None:
             speed = bar.tasks[task].finished_speed or bar.tasks[task].speed
@@ -154,29 +176,29 @@ def _progress() -> Iterator[Callable[[int, int | None], None] | None]:
             known = None if total is None else max(total, done)
             bar.update(task, description="evaluating", completed=done, total=known, rows=f"{done:,} rows{rate}")
 
-        yield progress
+        yield progress, lambda text: bar.update(task, description=text)
 
 
-def _print(console: Console, title: str, report: Report) -> None:
+def _print(console: Any, title: str, report: Report) -> None:
     if title:
-        console.print(f"[bold]{title}[/bold]")
-    heading, *rows = report.table()
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for i, name in enumerate(heading):
-        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold", no_wrap=i > 0)
-    for row in rows:
-        table.add_row(*row)
+        console.print(title, style="bold")
     if console.is_terminal:
+        heading, *rows = report.table()
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for i, name in enumerate(heading):
+            table.add_column(name, justify="left" if i == 0 else "right", overflow="fold", no_wrap=i > 0)
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
         console.print(table)
         for note in report.notes():
-            console.print(note, style="yellow", markup=False, soft_wrap=True)
+            console.print(printable(note), style="yellow", soft_wrap=True)
     else:
-        print(report)
+        print("\n".join(map(printable, repr(report).split("\n"))))
     for label, worst in report.worst.items():
-        console.print(f"\nrows of largest {label}", style="bold")
+        console.print(f"\nrows of largest {printable(label)}", style="bold")
         for w in worst:
-            where = f"{w.file}, row {w.row:,}" if w.file else f"row {w.row:,}"
-            console.print(f"  {figure(w.loss):>12}  {where}", soft_wrap=True, markup=False)
+            where = f"{printable(w.file)}, row {w.row:,}" if w.file else f"row {w.row:,}"
+            console.print(f"  {figure(w.loss):>12}  {where}", soft_wrap=True)
 
 
 def _write_json(path: str, reports: list[tuple[str, Report]]) -> None:
@@ -187,9 +209,4 @@ def _write_json(path: str, reports: list[tuple[str, Report]]) -> None:
     if path == "-":
         print(text)
         return
-    temporary = beside(Path(path))
-    try:
-        temporary.write_text(text + "\n", encoding="utf-8")
-        settle(temporary, Path(path))
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, text + "\n")

@@ -1,4 +1,4 @@
-"""What `fastloss list`, `show`, `warmup` and `doctor` print."""
+"""Implementation of `fastloss list`, `show`, `warmup` and `doctor`."""
 
 import importlib.metadata
 import io
@@ -6,15 +6,18 @@ import os
 import platform
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..docs import input_kind, input_shape
-from ..formulas.record import LOOPS, REAL
+from ..formulas.record import REAL
+from ..terminal import console as make_console
+from ..terminal import printable
+from .ahead import Job, compile_ahead
 from .columns import InputError
 from .losses import by_rows
 
@@ -22,16 +25,16 @@ __all__ = ["diagnose", "print_list", "print_loss", "warm"]
 
 
 def _print(*parts: Any) -> None:
-    """Print to a terminal in its width and colours; in a pipe a line stays a line, however long."""
+    """Print in the terminal's width and colours; long lines are not wrapped in a pipe."""
     if sys.stdout.isatty():
-        console = Console(highlight=False)
+        console = make_console()
         for part in parts:
-            console.print(part, markup=False)
+            console.print(part)
         return
     text = io.StringIO()
-    console = Console(file=text, width=1000, no_color=True, highlight=False)
+    console = make_console(file=text, width=1000, no_color=True)
     for part in parts:
-        console.print(part, markup=False)
+        console.print(part)
     print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
@@ -58,7 +61,7 @@ def _default(record: Any, name: str) -> str:
 
 
 def print_list() -> None:
-    """All losses: name, parameters with defaults, summary."""
+    """Print all losses: name, parameters with defaults, summary."""
     import fastloss
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -72,7 +75,7 @@ def print_list() -> None:
 
 
 def print_loss(name: str) -> None:
-    """One loss: everything its record holds."""
+    """Print everything that the record of one loss holds."""
     record = _loss(name).record
     table = _grid()
     if record.math:
@@ -109,7 +112,7 @@ def _in(domain: Any) -> str:
 def _target(record: Any) -> str:
     if record.target is None:
         return "none: a penalty on the prediction alone"
-    return f"in {record.target_domain}" if record.family != "rows" else LOOPS[record.loop].target
+    return f"in {record.target_domain}" if record.family != "rows" else record.row_loop.target
 
 
 def _properties(record: Any) -> list[str]:
@@ -140,38 +143,22 @@ def _options(record: Any) -> str:
 
 
 def warm(names: list[str]) -> None:
-    """Compile the losses that are named, or all."""
+    """Compile the named losses, or all."""
     import fastloss
 
     losses = [_loss(n) for n in names] if names else list(fastloss.LOSSES.values())
     start = time.perf_counter()
-    console = Console(stderr=True, highlight=False)
-    for i, loss in enumerate(losses, 1):
-        began = time.perf_counter()
-        if console.is_terminal:
-            console.print(f"{i}/{len(losses)} {loss.name} ...", end="\r")
-        loss.warmup()
-        if console.is_terminal:
-            console.print(f"{i}/{len(losses)} {loss.name}: {time.perf_counter() - began:.1f} s")
-    _warm_statistics()
+    console = make_console(stderr=True)
+    shown = (lambda text: console.print(f"{text:<79}", end="\r")) if console.is_terminal else None
+    # Columns of files are arrays that cannot be written to, or copies that can.
+    kinds = [(dtype, writeable) for dtype in ("<f4", "<f8") for writeable in (False, True)]
+    statistics = Job("statistics", "statistics", (kinds, [False, True]))
+    compile_ahead([statistics, *(Job(loss.name, "warmup", None) for loss in losses)], shown)
     what = "1 loss" if len(losses) == 1 else f"{len(losses)} losses"
     print(
         f"{what} ready in {time.perf_counter() - start:.1f} s, "
-        f"cached in {_cache_folder() or 'no folder: caching is off'}"
+        f"cached in {printable(_cache_folder() or 'no folder: caching is off')}"
     )
-
-
-def _warm_statistics() -> None:
-    import numpy as np
-
-    from . import exact
-    from .accumulate import Partial
-
-    one = np.ones(1)
-    Partial(False).add(one, None)
-    Partial(True).add(one, one)
-    for dtype in (np.float32, np.float64):
-        exact.widen(np.ones(1, dtype), one)
 
 
 def _cache_folder() -> Path | None:
@@ -181,10 +168,13 @@ def _cache_folder() -> Path | None:
 
 
 def diagnose() -> None:
-    """Versions, threads, processor, cache, CUDA."""
+    """Print versions, threads, processor, cache and CUDA status."""
     table = _grid()
-    for name, text in _findings():
-        table.add_row(name, text)
+    # The table says what a warning about the cache would say.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for name, text in _findings():
+            table.add_row(name, printable(text))
     _print(table)
 
 
@@ -225,7 +215,7 @@ def _vectors(features: Any) -> str:
 
 
 def _layer() -> str:
-    """Run a parallel loop, as only that settles the layer."""
+    """Run a parallel loop, as Numba chooses its threading layer only then."""
     import numba
     import numpy as np
 
@@ -240,11 +230,15 @@ def _layer() -> str:
 
 
 def _cache() -> str:
-    folder = _cache_folder()
+    from ..kernels.cache import locate, refusal
+
+    folder, reason, _ = locate()
     if folder is None:
-        return "off (FASTLOSS_CACHE=0, or no folder that is private and writable)"
-    files = [f.stat().st_size for f in folder.glob("*.nbc")]
-    return f"{folder}: {len(files)} kernels, {sum(files) / 1e6:.1f} MB"
+        return f"off: {reason}"
+    found = [f.lstat() for f in folder.glob("*.nbc")]
+    refused = [reason for reason in map(refusal, found) if reason]
+    text = f"{folder}: {len(found)} kernels, {sum(f.st_size for f in found) / 1e6:.1f} MB"
+    return f"{text}, {len(refused)} of them not loaded: one {refused[0]}" if refused else text
 
 
 def _cuda() -> str:

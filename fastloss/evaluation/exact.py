@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from ..kernels.cpu import widest_vectors
 from ..kernels.specialize import INNER, cached_jit
-from .accumulate import BIAS, DIGITS
+from .fixed_point import BIAS, DIGITS
 
 BLOCK = 1024
 WIDTH = 43  # bits in a slice: BLOCK of them stay below 2**53
@@ -38,7 +38,7 @@ INLINE = {**INNER, "forceinline": True, "fastmath": False}
 
 @intrinsic
 def _fused(typingctx, a, b, c):
-    """a * b + c, rounded once."""
+    """Return a * b + c with a single rounding."""
 
     def codegen(context, builder, signature, arguments):
         return builder.fma(*arguments)
@@ -47,7 +47,7 @@ def _fused(typingctx, a, b, c):
 
 
 def _dekker(a: float, b: float, product: float) -> float:
-    """a * b - product without rounding, for a Python without a fused multiply-add."""
+    """Return a * b - product without rounding, on a Python without a fused multiply-add."""
     c = a * 134217729.0
     ah = c - (c - a)
     d = b * 134217729.0
@@ -62,7 +62,7 @@ else:
 
     @njit(**INLINE)
     def _tail(a, b, product):
-        """a * b - product without rounding."""
+        """Return a * b - product without rounding."""
         return _fused(a, b, -product)
 
 
@@ -78,7 +78,7 @@ def _minus(a, b):
 
 @njit(**INNER)
 def _range(bits):
-    """Smallest and largest of the bit patterns: of the values, where none is negative."""
+    """Return the smallest and largest bit pattern, which are those of the extreme values if none is negative."""
     widest_vectors()
     bottom = ABSOLUTE
     top = -ABSOLUTE
@@ -91,7 +91,7 @@ def _range(bits):
 
 @njit(**INNER)
 def _scan(bits):
-    """Largest and smallest nonzero magnitude, smallest and largest value, all as ordered integers."""
+    """Return the largest and smallest nonzero magnitude and the smallest and largest value, as ordered integers."""
     bottom, top = _range(bits)
     if bottom > 0:
         return top, bottom - 1, bottom, top
@@ -138,7 +138,7 @@ def _carry(digits):
 
 @njit(**INNER, fastmath={"reassoc"})
 def _cut(x, m1, m2, m3):
-    """Take three slices off x in place: their sums, and a sum that is zero only if nothing is left."""
+    """Take three slices off x in place; return their sums, and a sum that is zero only if no remainder is left."""
     widest_vectors()
     a1 = a2 = a3 = rest = 0.0
     for i in range(x.size):
@@ -178,7 +178,7 @@ def _drain(x, digits, shift):
 
 @njit(**INNER, fastmath={"reassoc"})
 def _cut_usual(x, m1, s1, s2, t1, t2):
-    """A slice of x, two of its rounded square, two of the square's rounding error, and what each leaves: the sums."""
+    """Return sums of one slice of x, two of its rounded square, two of the square's rounding error, and remainders."""
     widest_vectors()
     a1 = a2 = b1 = b2 = b3 = c1 = c2 = c3 = 0.0
     for i in range(x.size):
@@ -231,7 +231,7 @@ def _add_usual(x, largest, digits):
 
 @njit(**INNER)
 def _inside(x, k, out):
-    """Copy the values that 2**(k * STEP) scales into the window, scaled; zero for the others; whether there are any."""
+    """Copy the values that 2**(k * STEP) scales into the window, scaled, else 0; return whether there are any."""
     bits = x.view(np.int64)
     low = WINDOW_LOW - ((k * STEP) << 52) if k < 2 else np.int64(1)
     high = WINDOW_HIGH - ((k * STEP) << 52) if k > -2 else INFINITE
@@ -291,7 +291,7 @@ def _add_weighted(x, w, digits, scratch):
 
 @njit(**INNER)
 def _finite(x, w, counts, values, weights):
-    """Count NaN and the infinities of a block and copy the finite values (and their weights) together; how many."""
+    """Count NaN and infinities of a block, compact its finite values (and weights), and return their number."""
     n = 0
     for i in range(x.size):
         v = x[i]
@@ -346,7 +346,7 @@ def add_weighted(x, w, digits, counts, extremes):
 
 @cached_jit(**SUMS)
 def widen(x, out):
-    """Copy float32 or float64 values into doubles; True if all are finite."""
+    """Copy float32 or float64 values to float64; return whether all are finite."""
     rest = x.dtype.type(0.0)
     for i in range(x.size):
         v = x[i]

@@ -1,4 +1,4 @@
-"""Which losses to evaluate, as asked for by name, by `name:parameter=value` or as Loss objects."""
+"""Selection of the losses to evaluate, by name, by `name:parameter=value` or as Loss objects."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ IGNORED = -100
 
 
 def by_rows(record: Any) -> bool:
-    """Whether a file can be evaluated row by row: not where a loss is of a batch, a group or a sequence of rows."""
+    """Whether a loss can be evaluated row by row; losses over a batch, group or sequence of rows cannot."""
     if record.family != "arrays" or record.mean_of:
         return True
     whole = all(x.dims.startswith("*") and "+" not in x.dims and x.kind == "float" for x in record.inputs.values())
@@ -25,13 +25,13 @@ def by_rows(record: Any) -> bool:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A loss under the label that the report gives it."""
+    """Loss to evaluate, with its label in the report."""
 
     label: str
     loss: Any
     ignore_index: int | None = None
     figure: str = ""
-    """The loss that is a function of this one's mean, where that was asked for; empty if it was not."""
+    """Name of the requested loss that is a function of this one's mean; empty for a plain mean."""
 
     @property
     def by_rows(self) -> bool:
@@ -39,11 +39,11 @@ class Evaluated:
         return bool(self.loss.record.family == "rows")
 
     def takes_labels(self, target: Any) -> bool:
-        """Whether this target holds the numbers of classes."""
-        return self.by_rows and target is not None and target.ndim == 1 and self.loss.record.loop != "ensemble"
+        """Whether the target holds class indices."""
+        return self.by_rows and target is not None and target.ndim == 1 and self.loss.record.row_loop.has_classes
 
     def prediction(self, preds: Sequence[Any], target: Any) -> Any:
-        """The prediction as the loss takes it, or a sentence about what is wrong."""
+        """Return the prediction in the form that the loss takes, or a sentence that says why it cannot be used."""
         record = self.loss.record
         names = record.predictions if record.family != "arrays" else tuple(record.inputs)[:-1]
         name = self.loss.name
@@ -73,7 +73,7 @@ class Evaluated:
         return pred
 
     def call(self, pred: Any, target: Any) -> Any:
-        """The loss of each row, in float64."""
+        """Return the loss of each row, float64."""
         options = {"ignore_index": None} if self.takes_labels(target) else {}
         if self.loss.record.family == "elementwise" and self.loss.record.target is None:
             target = None
@@ -83,12 +83,12 @@ class Evaluated:
         return np.ascontiguousarray(values, np.float64)
 
     def shown(self, values: Any) -> Any:
-        """What is told of single rows."""
+        """Return the values reported for single rows."""
         return np.fromiter((figure(self.figure, v) for v in values), np.float64) if self.figure else values
 
 
 def named(losses: Any) -> list[Evaluated]:
-    """The losses to evaluate, each under a label of its own."""
+    """Return the losses to evaluate, each under a distinct label."""
     if isinstance(losses, str) or not isinstance(losses, Sequence):
         losses = [losses]
     if not losses:
@@ -129,7 +129,7 @@ def _shown(parameter: Any, value: Any) -> str:
 
 
 def _parsed(text: str) -> Evaluated:
-    """`name`, or `name:parameter=value,parameter=value`."""
+    """Parse `name` or `name:parameter=value,parameter=value`."""
     import fastloss
 
     name, _, rest = text.strip().partition(":")
@@ -156,7 +156,7 @@ def _parsed(text: str) -> Evaluated:
 
 
 def _value(text: str, whole: str) -> Any:
-    """A number, true, false, none, or levels joined by slashes."""
+    """Parse a number, true, false, none, or levels joined by slashes."""
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]

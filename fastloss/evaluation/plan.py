@@ -1,4 +1,4 @@
-"""What is done with each batch: convert to doubles, sort out invalid rows, evaluate every loss, add up."""
+"""Processing of a batch: conversion to float64, treatment of invalid rows, evaluation of every loss, summation."""
 
 import re
 import threading
@@ -12,17 +12,20 @@ from .columns import InputError
 from .losses import Evaluated
 from .sources import Batch
 
-__all__ = ["Plan", "Result"]
+__all__ = ["Plan", "Result", "joined", "widened"]
 
 HINT = "; expected a finite number (on_invalid: skip leaves such rows out)"
 
+TOGETHER = 64
+"""Number of columns copied into a matrix at a time, so that the rows written to stay in the cache."""
+
 ELEMENTS = 1 << 15
-"""Predictions evaluated at a time: doubles of everything fit the second-level cache, and the kernels stay serial."""
+"""Number of predictions evaluated at a time: their float64 data fit the L2 cache, and kernels stay serial."""
 
 
 @dataclass
 class Result:
-    """What one batch contributes."""
+    """Contribution of one batch to the report."""
 
     source: str
     start: int
@@ -36,7 +39,7 @@ class Result:
 
 @dataclass
 class _Rows:
-    """Some rows of a batch as doubles; `index` holds their positions in the batch where some were left out."""
+    """Rows of a batch as float64; `index` holds their positions in the batch where some were left out."""
 
     preds: list[Any]
     target: Any
@@ -45,7 +48,7 @@ class _Rows:
 
 
 class Plan:
-    """The losses and options of one evaluation; `process` may run in several threads."""
+    """Losses and options of one evaluation; `process` may run in several threads."""
 
     def __init__(self, losses: list[Evaluated], weighted: bool, on_invalid: str, worst: int, keep_values: bool) -> None:
         self.losses = losses
@@ -62,21 +65,22 @@ class Plan:
         result.worst = [[] for _ in self.losses]
         if self.keep_values:
             result.values = [np.full(batch.rows, np.nan) for _ in self.losses]
-        columns = [batch.numbers(g) for g in range(len(batch.groups))]
-        width = max((sum(v.shape[1] if v.ndim == 2 else 1 for v, _ in c) for c in columns), default=1)
+        found = [batch.numbers(g) for g in range(len(batch.groups))]
+        columns = [joined(group) for group in found]
+        width = max((c[0].shape[1] for c in columns if c is not None and c[0].ndim == 2), default=1)
         step = max(1, ELEMENTS // max(1, width))
         for start in range(0, batch.rows, step):
-            rows = self._rows(batch, columns, start, min(batch.rows, start + step), result)
+            rows = self._rows(batch, found, columns, start, min(batch.rows, start + step), result)
             for k in range(len(self.losses)):
                 self._evaluate(batch, rows, start, k, result)
         return result
 
-    def _rows(self, batch: Batch, columns: list[Any], start: int, stop: int, result: Result) -> _Rows:
-        """Convert rows start to stop; count the invalid ones and deal with them as asked."""
-        null = _nulls(columns, start, stop)
+    def _rows(self, batch: Batch, found: list[Any], columns: list[Any], start: int, stop: int, result: Result) -> _Rows:
+        """Convert rows start to stop; count invalid rows and treat them as `on_invalid` says."""
+        null = _nulls([mask for _, mask in filter(None, columns)], start, stop)
         arrays, finite = [], True
         for g, group in enumerate(columns):
-            array, good = self._doubles(g, group, start, stop) if group else (None, True)
+            array, good = self._doubles(g, group[0][start:stop]) if group else (None, True)
             arrays.append(array)
             finite &= good
         *preds, target, weight = arrays
@@ -90,30 +94,19 @@ class Plan:
             off &= ~bad
             result.null_rows += int(bad.sum())
             result.non_finite_rows += int(off.sum())
-            rows = self._without_invalid(batch, rows, columns, bad, off, result)
+            rows = self._without_invalid(batch, rows, found, bad, off, result)
         if rows.weight is not None and rows.weight.size and rows.weight.min() < 0:
             i = int(np.argmax(rows.weight < 0))
             self._fail(batch, _at(start, rows.index, i), f"the weight is {rows.weight[i]:g}; expected 0 or more")
         return rows
 
-    def _doubles(self, group: int, parts: list[Any], start: int, stop: int) -> tuple[Any, bool]:
-        """Rows of one group of columns as float64, and whether all are finite."""
-        if len(parts) == 1:
-            a = parts[0][0][start:stop]
-            out = self._buffer(group, a.size).reshape(a.shape)
-            return out, _widened(a, out)
-        arrays = [values[start:stop] for values, _ in parts]
-        arrays = [a if a.ndim == 2 else a[:, None] for a in arrays]
-        width = sum(a.shape[1] for a in arrays)
-        out = self._buffer(group, width * (stop - start)).reshape(stop - start, width)
-        at = 0
-        for a in arrays:
-            out[:, at : at + a.shape[1]] = a
-            at += a.shape[1]
-        return out, bool(np.isfinite(out).all())
+    def _doubles(self, group: int, values: Any) -> tuple[Any, bool]:
+        """Return rows of one group of columns as float64, and whether all values are finite."""
+        out = self._buffer(group, values.size).reshape(values.shape)
+        return out, widened(values, out)
 
     def _buffer(self, group: int, size: int) -> Any:
-        """Memory of this thread's own; fresh memory for every few rows would cost more than the conversion."""
+        """Return this thread's buffer; fresh memory for every few rows would cost more than the conversion."""
         mine = self._buffers.__dict__.setdefault("of", {})
         kept = mine.get(group)
         if kept is None or kept.size < size:
@@ -123,7 +116,7 @@ class Plan:
     def _without_invalid(
         self, batch: Batch, rows: _Rows, columns: list[Any], null: Any, off: Any, result: Result
     ) -> _Rows:
-        """Raise for the first invalid row, leave such rows out, or count those as NaN that no loss could take."""
+        """Raise for the first invalid row, drop invalid rows, or count rows that no loss can take as NaN."""
         if self.on_invalid == "fail":
             i = int(np.argmax(null | off))
             row = int(rows.index[i])
@@ -182,7 +175,7 @@ class Plan:
         return labels
 
     def _keep_worst(self, values: Any, first: int, index: Any, k: int, result: Result) -> None:
-        """Collect the candidates among the largest losses: a batch's own largest, at or above what others had."""
+        """Collect candidates for the largest losses: the batch's largest that reach those of other batches."""
         found = np.flatnonzero(values >= self.floors[k])
         if found.size > self.worst:
             # A stable sort keeps the earlier of equal rows.
@@ -193,7 +186,7 @@ class Plan:
     def _explain(
         self, batch: Batch, loss: Evaluated, pred: Any, target: Any, first: int, index: Any, error: Exception
     ) -> NoReturn:
-        """Find the row that a loss refused and say so; an error that no single row causes is passed on."""
+        """Raise an error that names the row a loss refused; an error that no single row causes is passed on."""
         low, high = 0, len(pred[0]) if isinstance(pred, tuple) else len(pred)
         while high - low > 1:
             middle = (low + high) // 2
@@ -210,8 +203,8 @@ class Plan:
         raise InputError(f"{batch.source + ', ' if batch.source else ''}row {batch.start + row}: {text}")
 
 
-def _widened(a: Any, out: Any) -> bool:
-    """Copy numbers into doubles; whether all are finite."""
+def widened(a: Any, out: Any) -> bool:
+    """Copy numbers to float64; return whether all are finite."""
     if a.dtype.kind == "f" and a.dtype.itemsize in (4, 8) and a.dtype.isnative and a.flags.c_contiguous:
         from . import exact
 
@@ -225,7 +218,7 @@ def _at(first: int, index: Any, i: int) -> int:
 
 
 def _refused(loss: Evaluated, pred: Any, target: Any, low: int, high: int) -> str | None:
-    """What the loss says against these rows; None if it takes them."""
+    """Return the loss's error for these rows; None if it accepts them."""
     part = tuple(p[low:high] for p in pred) if isinstance(pred, tuple) else pred[low:high]
     try:
         loss.call(part, None if target is None else target[low:high])
@@ -234,18 +227,33 @@ def _refused(loss: Evaluated, pred: Any, target: Any, low: int, high: int) -> st
     return None
 
 
-def _nulls(columns: list[Any], start: int, stop: int) -> Any:
-    """The rows with a null in any column, or None if there are none."""
+def joined(parts: list[Any]) -> tuple[Any, Any] | None:
+    """Return the columns of a group as one array and one mask of valid rows (None: all); None without columns."""
+    if len(parts) <= 1:
+        return parts[0] if parts else None
+    arrays = [a if a.ndim == 2 else a[:, None] for a, _ in parts]
+    out = np.empty((len(arrays[0]), sum(a.shape[1] for a in arrays)))
+    at = 0
+    for i in range(0, len(arrays), TOGETHER):
+        some = arrays[i : i + TOGETHER]
+        width = sum(a.shape[1] for a in some)
+        np.concatenate(some, axis=1, out=out[:, at : at + width], casting="unsafe")
+        at += width
+    masks = [mask for _, mask in parts if mask is not None]
+    return out, np.logical_and.reduce(masks) if masks else None
+
+
+def _nulls(masks: list[Any], start: int, stop: int) -> Any:
+    """Return the mask of rows with a null in any column; None if there are none."""
     null = None
-    for group in columns:
-        for _, mask in group:
-            if mask is not None and not mask[start:stop].all():
-                null = ~mask[start:stop] if null is None else null | ~mask[start:stop]
+    for mask in masks:
+        if mask is not None and not mask[start:stop].all():
+            null = ~mask[start:stop] if null is None else null | ~mask[start:stop]
     return null
 
 
 def _complaint(batch: Batch, columns: list[Any], row: int) -> str:
-    """What is wrong with an invalid row, by the name of the column."""
+    """Return a sentence that names the column and the invalid value of a row."""
     for names, group in zip(batch.groups, columns, strict=True):
         for (name, _), (values, mask) in zip(names, group, strict=True):
             if mask is not None and not mask[row]:

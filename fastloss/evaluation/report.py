@@ -1,4 +1,4 @@
-"""What an evaluation found: statistics by loss, exact enough to be merged in any order, as a table and as JSON."""
+"""Report of an evaluation: statistics by loss, mergeable in any order, as a table and as JSON."""
 
 import json
 import math
@@ -15,7 +15,7 @@ COLUMNS = ("loss", "mean", "std", "min", "max", "count", "non-finite", "weight s
 
 
 class WorstRow(NamedTuple):
-    """A row of large loss: the file it is in ("" for arrays and tables), its number there (from 0), its loss."""
+    """Row of large loss: its file ("" for arrays and tables), its index there (from 0), its loss."""
 
     file: str
     row: int
@@ -23,7 +23,7 @@ class WorstRow(NamedTuple):
 
 
 class Report(Mapping[str, Statistics]):
-    """The statistics of each loss, by its label; read-only.
+    """Read-only mapping of each loss's label to its statistics.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Report(Mapping[str, Statistics]):
     null_rows, non_finite_rows : int
         Rows with a null, or else a NaN or infinity, among prediction, target and weight.
     on_invalid : str
-        What was done with them: "fail", "skip" or "propagate".
+        Treatment of invalid rows: "fail", "skip" or "propagate".
     worst : mapping of str to list of WorstRow
         The rows of largest loss, by label of the loss.
 
@@ -85,7 +85,7 @@ class Report(Mapping[str, Statistics]):
         return any(s.weight_sum is not None for s in self.values())
 
     def merge(self, *others: "Report") -> "Report":
-        """Combine with reports of other rows on the same losses: the same bits in any order and for any split.
+        """Return the combined report of this and other rows: the same bits in any order and for any split.
 
         Examples
         --------
@@ -120,7 +120,7 @@ class Report(Mapping[str, Statistics]):
         )
 
     def beside(self, *others: "Report", order: Sequence[str]) -> "Report":
-        """Put the losses of several reports of the same rows into one."""
+        """Return one report with the losses of several reports of the same rows."""
         reports = (self, *others)
         moments = {n: m for r in reports for n, m in r._moments.items()}
         worst = {n: w for r in reports for n, w in r.worst.items()}
@@ -150,11 +150,11 @@ class Report(Mapping[str, Statistics]):
         return state
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON would hold it."""
+        """Return the report as JSON-compatible values."""
         return self._state()
 
     def to_json(self, indent: int | None = 2) -> str:
-        """The report as JSON: rounded figures to read, and the exact state that `from_json` and `merge` need.
+        """Return the report as JSON: rounded figures to read, and the exact state for `from_json` and `merge`.
 
         A figure that is not finite is null.
         """
@@ -162,7 +162,7 @@ class Report(Mapping[str, Statistics]):
 
     @classmethod
     def from_json(cls, text: str) -> "Report":
-        """The report that `to_json` wrote."""
+        """Return the report that `to_json` wrote."""
         try:
             state = json.loads(text)
             if state["format"] != FORMAT:
@@ -180,7 +180,7 @@ class Report(Mapping[str, Statistics]):
             raise InputError(f"not a report of fastloss: {error}") from None
 
     def table(self) -> list[tuple[str, ...]]:
-        """Headings and one row of text for each loss."""
+        """Return headings and one row of text for each loss."""
         shown = len(COLUMNS) if self.weighted else len(COLUMNS) - 1
         body = [
             (n, *map(figure, (s.mean, s.std, s.min, s.max)), f"{s.count:,}", f"{s.non_finite:,}", figure(s.weight_sum))
@@ -189,7 +189,7 @@ class Report(Mapping[str, Statistics]):
         return [row[:shown] for row in (COLUMNS, *body)]
 
     def notes(self) -> list[str]:
-        """Sentences about rows that were left out, ignored or propagated."""
+        """Return sentences about rows that were left out, ignored or propagated."""
         done = {"skip": "left out", "propagate": "propagated", "fail": ""}[self.on_invalid]
         found = [(self.null_rows, "with a null"), (self.non_finite_rows, "with a NaN or infinity")]
         notes = [f"{n:,} of {self.rows:,} rows {what}: {done}" for n, what in found if n]
@@ -208,12 +208,12 @@ class Report(Mapping[str, Statistics]):
 
 
 def ranked(rows: list[WorstRow], k: int) -> list[WorstRow]:
-    """The k rows of largest loss; of equal ones, the first."""
+    """Return the k rows of largest loss, the first among equals."""
     return sorted(rows, key=lambda w: (-w.loss, natural(w.file), w.row))[:k]
 
 
 def figure(value: float | None) -> str:
-    """A number to read: six digits, so that the table fits a terminal of 80 columns."""
+    """Return a number as text of six digits, so that the table fits a terminal of 80 columns."""
     if value is None:
         return "-"
     return "0" if value == 0 else f"{value:.6g}"

@@ -1,4 +1,4 @@
-"""One pass over a source: batches are evaluated by a few threads while Arrow decodes the next ones."""
+"""Single pass over a source: threads evaluate batches while Arrow decodes the next ones."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
+from .. import _signals
 from .accumulate import Partial
 from .columns import with_arrow
 from .plan import Plan, Result
@@ -18,22 +19,22 @@ Progress = Callable[[int, int | None], None]
 
 
 def _results(source: Source, selection: Selection, plan: Plan, threads: int) -> Iterator[Result]:
-    """Results in the order of the rows, so that the first error raised is that of the first bad row."""
+    """Yield results in the order of the rows, so that the first error raised belongs to the first bad row."""
     if threads == 1:
         yield from map(plan.process, source.batches(selection))
         return
     pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="fastloss") as pool:
-        try:
-            for batch in source.batches(selection):
-                pending.append(pool.submit(plan.process, batch))
-                if len(pending) > threads + 1:
-                    yield pending.popleft().result()
-            while pending:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="fastloss")
+    try:
+        for batch in source.batches(selection):
+            pending.append(pool.submit(plan.process, batch))
+            if len(pending) > threads + 1:
                 yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        # A command that a signal ends does not wait for what is being compiled.
+        pool.shutdown(wait=not _signals.ended_by(), cancel_futures=True)
 
 
 def run(
@@ -45,7 +46,7 @@ def run(
     per_sample: Any = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Evaluate all of a source."""
+    """Evaluate all rows of a source."""
     labels = [e.label for e in plan.losses]
     sums = [Partial(plan.weighted) for _ in labels]
     worst: list[list[WorstRow]] = [[] for _ in labels]
@@ -55,7 +56,7 @@ def run(
         writer = None
         if per_sample is not None:
             writing = with_arrow("per_sample")
-            writer = stack.enter_context(writing.Writer(per_sample, labels, plan.on_invalid == "propagate"))
+            writer = stack.enter_context(writing.opened(per_sample, labels, plan.on_invalid == "propagate"))
         for result in _results(source, selection, plan, threads):
             for k, partial in enumerate(result.partials):
                 sums[k].merge(partial)

@@ -1,17 +1,19 @@
-"""Where rows come from: files of several formats, Arrow tables and streams, arrays in memory; always in batches."""
+"""Sources of rows in batches: files of several formats, Arrow tables and streams, arrays in memory."""
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from .columns import InputError, chosen, from_arrow, from_numpy, natural, with_arrow
+from .columns import InputError, check_file, chosen, from_arrow, from_numpy, natural, with_arrow
 
-__all__ = ["FORMATS", "Batch", "Selection", "Source", "expand", "open_source", "spare"]
+__all__ = ["FORMATS", "Batch", "Selection", "Source", "expand", "input_files", "open_source"]
 
 FORMATS = {
     ".parquet": "parquet",
@@ -25,24 +27,33 @@ FORMATS = {
     ".npz": "npz",
 }
 BATCH_BYTES = 1 << 21
-"""What a batch of all columns should take: large enough to hide the hand-over, small enough to keep several."""
+"""Target size of a batch (bytes): large enough to hide the hand-over, small enough to keep several."""
 
 BATCH_ROWS = 1 << 17
 
+FEW, LEAST_ROWS = 64, 256
+"""Least rows of a batch with more than FEW columns, which spreads the cost of each column over the rows.
+
+With batches of a constant size in bytes, 10,000 columns would cost a hundred times as much as 1,000.
+"""
+
+ROW_BYTES = 1 << 28
+"""Largest accepted row (bytes), as a batch holds at least one row, whatever a header says."""
+
 HELD_BYTES = 1 << 25
-"""How much of mapped files may stay in memory before their pages are let go."""
+"""Most memory of mapped files that stays resident before the pages are released (bytes)."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The columns to read: names or globs of the predictions, the target, the weight."""
+    """Columns to read: names or globs of the predictions, the target and the weight."""
 
     pred: tuple[str, ...]
     target: str | None
     weight: str | None
 
     def resolve(self, known: Iterable[str], where: str) -> list[list[str]]:
-        """Column names by role: one group for each prediction, then the target's and the weight's (or none)."""
+        """Return column names by role: one group for each prediction, then the target's and the weight's (or none)."""
         known = list(known)
         groups = chosen(self.pred, known, "pred", where)
         for name, role in ((self.target, "target"), (self.weight, "weight")):
@@ -51,10 +62,19 @@ class Selection:
             raise InputError(f"weight {self.weight!r} stands for {len(groups[-1])} columns; expected one")
         return groups
 
+    def wanted(self, known: Sequence[str], where: str) -> set[str]:
+        """Return the names of all columns to read; raise unless each occurs exactly once."""
+        wanted = {n for g in self.resolve(known, where) for n in g}
+        counts = Counter(n for n in known if n in wanted)
+        doubled = [n for n in known if counts[n] > 1]
+        if doubled:
+            raise InputError(f"{where} has several columns named {doubled[0]!r}")
+        return wanted
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of one source: groups of raw columns in the order of Selection.resolve."""
+    """Consecutive rows of one source: groups of raw columns in the order of Selection.resolve."""
 
     source: str
     start: int
@@ -62,49 +82,53 @@ class Batch:
     groups: list[list[tuple[str, Any]]]
 
     def numbers(self, group: int) -> list[tuple[Any, Any]]:
-        """Arrays and masks of one group of columns."""
-        return [from_numpy(c, n) if isinstance(c, np.ndarray) else from_arrow(c, n) for n, c in self.groups[group]]
+        """Return the arrays and masks of one group of columns."""
+        try:
+            return [from_numpy(c, n) if isinstance(c, np.ndarray) else from_arrow(c, n) for n, c in self.groups[group]]
+        except InputError as error:
+            raise InputError(f"{self.source}: {error}" if self.source else str(error)) from None
 
 
 class Source(Protocol):
-    """Batches in the order of the rows, and how many rows there will be (None: unknown)."""
+    """Protocol of sources: batches in the order of the rows, and the total number of rows (None: unknown)."""
 
     def total(self) -> int | None:
-        """The number of rows, where it is known."""
+        """Return the number of rows, where it is known."""
 
     def batches(self, selection: Selection) -> Iterator[Batch]:
-        """The rows, in batches."""
+        """Yield the rows in batches."""
         ...
 
 
-def step_of(row_bytes: float) -> int:
-    """Rows in a batch."""
-    return int(min(BATCH_ROWS, max(1, BATCH_BYTES // max(row_bytes, 1))))
+def step_of(row_bytes: float, columns: int) -> int:
+    """Return the number of rows in a batch."""
+    least = LEAST_ROWS if columns > FEW else 1
+    return int(min(BATCH_ROWS, max(least, BATCH_BYTES // max(row_bytes, 1))))
 
 
 class Arrays:
-    """Arrays of equal length by name; memory-mapped ones are let go of as they are read."""
+    """Source of named arrays of equal length; pages of memory-mapped arrays are released as they are read."""
 
     def __init__(self, columns: Mapping[str, Any], name: str = "") -> None:
         self.columns = columns
         self.name = name
 
     def total(self) -> int | None:
-        """The number of rows."""
+        """Return the number of rows."""
         return min((len(c) for c in self.columns.values() if np.ndim(c)), default=0)
 
     def batches(self, selection: Selection) -> Iterator[Batch]:
-        """Slices of the arrays."""
+        """Yield slices of the arrays."""
         groups = selection.resolve(self.columns, self.name or "the input")
-        used = {n: self.columns[n] for g in groups for n in g}
-        lengths = {n: len(a) if a.ndim else -1 for n, a in used.items()}
-        if len(set(lengths.values())) > 1 or -1 in lengths.values() or any(a.ndim > 2 for a in used.values()):
-            shapes = ", ".join(f"{n} {a.shape}" for n, a in used.items())
-            raise InputError(f"arrays of shapes {shapes}; expected vectors or matrices with one row each")
-        rows = next(iter(lengths.values()))
+        used = {n: self.columns[n] for n in dict.fromkeys(n for g in groups for n in g)}
+        self._check(used)
+        rows = len(next(iter(used.values())))
         mapped = [a for a in used.values() if getattr(a, "_mmap", None) is not None and a.mode == "r"]
         pages = Pages(a._mmap for a in mapped)
-        step = step_of(sum(a.itemsize * (a.shape[1] if a.ndim == 2 else 1) for a in used.values()))
+        row_bytes = sum(a.itemsize * (a.shape[1] if a.ndim == 2 else 1) for a in used.values())
+        if row_bytes > ROW_BYTES:
+            raise InputError(f"{self._where}a row takes {row_bytes:,} bytes; expected at most {ROW_BYTES:,}")
+        step = step_of(row_bytes, len(used))
         for start in range(0, rows, step):
             stop = min(rows, start + step)
             # Once, though a column may serve as prediction and as target: some can only be read forward.
@@ -112,9 +136,23 @@ class Arrays:
             yield Batch(self.name, start, stop - start, [[(n, part[n]) for n in g] for g in groups])
             pages.read(sum(int(a[start:stop].nbytes) for a in mapped))
 
+    @property
+    def _where(self) -> str:
+        return f"{self.name}: " if self.name else ""
+
+    def _check(self, used: Mapping[str, Any]) -> None:
+        """Raise unless the arrays are vectors or matrices with equal numbers of rows."""
+        lengths = {len(a) if a.ndim else -1 for a in used.values()}
+        if len(lengths) > 1 or -1 in lengths or any(a.ndim > 2 for a in used.values()):
+            shapes = ", ".join(f"{n} {a.shape}" for n, a in used.items())
+            raise InputError(f"{self._where}arrays of shapes {shapes}; expected vectors or matrices with one row each")
+        empty = [n for n, a in used.items() if a.ndim == 2 and not a.shape[1]]
+        if empty:
+            raise InputError(f"{self._where}{empty[0]} has the shape {used[empty[0]].shape}; expected rows of numbers")
+
 
 class Pages:
-    """Lets go of the pages of read-only mapped files now and then; they come back when they are read again."""
+    """Periodic release of the pages of read-only mapped files; a later read loads them again."""
 
     def __init__(self, maps: Iterable[Any]) -> None:
         import mmap
@@ -124,7 +162,7 @@ class Pages:
         self.held = 0
 
     def read(self, count: int) -> None:
-        """Note that so many bytes were handed out."""
+        """Count bytes that were read, and release pages when they exceed the limit."""
         self.held += count
         if self.held > HELD_BYTES and self.advice is not None:
             for m in self.maps:
@@ -133,7 +171,7 @@ class Pages:
 
 
 class NumpyFiles:
-    """Columns in .npy files (the columns' names are the paths) or in one .npz."""
+    """Source of columns in .npy files (the columns' names are the paths) or in one .npz file."""
 
     def __init__(self, path: str | None, folder: str = "") -> None:
         self.path = path
@@ -141,48 +179,53 @@ class NumpyFiles:
         self.rows: int | None = None
 
     def total(self) -> int | None:
-        """Unknown until the files are open."""
+        """Return the number of rows, which is unknown until the files are open."""
         return self.rows
 
     def batches(self, selection: Selection) -> Iterator[Batch]:
-        """Open the files and slice them."""
-        from .npy import npy_column, npz_columns
+        """Open the files and yield slices of them."""
+        from .npy import Archive, NpyFile
 
-        if self.path is not None and self.path.endswith(".npz"):
-            yield from Arrays(npz_columns(self.path), self.path).batches(selection)
-            return
-        if self.path is not None:
-            array = npy_column(self.path)
-            if array.dtype.names is None:
-                raise InputError(f"{self.path} holds one array; name such files by pred and target")
-            columns = {n: array[n] for n in array.dtype.names}
-            yield from Arrays(columns, self.path).batches(selection)
-            return
-        names = [n for n in (*selection.pred, selection.target, selection.weight) if n is not None]
-        columns = {n: npy_column(os.path.join(self.folder, n)) for n in names}
-        self.rows = min(len(a) for a in columns.values())
-        yield from Arrays(columns, os.path.join(self.folder, selection.pred[0])).batches(selection)
+        with ExitStack() as stack:
+
+            def opened(path: str) -> NpyFile:
+                return stack.enter_context(closing(NpyFile(path)))
+
+            if self.path is not None and self.path.lower().endswith(".npz"):
+                archive = stack.enter_context(closing(Archive(self.path)))
+                yield from Arrays(archive, self.path).batches(selection)
+                return
+            if self.path is not None:
+                array = opened(self.path)
+                if array.dtype.names is None:
+                    raise InputError(f"{self.path} holds one array; name such files by pred and target")
+                yield from Arrays(array.fields(), self.path).batches(selection)
+                return
+            names = [n for n in (*selection.pred, selection.target, selection.weight) if n is not None]
+            columns = {n: opened(os.path.join(self.folder, n)) for n in names}
+            self.rows = min(len(a) for a in columns.values())
+            yield from Arrays(columns, os.path.join(self.folder, selection.pred[0])).batches(selection)
 
 
 class Chain:
-    """Several sources, one after another."""
+    """Concatenation of several sources."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = sources
 
     def total(self) -> int | None:
-        """The rows of all, if all know."""
+        """Return the total number of rows, if all sources know theirs."""
         totals = [s.total() for s in self.sources]
         return None if None in totals else sum(t for t in totals if t is not None)
 
     def batches(self, selection: Selection) -> Iterator[Batch]:
-        """All batches of the first, then of the second..."""
+        """Yield the batches of each source in order."""
         for source in self.sources:
             yield from source.batches(selection)
 
 
 def expand(paths: Iterable[Any]) -> list[str]:
-    """Files that paths, globs and directories stand for, in natural order; hidden ones are left out."""
+    """Return the files that match paths, globs and directories, in natural order, without hidden files."""
     files: list[str] = []
     for path in map(os.fspath, paths):
         if os.path.isdir(path):
@@ -192,6 +235,8 @@ def expand(paths: Iterable[Any]) -> list[str]:
         elif os.path.isfile(path):
             found, missing = [path], ""
         else:
+            if os.path.exists(path):
+                check_file(path)
             found = [f for f in glob.glob(path, recursive=True) if os.path.isfile(f)]
             missing = f"no file matches {path}" if glob.has_magic(path) else f"no such file or directory: {path}"
         if not found:
@@ -204,7 +249,7 @@ def expand(paths: Iterable[Any]) -> list[str]:
 
 
 def open_paths(paths: Sequence[Any], selection: Selection) -> Source:
-    """A source over files; runs of files of one format are read as one data set."""
+    """Return a source for files; consecutive files of one format are read as one data set."""
     named = [n for n in (*selection.pred, selection.target, selection.weight) if n is not None]
     if all(n.endswith(".npy") for n in named):
         for folder in paths:
@@ -237,7 +282,7 @@ def _arrow() -> Any:
 
 
 def _array(values: Any) -> Any:
-    """Anything array-like as an array; a mapped or a masked one as it is."""
+    """Return an array-like as an array; mapped and masked arrays are not converted."""
     return values if isinstance(values, np.ndarray) else np.asarray(values)
 
 
@@ -246,23 +291,24 @@ def _is_path(data: Any) -> bool:
 
 
 def _paths(data: Any) -> list[Any] | None:
-    """The paths that the data are; None where they are not."""
+    """Return the paths in `data`; None where it holds no paths."""
     if _is_path(data):
         return [data]
     return list(data) if isinstance(data, (list, tuple)) and all(map(_is_path, data)) else None
 
 
-def spare(written: Any, data: Any, selection: Selection) -> None:
-    """Raise if a file to be written is one of those to be read."""
-    if not os.path.exists(written):
-        return
-    names = [n for n in (*selection.pred, selection.target, selection.weight) if n is not None and os.path.exists(n)]
-    if any(os.path.samefile(written, f) for f in (*names, *expand(_paths(data) or []))):
-        raise InputError(f"{written} is one of the inputs; it would be overwritten")
+def input_files(data: Any, selection: Selection) -> list[str]:
+    """Return the files that will be read, as far as their names are known."""
+    paths = _paths(data)
+    if paths is None:
+        return list(getattr(data, "files", [])) if type(data).__module__.startswith("pyarrow") else []
+    columns = [n for n in (*selection.pred, selection.target, selection.weight) if n is not None]
+    columns = [os.path.join(folder, n) for folder in map(os.fspath, paths or [""]) for n in columns]
+    return [n for n in columns if os.path.isfile(n)] + expand(paths)
 
 
 def open_source(data: Any, selection: Selection) -> tuple[Source, Selection]:
-    """The source behind whatever `evaluate` is given, and the selection that fits it."""
+    """Return the source for the data passed to `evaluate`, and the matching selection."""
     paths = _paths(data)
     if paths is not None:
         return open_paths(paths, selection), selection
@@ -280,7 +326,7 @@ def open_source(data: Any, selection: Selection) -> tuple[Source, Selection]:
 
 
 def _from_tuple(data: tuple[Any, ...], selection: Selection) -> tuple[Source, Selection]:
-    """Arrays by position: the predictions (an array or a tuple of them), the target, the weight."""
+    """Return the source for a tuple: the predictions (an array or a tuple of arrays), the target, the weight."""
     if not 1 <= len(data) <= 3:
         raise InputError(f"a tuple of {len(data)}; expected (pred, target) or (pred, target, weight)")
     preds = data[0] if isinstance(data[0], tuple) else (data[0],)

@@ -1,4 +1,4 @@
-"""The losses, each written once as a scalar formula; importing this package registers them all, in order."""
+"""Scalar formulas of all losses, which importing this package registers in order."""
 
 from importlib import import_module
 from types import MappingProxyType
@@ -30,7 +30,7 @@ FILES = {
     "cox": "Survival: risk sets",
     "survival": "Survival: accelerated failure times",
 }
-"""The files of the losses, in order, and what each is about."""
+"""Titles of the files of formulas, in the order of the guide."""
 
 for _file in FILES:
     import_module(f"{__name__}.{_file}")

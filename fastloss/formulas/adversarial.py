@@ -1,7 +1,7 @@
-"""Adversarial training: a critic's scores of real (t = 1) and generated (t = 0) samples, and its gradient's norm."""
+"""Adversarial losses: a critic's scores of real (t = 1) and generated (t = 0) samples, and its gradient's norm."""
 
 from .record import NONNEGATIVE, UNIT, Parameter, elementwise
-from .special import above_zero, logistic_parts, share
+from .special import above_zero, finite, logistic_parts, share
 from .vocabulary import log1p_unit, maximum, where
 
 
@@ -15,7 +15,7 @@ from .vocabulary import log1p_unit, maximum, where
     paper="Arjovsky et al. (2017), Wasserstein GAN",
 )
 def wasserstein_critic(z, t):
-    """Loss of a Wasserstein critic: minus its scores of real samples (1), plus those of generated ones (0)."""
+    """Wasserstein critic loss: minus the scores of real samples (1), plus those of generated ones (0)."""
     side = 1.0 - 2.0 * t
     return share(side, z), where(z == z, side, z), 0.0, 1.0
 
@@ -29,8 +29,8 @@ def wasserstein_critic(z, t):
     paper="Arjovsky et al. (2017), Wasserstein GAN",
 )
 def wasserstein_generator(z):
-    """Loss of a Wasserstein generator: minus the critic's score of generated samples."""
-    # A slope that looks at z: where every gradient is one number, the compiler leaves the loop scalar.
+    """Wasserstein generator loss: minus the critic's score of generated samples."""
+    # Keeps the loop vectorised: with a constant gradient the compiler leaves it scalar, so the slope depends on z.
     return -z, where(z == z, -1.0, z), 0.0, 1.0
 
 
@@ -48,11 +48,11 @@ def wasserstein_generator(z):
     paper="Gulrajani et al. (2017), Improved training of Wasserstein GANs; one-sided: Petzka et al. (2018)",
 )
 def gradient_norm_penalty(n, center=1.0, one_sided=0.0, lam=10.0):
-    """Gradient penalty of a critic, from the norms of its gradient with respect to its input."""
+    """Gradient penalty of a critic, from the norms of its gradients with respect to the input."""
     r = n - center
     r = where(one_sided > 0.0, maximum(r, 0.0), r)
     bend = 2.0 * lam
-    return lam * (r * r), bend * r, where(one_sided > 0.0, where(r > 0.0, bend, 0.0), bend), bend
+    return lam * (r * r), bend * r, where(one_sided > 0.0, where(r > 0.0, bend, 0.0), bend), finite(bend)
 
 
 @elementwise(
@@ -107,6 +107,6 @@ def gan_hinge(z, t, generator=0.0):
     paper="Mao et al. (2017), Least squares generative adversarial networks",
 )
 def lsgan(z, t):
-    """Least-squares loss of a discriminator's scores: half the squared distance to 1 (real) or 0 (generated)."""
+    """Least-squares GAN loss of a discriminator's scores: half the squared distance to 1 (real) or 0 (generated)."""
     r = z - t
-    return 0.5 * (r * r), r, 1.0
+    return 0.5 * r * r, r, 1.0

@@ -1,4 +1,4 @@
-"""Losses of boxes: four numbers of a predicted box, then four of its target.
+"""Box losses: formulas of four coordinates of a predicted box, then four of its target.
 
 All are computed in units of the hull, the smallest box that holds both, so that no area overflows; and from how far
 each box reaches beyond the other, so that a small loss keeps its digits and a perfect prediction has the gradient 0.
@@ -18,24 +18,24 @@ EXAMPLE = "np.array([[0.0, 0.0, 2.0, 2.0]]), np.array([[1.0, 0.0, 3.0, 2.0]])"
 
 
 def inverse(x):
-    """1 / x, and 0 where x counts as 0: below 2e-35 in float32, 5e-79 in float64."""
+    """Return 1 / x, and 0 where x counts as 0: below 2e-35 in float32, 5e-79 in float64."""
     e = epsilon(x)
     none = x < e * e * (e * e) * e
     return where(none, 0.0, 1.0 / where(none, 1.0, x))
 
 
 def larger(a, b):
-    """The larger of two numbers of which none is NaN: one instruction, where maximum takes four."""
+    """Return the larger of two numbers, neither NaN: one instruction, where maximum takes four."""
     return where(a > b, a, b)
 
 
 def smaller(a, b):
-    """The smaller of two numbers of which none is NaN."""
+    """Return the smaller of two numbers, neither NaN."""
     return where(a < b, a, b)
 
 
 def along(a, c, u, w, centred):
-    """Box and target along one axis.
+    """Return the geometry of box and target along one axis.
 
     In units of the hull: their sizes, the size of what they share (negative where they lie apart), how far the box
     reaches beyond the target at its ends, and the other way round, and how far centre and size are off. The part of the
@@ -66,12 +66,13 @@ def along(a, c, u, w, centred):
 
 
 def overlap(x, y):
-    """One minus the intersection over union, and its derivatives by either end along x and along y, for `ends`.
+    """Return one minus the intersection over union, and its derivatives along x and along y, for `ends`.
 
-    And whether the two overlap, and whether box and target cover anything at all, being of no negative size.
+    And whether the two overlap, whether box and target cover anything at all, being of no negative size, and the part
+    of the hull that is covered.
     """
-    (w, tw, ws, ex, fx, _, _), (xl, xh), (right_x, target_x), _, _ = x
-    (h, th, hs, ey, fy, _, _), (yl, yh), (right_y, target_y), _, _ = y
+    (w, tw, ws, ex, fx, _, _), (xl, xh), (right_x, target_x), _, sx = x
+    (h, th, hs, ey, fy, _, _), (yl, yh), (right_y, target_y), _, sy = y
     covers, target_covers = right_x & right_y, target_x & target_y
     meet = (ws > 0.0) & (hs > 0.0) & covers & target_covers
     width, height = where(meet, ws, 0.0), where(meet, hs, 0.0)
@@ -80,29 +81,38 @@ def overlap(x, y):
     apart = where(covers, w * h, 0.0) + where(target_covers, tw * th, 0.0)
     alone = where(meet, ex * h + width * ey + (fx * th + width * fy), apart)
     by_union = inverse(alone + shared)
-    loss, ratio = where(by_union == 0.0, 1.0, alone * by_union), shared * by_union
+    # NaN comes through where neither covers anything, too.
+    loss, ratio = where(by_union == 0.0, 1.0 + 0.0 * (sx + sy), alone * by_union), shared * by_union
     px, py, qx, qy = by_union * height, by_union * width, by_union * ey * ratio, by_union * ex * ratio
-    low_x, high_x = pull(xl, loss, ratio, px, qx), pull(xh, loss, ratio, px, qx)
-    low_y, high_y = pull(yl, loss, ratio, py, qy), pull(yh, loss, ratio, py, qy)
-    return loss, (low_x, high_x), (low_y, high_y), meet, covers, target_covers
+    moved = loss + 2.0 * ratio
+    low_x, high_x, whole_x = pull(xl, loss, ratio, px, qx), pull(xh, loss, ratio, px, qx), px * (xh - xl) * moved
+    low_y, high_y, whole_y = pull(yl, loss, ratio, py, qy), pull(yh, loss, ratio, py, qy), py * (yh - yl) * moved
+    union = alone + shared
+    return loss, (low_x, high_x, whole_x), (low_y, high_y, whole_y), (meet, covers, target_covers, union)
 
 
 def pull(n, loss, ratio, across, rest):
-    """Derivative of `overlap` by the low end of a box, of part n in moving the hull; minus that by the high end."""
+    """Return the derivative of `overlap` by a box's low end, of part n in moving the hull, and minus the high end's."""
     return across * ((1.0 - n) * loss + (1.0 - 2.0 * n) * ratio) - rest
 
 
-def uncovered(x, y, meet, covers, target_covers):
-    """The part of the hull that neither box covers, and its derivatives by either end along x and along y."""
+def uncovered(x, y, known):
+    """Return the part of the hull that neither box covers, and its derivatives in the form of `overlap`."""
+    meet, covers, target_covers, union = known
     (w, tw, ws, ex, fx, _, _), (xl, xh), _, _, _ = x
     (h, th, hs, ey, fy, _, _), (yl, yh), _, _, _ = y
     part = ex * fy + fx * ey - where(meet, 0.0, ws * hs)
     part = part + where(covers, 0.0, w * h) + where(target_covers, 0.0, tw * th)
     own_x, own_y = where(meet, ex, w), where(meet, ey, h)
     bare_x, bare_y = where(covers, 0.0, w), where(covers, 0.0, h)
-    low_x, high_x = lose(xl, own_y, fy - part, bare_y), lose(xh, own_y, fy - part, bare_y)
-    low_y, high_y = lose(yl, own_x, fx - part, bare_x), lose(yh, own_x, fx - part, bare_x)
-    return part, (low_x, high_x), (low_y, high_y)
+    # Keeps the digits of boxes far apart, which cover little: 1 - part would have none of them.
+    thin = union < 0.5
+    outer_x, outer_y = where(thin, union - h, fy - part), where(thin, union - w, fx - part)
+    whole_x = where(meet, where(thin, union - hs, ey + (fy - part)), union)
+    whole_y = where(meet, where(thin, union - ws, ex + (fx - part)), union)
+    low_x, high_x = lose(xl, own_y, outer_x, bare_y), lose(xh, own_y, outer_x, bare_y)
+    low_y, high_y = lose(yl, own_x, outer_y, bare_x), lose(yh, own_x, outer_y, bare_x)
+    return part, (low_x, high_x, (xh - xl) * whole_x), (low_y, high_y, (yh - yl) * whole_y)
 
 
 def lose(n, inner, outer, bare):
@@ -111,7 +121,7 @@ def lose(n, inner, outer, bare):
 
 
 def proportions(x, y):
-    """Width and height of the hull over the longer of the two, and the parts of their squares in the diagonal's."""
+    """Return the hull's width and height over the longer one, and the shares of their squares in the diagonal's."""
     _, _, _, width, sx = x
     _, _, _, height, sy = y
     longer = where(width > height, sx, sy)
@@ -120,17 +130,31 @@ def proportions(x, y):
     return kx, ky, kx * kx * i, ky * ky * i
 
 
+def remainder(axis):
+    """Return the hull's end at which box and target lie apart (1 or -1, else 0 or a half), and 1 - distance."""
+    (size, wanted, _, _, _, d, _), (low, high), _, _, _ = axis
+    side = low - high
+    return side, where(abs(side) == 1.0, 0.5 * (size + wanted), 1.0 - abs(d))
+
+
 def distance(x, y, px, py):
-    """Squared distance of the centres over the squared diagonal of the hull; derivatives by the ends, and by both."""
+    """Return the squared distance of the centres over the hull's squared diagonal, and its derivatives."""
     (_, _, _, _, _, dx, _), (xl, xh), _, _, _ = x
     (_, _, _, _, _, dy, _), (yl, yh), _, _, _ = y
     q = dx * dx * px + dy * dy * py
     by_x, by_y = 2.0 * q * px, 2.0 * q * py
-    return q, (by_x * xl, by_x * xh, dx * px), (by_y * yl, by_y * yh, dy * py)
+    # q - |d| of boxes far apart, where both are nearly 1.
+    (side_x, gx), (side_y, gy) = remainder(x), remainder(y)
+    a, b = abs(dx), abs(dy)
+    turn = (gy - gx) * (a + b)
+    far_x, far_y = -side_x * (a * gx + py * turn), -side_y * (b * gy - px * turn)
+    whole_x = 2.0 * px * where(abs(side_x) == 1.0, far_x, q * side_x + dx)
+    whole_y = 2.0 * py * where(abs(side_y) == 1.0, far_y, q * side_y + dy)
+    return q, (by_x * xl, by_x * xh, whole_x, dx * px), (by_y * yl, by_y * yh, whole_y, dy * py)
 
 
 def shape(w, h, tw, th, kx, ky):
-    """(4 / pi^2) (atan(tw / th) - atan(w / h))^2, and its derivatives by w and h."""
+    """Return (4 / pi^2) (atan(tw / th) - atan(w / h))^2, and its derivatives by w and h."""
     a, b, c, d = w * kx, h * ky, tw * kx, th * ky
     i, j = inverse(larger(a, b)), inverse(larger(c, d))
     a, b, c, d = a * i, b * i, c * j, d * j
@@ -141,17 +165,18 @@ def shape(w, h, tw, th, kx, ky):
     return 0.4052847345693511 * angle * angle, slope * b * kx, -slope * a * ky
 
 
-def ends(low, high, shift, axis, centred):
-    """Derivatives by the two numbers of a box along an axis.
+def ends(low, high, whole, shift, axis, centred):
+    """Return the derivatives by the two coordinates of a box along an axis.
 
-    From those by its low end and, negative, by its high end, and what is to be added to that by either.
+    From those by its low end and, negative, by its high end, the derivative by its centre, whose digits a difference
+    of these would lose for boxes far apart, and what is to be added to the derivative by either end.
     """
     _, _, (right, _), _, s = axis
     scale = 0.015625 * s
     a, b = scale * (low + shift), scale * (shift - high)
     by_low, by_high = where(right, a, b), where(right, b, a)
     by_centre = centred > 0.0
-    return where(by_centre, by_low + by_high, by_low), where(by_centre, 0.5 * (by_high - by_low), by_high)
+    return where(by_centre, scale * whole, by_low), where(by_centre, 0.5 * (by_high - by_low), by_high)
 
 
 @arrays(
@@ -172,9 +197,9 @@ def iou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
     the same place, the derivative is the mean of those on both sides, as torch's: it is 0 for a perfect prediction.
     """
     x, y = along(x1, x2, u1, u2, box_format), along(y1, y2, v1, v2, box_format)
-    loss, (xl, xh), (yl, yh), _, _, _ = overlap(x, y)
-    dx1, dx2 = ends(xl, xh, 0.0, x, box_format)
-    dy1, dy2 = ends(yl, yh, 0.0, y, box_format)
+    loss, (xl, xh, xw), (yl, yh, yw), _ = overlap(x, y)
+    dx1, dx2 = ends(xl, xh, xw, 0.0, x, box_format)
+    dy1, dy2 = ends(yl, yh, yw, 0.0, y, box_format)
     return loss, (dx1, dy1, dx2, dy2)
 
 
@@ -196,10 +221,10 @@ def giou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
     size covers nothing, but the hull holds its corners.
     """
     x, y = along(x1, x2, u1, u2, box_format), along(y1, y2, v1, v2, box_format)
-    loss, (xl, xh), (yl, yh), meet, covers, target_covers = overlap(x, y)
-    part, (al, ah), (bl, bh) = uncovered(x, y, meet, covers, target_covers)
-    dx1, dx2 = ends(xl + al, xh + ah, 0.0, x, box_format)
-    dy1, dy2 = ends(yl + bl, yh + bh, 0.0, y, box_format)
+    loss, (xl, xh, xw), (yl, yh, yw), known = overlap(x, y)
+    part, (al, ah, aw), (bl, bh, bw) = uncovered(x, y, known)
+    dx1, dx2 = ends(xl + al, xh + ah, xw + aw, 0.0, x, box_format)
+    dy1, dy2 = ends(yl + bl, yh + bh, yw + bw, 0.0, y, box_format)
     return loss + part, (dx1, dy1, dx2, dy2)
 
 
@@ -221,11 +246,11 @@ def diou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
     centre, and the hull holds its corners.
     """
     x, y = along(x1, x2, u1, u2, box_format), along(y1, y2, v1, v2, box_format)
-    loss, (xl, xh), (yl, yh), _, _, _ = overlap(x, y)
+    loss, (xl, xh, xw), (yl, yh, yw), _ = overlap(x, y)
     _, _, px, py = proportions(x, y)
-    q, (al, ah, shift_x), (bl, bh, shift_y) = distance(x, y, px, py)
-    dx1, dx2 = ends(xl + al, xh + ah, shift_x, x, box_format)
-    dy1, dy2 = ends(yl + bl, yh + bh, shift_y, y, box_format)
+    q, (al, ah, aw, shift_x), (bl, bh, bw, shift_y) = distance(x, y, px, py)
+    dx1, dx2 = ends(xl + al, xh + ah, xw + aw, shift_x, x, box_format)
+    dy1, dy2 = ends(yl + bl, yh + bh, yw + bw, shift_y, y, box_format)
     return loss + q, (dx1, dy1, dx2, dy2)
 
 
@@ -249,21 +274,21 @@ def ciou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
     is 0 there. Of a negative size, the magnitude counts.
     """
     x, y = along(x1, x2, u1, u2, box_format), along(y1, y2, v1, v2, box_format)
-    loss, (xl, xh), (yl, yh), _, _, _ = overlap(x, y)
+    loss, (xl, xh, xw), (yl, yh, yw), _ = overlap(x, y)
     kx, ky, px, py = proportions(x, y)
-    q, (al, ah, shift_x), (bl, bh, shift_y) = distance(x, y, px, py)
+    q, (al, ah, aw, shift_x), (bl, bh, bw, shift_y) = distance(x, y, px, py)
     (w, tw, _, _, _, _, _), _, _, _, _ = x
     (h, th, _, _, _, _, _), _, _, _, _ = y
     v, by_w, by_h = shape(w, h, tw, th, kx, ky)
     alpha = where(v > 0.0, v / where(v > 0.0, loss + v, 1.0), 0.0)
     by_w, by_h = alpha * by_w, alpha * by_h
-    dx1, dx2 = ends(xl + al - by_w, xh + ah - by_w, shift_x, x, box_format)
-    dy1, dy2 = ends(yl + bl - by_h, yh + bh - by_h, shift_y, y, box_format)
+    dx1, dx2 = ends(xl + al - by_w, xh + ah - by_w, xw + aw, shift_x, x, box_format)
+    dy1, dy2 = ends(yl + bl - by_h, yh + bh - by_h, yw + bw, shift_y, y, box_format)
     return loss + q + alpha * v, (dx1, dy1, dx2, dy2)
 
 
 def angle_cost(a, b):
-    """2 |a b| / (a^2 + b^2), and its derivatives by a and b."""
+    """Return 2 |a b| / (a^2 + b^2), and its derivatives by a and b."""
     s, t = abs(a), abs(b)
     i = inverse(larger(s, t))
     s, t = s * i, t * i
@@ -273,7 +298,7 @@ def angle_cost(a, b):
 
 
 def side_cost(size, wanted, difference, theta):
-    """(1 - exp(-|size - wanted| / max(size, wanted)))^theta, and its derivative by size."""
+    """Return (1 - exp(-|size - wanted| / max(size, wanted)))^theta, and its derivative by size."""
     i = inverse(larger(size, wanted))
     omega = abs(difference) * i
     e = -expm1(-omega)
@@ -298,14 +323,14 @@ def side_cost(size, wanted, difference, theta):
     example=EXAMPLE,
 )
 def siou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0, theta=4.0):
-    """SIoU loss: distance, with the angle at which the centres lie, and shape.
+    """SIoU loss: costs of the distance, with the angle between the centres, and of the shape.
 
     With the signs of YOLOv6: the distance cost grows with the distance, as exp(-g d^2) is taken from 1, and g = 2 less
     the angle cost 1 - 2 sin(asin(x) - pi / 4)^2, which is sin(2 a). All of it is differentiated, the angle cost too.
     A side of no length costs nothing.
     """
     x, y = along(x1, x2, u1, u2, box_format), along(y1, y2, v1, v2, box_format)
-    loss, (xl, xh), (yl, yh), _, _, _ = overlap(x, y)
+    loss, (xl, xh, xw), (yl, yh, yw), _ = overlap(x, y)
     kx, ky, _, _ = proportions(x, y)
     (w, tw, _, _, _, dx, dw), (nl, nr), _, _, _ = x
     (h, th, _, _, _, dy, dh), (ml, mr), _, _, _ = y
@@ -315,12 +340,15 @@ def siou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0, theta=4.0):
     fall_x, fall_y = expm1(-gamma * rx), expm1(-gamma * ry)
     kept_x, kept_y = 1.0 + fall_x, 1.0 + fall_y
     turn = rx * kept_x + ry * kept_y
-    shift_x = 0.5 * (gamma * kept_x * dx - 0.5 * turn * by_dx * kx)
-    shift_y = 0.5 * (gamma * kept_y * dy - 0.5 * turn * by_dy * ky)
-    by_hull_x, by_hull_y = gamma * kept_x * rx, gamma * kept_y * ry
+    pull_x, pull_y, turn_x, turn_y = gamma * kept_x, gamma * kept_y, 0.5 * turn * by_dx * kx, 0.5 * turn * by_dy * ky
+    shift_x, shift_y = 0.5 * (pull_x * dx - turn_x), 0.5 * (pull_y * dy - turn_y)
+    by_hull_x, by_hull_y = pull_x * rx, pull_y * ry
+    (side_x, gx), (side_y, gy) = remainder(x), remainder(y)
+    aw = pull_x * where(abs(side_x) == 1.0, -side_x * (abs(dx) * gx), rx * side_x + dx) - turn_x
+    bw = pull_y * where(abs(side_y) == 1.0, -side_y * (abs(dy) * gy), ry * side_y + dy) - turn_y
     shape_x, by_w = side_cost(w, tw, dw, theta)
     shape_y, by_h = side_cost(h, th, dh, theta)
     by_w, by_h = 0.5 * by_w, 0.5 * by_h
-    dx1, dx2 = ends(xl + by_hull_x * nl - by_w, xh + by_hull_x * nr - by_w, shift_x, x, box_format)
-    dy1, dy2 = ends(yl + by_hull_y * ml - by_h, yh + by_hull_y * mr - by_h, shift_y, y, box_format)
+    dx1, dx2 = ends(xl + by_hull_x * nl - by_w, xh + by_hull_x * nr - by_w, xw + aw, shift_x, x, box_format)
+    dy1, dy2 = ends(yl + by_hull_y * ml - by_h, yh + by_hull_y * mr - by_h, yw + bw, shift_y, y, box_format)
     return loss + 0.5 * (shape_x + shape_y - fall_x - fall_y), (dx1, dy1, dx2, dy2)

@@ -1,7 +1,7 @@
 """Binary classification: from logits, from probabilities, and from margins with targets -1 and +1."""
 
-from .record import NONNEGATIVE, POSITIVE, SIGNS, UNIT, Parameter, elementwise
-from .special import logistic_parts, share
+from .record import CAPPED, NONNEGATIVE, POSITIVE, SIGNS, UNIT, Parameter, elementwise
+from .special import finite, logistic_parts, share
 from .vocabulary import epsilon, exp, log, log1p, log1p_unit, maximum, minimum, pow, where
 
 POS_WEIGHT = Parameter("factor on the positive part of the loss", POSITIVE)
@@ -17,6 +17,7 @@ MARGIN = Parameter("least product of prediction and target that costs nothing")
     parameters={"pos_weight": POS_WEIGHT, "label_smoothing": LABEL_SMOOTHING},
     convex=True,
     bounded=True,
+    surrogate=CAPPED,
     paper="Good (1952), Rational decisions",
 )
 def bce(p, t, pos_weight=1.0, label_smoothing=0.0):
@@ -30,7 +31,8 @@ def bce(p, t, pos_weight=1.0, label_smoothing=0.0):
     value = -positive * maximum(log(p), -100.0) - negative * maximum(log1p(-p), -100.0)
     first = (p - soft - (pos_weight - 1.0) * soft * n) / maximum(p * n, 1e-12)
     i, j = 1.0 / maximum(p, 1e-12), 1.0 / maximum(n, 1e-12)
-    return value, first, positive * i * i + negative * j * j
+    second = positive * i * i + negative * j * j
+    return value, first, second, finite(second)
 
 
 @elementwise(
@@ -57,32 +59,41 @@ def bce_with_logits(z, t, pos_weight=1.0, label_smoothing=0.0):
 
 
 @elementwise(
-    math="-alpha_t (1 - p_t)^gamma log p_t, with p = sigmoid(z); alpha_t = 1 where alpha is None",
+    math="alpha_t (1 - p_t)^gamma bce_with_logits(z, t), with p = sigmoid(z) and p_t = p t + (1 - p) (1 - t); "
+    "alpha_t = 1 where alpha is None",
     target=UNIT,
     link="logit",
     parameters={
         "alpha": Parameter("weight of the positive class, 1 - alpha of the negative; None: 1 and 1", UNIT, none=-1.0),
         "gamma": Parameter("power of the wrong class's probability", NONNEGATIVE),
     },
+    surrogate="alpha_t (1 - p_t)^gamma p (1 - p): the weight of the cross-entropy is held constant",
     paper="Lin et al. (2017), Focal loss for dense object detection",
 )
 def focal(z, t, alpha=0.25, gamma=2.0):
     """Focal loss from logits: cross-entropy weighted by a power of the wrong class's probability.
 
-    As torchvision and optax for targets 0 and 1, the only ones the paper defines. Between them alpha_t is interpolated,
-    the cross-entropy is that of soft targets, and 1 - p_t is interpolated in its logarithm (torchvision: linearly).
+    As torchvision, optax and keras, for soft targets too: p_t = p t + (1 - p) (1 - t), alpha_t is interpolated alike,
+    and the cross-entropy is that of soft targets.
     """
     e, p, n = logistic_parts(z)
     s = log1p_unit(e)
-    up, down = maximum(z, 0.0), maximum(-z, 0.0)
     f = 1.0 - t
-    entropy = s + share(t, down) + share(f, up)
-    w = where(alpha < 0.0, 1.0, alpha * t + (1.0 - alpha) * f) * exp(-share(gamma, s + share(t, up) + share(f, down)))
+    entropy = s + share(t, maximum(-z, 0.0)) + share(f, maximum(z, 0.0))
+    # 1 - p_t = wide / (1 + e) keeps its logarithm where it underflows: a wide of a single term e is not formed.
+    large, small = where(z >= 0.0, f, t), where(z >= 0.0, t, f)
+    alone = large == 0.0
+    wide = where(alone, 1.0, large + small * e)
+    wrong = t * n + f * p
+    power = where(gamma == 2.0, wrong * wrong, exp(share(gamma, log(wide) - where(alone, abs(z), 0.0) - s)))
+    w = where(alpha < 0.0, 1.0, alpha * t + (1.0 - alpha) * f) * power
     slope = f * p - t * n
-    # d log(1 - p_t) / dz, times gamma.
-    rise = gamma * (f * n - t * p)
+    # d log(1 - p_t) / dz, and that times gamma.
+    turn = (f - t) * (where(alone, 1.0, e) / wide * maximum(p, n))
+    rise = gamma * turn
     pull = share(rise, entropy)
-    return w * entropy, w * (slope + pull), w * (share(p * n, 1.0 - gamma * entropy) + rise * (2.0 * slope + pull))
+    bend = p * n + pull * (rise - turn + n - p)
+    return w * entropy, w * (slope + pull), w * (bend + 2.0 * rise * slope), w * (p * n)
 
 
 @elementwise(
@@ -91,6 +102,7 @@ def focal(z, t, alpha=0.25, gamma=2.0):
     link="logit",
     parameters={"epsilon": Parameter("coefficient of the first polynomial term", NONNEGATIVE)},
     lipschitz=1.0,
+    surrogate="p (1 - p) (1 + epsilon |1 - 2 t|), an upper bound",
     paper="Leng et al. (2022), PolyLoss",
 )
 def poly1_bce(z, t, epsilon=1.0):
@@ -105,7 +117,7 @@ def poly1_bce(z, t, epsilon=1.0):
     a = abs(turn)
     # 1 + turn (n - p), whose two terms cancel where |turn| is 1.
     bend = 1.0 - a + 2.0 * a * where(turn > 0.0, n, p)
-    return value, f * p - t * n + turn * curvature, curvature * bend
+    return value, f * p - t * n + turn * curvature, curvature * bend, curvature * (1.0 + a)
 
 
 @elementwise(
@@ -117,6 +129,7 @@ def poly1_bce(z, t, epsilon=1.0):
         "gamma_neg": Parameter("focusing power for negatives", NONNEGATIVE),
         "clip": Parameter("probability shift: negatives predicted below it cost nothing", UNIT),
     },
+    surrogate="an upper bound of that of the logarithms: their weights are held constant",
     paper="Ridnik et al. (2021), Asymmetric loss for multi-label classification",
 )
 def asymmetric(z, t, gamma_pos=0.0, gamma_neg=4.0, clip=0.05):
@@ -148,7 +161,9 @@ def asymmetric(z, t, gamma_pos=0.0, gamma_neg=4.0, clip=0.05):
     curve = bend * ((gamma_neg - 1.0) * rate + n - p) + 2.0 * gamma_neg * rate * drop + drop * (n - lost)
     negative2 = v * curve
     f = 1.0 - t
-    return share(t, positive) + share(f, v * cost), t * positive1 + f * negative1, t * positive2 + f * negative2
+    bound = t * (w * (p * n)) + f * (v * drop * (n + lost))
+    value = share(t, positive) + share(f, v * cost)
+    return value, t * positive1 + f * negative1, t * positive2 + f * negative2, bound
 
 
 @elementwise(
@@ -291,6 +306,7 @@ def perceptron(z, t):
     target=SIGNS,
     link="half-logit",
     convex=True,
+    surrogate=CAPPED,
     paper="Freund and Schapire (1997), A decision-theoretic generalization of on-line learning",
 )
 def exponential(z, t):
@@ -299,7 +315,7 @@ def exponential(z, t):
     sklearn's ExponentialLoss takes targets 0 and 1: its value there is this one at 2 t - 1.
     """
     e = exp(-z * t)
-    return e, -t * e, e
+    return e, -t * e, e, finite(e)
 
 
 @elementwise(

@@ -1,4 +1,4 @@
-"""Survival: how the hazards of subjects compare, by who failed first."""
+"""Proportional-hazards survival loss: comparison of subjects' hazards by the order of failures."""
 
 from .ranking import OFFSETS
 from .record import Input, Parameter, arrays
@@ -7,9 +7,9 @@ from .record import Input, Parameter, arrays
 @arrays(
     "risk_sets",
     inputs={
-        "risk": Input("n", "predicted logarithm of each subject's hazard", grad=True),
-        "time": Input("n", "when each subject failed or was last seen", "double"),
-        "event": Input("n", "1 for a subject that failed, 0 for one last seen well (censored)", "binary"),
+        "risk": Input("n", "predicted logarithm of each subject's hazard", grad=True, shared=True),
+        "time": Input("n", "when each subject failed or was last seen", "double", shared=True),
+        "event": Input("n", "1 for a subject that failed, 0 for one last seen well (censored)", "binary", shared=True),
         "offsets": OFFSETS._replace(
             doc="where each stratum of subjects begins, and the end of the last; one stratum if left out"
         ),

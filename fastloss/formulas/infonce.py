@@ -1,4 +1,4 @@
-"""Losses of embeddings that are to find each other in a batch: a softmax over inner products, never held whole."""
+"""In-batch contrastive losses: a softmax over inner products of embeddings, whose matrix is never held whole."""
 
 from .linear import CHUNK
 from .record import NONNEGATIVE, POSITIVE, Input, Parameter, arrays
@@ -12,7 +12,9 @@ PAIR = "np.eye(4), np.ones((4, 4))"
     "infonce",
     inputs={
         "queries": Input("n d", "embeddings that are to find their keys", grad=True),
-        "keys": Input("n d", "embeddings; the one of the same row is to be found, the others are not", grad=True),
+        "keys": Input(
+            "n d", "embeddings; the one of the same row is to be found, the others are not", grad=True, shared=True
+        ),
         "negatives": Input("m d", "embeddings that no query is to find", grad=True, optional=True),
     },
     units="n",
@@ -32,8 +34,8 @@ def info_nce():
 @arrays(
     "infonce",
     inputs={
-        "z1": Input("n d", "embeddings of one view", grad=True),
-        "z2": Input("n d", "embeddings of the other view of the same samples", grad=True),
+        "z1": Input("n d", "embeddings of one view", grad=True, shared=True),
+        "z2": Input("n d", "embeddings of the other view of the same samples", grad=True, shared=True),
     },
     units="2 n",
     math="-log(exp(z_i . z_p(i) / temperature) / sum_{j != i} exp(z_i . z_j / temperature)), z all 2n unit vectors",
@@ -52,8 +54,8 @@ def ntxent():
 @arrays(
     "infonce",
     inputs={
-        "features": Input("n d", "embeddings", grad=True),
-        "labels": Input("n", "class of each embedding", "labels"),
+        "features": Input("n d", "embeddings", grad=True, shared=True),
+        "labels": Input("n", "class of each embedding", "labels", shared=True),
     },
     units="n",
     math="-mean_{p != i, y_p = y_i} log(exp(z_i . z_p / temperature) / sum_{j != i} exp(z_i . z_j / temperature))",
@@ -73,8 +75,10 @@ def supcon():
     "infonce",
     inputs={
         "anchors": Input("n d", "embeddings", grad=True),
-        "positives": Input("n d", "embeddings; the one of the same row is to be found", grad=True),
-        "labels": Input("n", "class of each pair: positives of one class are found alike", "labels", optional=True),
+        "positives": Input("n d", "embeddings; the one of the same row is to be found", grad=True, shared=True),
+        "labels": Input(
+            "n", "class of each pair: positives of one class are found alike", "labels", optional=True, shared=True
+        ),
     },
     units="n",
     math="-log(exp(a_i . p_i) / sum_j exp(a_i . p_j)) + l2_reg (|a_i|^2 + |p_i|^2) / 4",

@@ -1,10 +1,13 @@
-"""Distributions predicted by several numbers per element, scored at a real target t: likelihoods and proper scores."""
+"""Likelihoods and proper scores of distributions, predicted by several parameters per element, at a real target t."""
 
-from .record import NONNEGATIVE, POSITIVE, REAL, UNIT, Interval, Parameter, elementwise
-from .special import gamma_ratio, log1p_square, normal_within, square_parts
-from .vocabulary import exp, log, maximum, minimum, sign, sqrt, where
+from .record import CAPPED, FISHER, NONNEGATIVE, POSITIVE, REAL, UNIT, Interval, Parameter, elementwise
+from .special import finite, gamma_ratio, lifted, normal_within, square_parts
+from .vocabulary import exp, log, log1p, maximum, minimum, sign, sqrt, where
 
-FISHER = "Fisher information"
+
+def times_square(x, factor):
+    """Return x factor^2, and 0 where x is 0, even for an infinite factor."""
+    return where(x == 0.0, 0.0, x * factor * factor)
 
 
 @elementwise(
@@ -31,16 +34,23 @@ def gaussian_nll(mean, var, t, full=0.0, beta=0.0, eps=1e-6, log_var=0.0):
     s = minimum(var, 0.0)
     v = maximum(var, eps) + sqrt(where(logarithmic, 0.0, s))
     logarithm = where(logarithmic, var, log(v))
-    precision = where(logarithmic, exp(-var), 1.0 / v)
-    q = r * (r * precision)
     w = exp(beta * logarithm)
-    # d var / d prediction over the variance.
-    step = where(logarithmic, 1.0, precision)
-    value = 0.5 * w * (logarithm + q + where(full > 0.0, 1.8378770664093453, 0.0))
-    second = w * step * step * where(logarithmic, 0.5 * q, q - 0.5)
-    fisher = w * step * (0.5 * step)
-    wp = w * precision
-    return value, (r * wp, 0.5 * w * step * (1.0 - q)), (wp, second), (wp, fisher)
+    i = 1.0 / v
+    u, wi = r * i, w * i
+    # From a logarithm: in four factors where the precision may overflow, though the residual times it need not.
+    power = (beta - 1.0) * var
+    extreme = abs(power) > 80.0
+    e = exp(where(extreme, 0.25 * power, power))
+    root = where(extreme, times_square(r, e), r)
+    pull = where(logarithmic, where(extreme, times_square(root, e), r * e), w * u)
+    half = 0.5 * where(logarithmic & extreme, root, r)
+    half = half * where(logarithmic & extreme, root, pull)
+    precision = where(logarithmic, where(extreme, e * e * (e * e), e), wi)
+    value = 0.5 * w * (logarithm + where(full > 0.0, 1.8378770664093453, 0.0)) + half
+    by_var = where(logarithmic, 0.5 * w - half, 0.5 * (wi - u * pull))
+    second = where(logarithmic, half, u * (u * wi) - 0.5 * i * wi)
+    fisher = 0.5 * where(logarithmic, w, i * wi)
+    return value, (pull, by_var), (precision, second), (finite(precision), finite(fisher))
 
 
 @elementwise(
@@ -56,10 +66,12 @@ def laplace_nll(mean, scale, t):
     As scipy.stats.laplace.
     """
     r = mean - t
-    i = 1.0 / scale
-    a = abs(r) * i
-    w = i * i
-    return log(2.0 * scale) + a, (sign(r) * i, (1.0 - a) * i), (0.0, (2.0 * a - 1.0) * w), (w, w)
+    s, lift = lifted(scale)
+    i = 1.0 / s
+    a = abs(r) * i * lift
+    w = i * lift * (i * lift)
+    second = (2.0 * a - 1.0) * i * lift * i * lift
+    return log(2.0 * scale) + a, (sign(r) * i * lift, (1.0 - a) * i * lift), (0.0, second), (finite(w), finite(w))
 
 
 @elementwise(
@@ -75,19 +87,30 @@ def student_t_nll(mean, scale, t, df=4.0):
 
     As scipy.stats.t.
     """
-    i = 1.0 / scale
-    u = (mean - t) * i / sqrt(df)
+    s, lift = lifted(scale)
+    i = 1.0 / s
+    r = mean - t
+    by_root = 1.0 / sqrt(df)
+    u = r * (i * by_root) * lift
     w, share = square_parts(u)
+    # Keeps the slope and the logarithm of residuals so many scales away that u overflows.
     far = abs(u) > 1e9
-    slope = where(far, 1.0 / where(far, u, 1.0), u * w)
+    inverse = 1.0 / where(far, r, 1.0)
+    beyond = far & (u == 0.5 * u)
     more = df + 1.0
     ratio, _first, _second = gamma_ratio(0.5 * df)
-    value = log(scale) + 0.5 * more * log1p_square(u) + (0.9189385332046727 - ratio)
-    k = i * i
+    logarithm = log(scale)
+    a = abs(u)
+    # Half of log(1 + u^2), or all of it.
+    part = log1p(where(beyond, abs(r) - 1.0, where(a > 1e18, a, u * u))) - where(beyond, logarithm + 0.5 * log(df), 0.0)
+    value = logarithm + more * where(a > 1e18, part, 0.5 * part) + (0.9189385332046727 - ratio)
+    k = finite(i * lift * (i * lift))
     heavy = more * share
-    first = (more / sqrt(df) * slope * i, (1.0 - heavy) * i)
-    second = (more / df * k * (w * (2.0 * w - 1.0)), (heavy * (1.0 + 2.0 * w) - 1.0) * k)
-    return value, first, second, (more / (df + 3.0) * k, 2.0 * df / (df + 3.0) * k)
+    first = (more * where(far, inverse, i * by_root * (u * w) * lift), (1.0 - heavy) * i * lift)
+    bend = where(far, -inverse * inverse, k / df * (w * (2.0 * w - 1.0)))
+    second = (more * bend, (heavy * (1.0 + 2.0 * w) - 1.0) * k)
+    spread = 1.0 / (df + 3.0)
+    return value, first, second, (finite(more * spread * k), finite(2.0 * (df * spread) * k))
 
 
 @elementwise(
@@ -96,6 +119,7 @@ def student_t_nll(mean, scale, t, df=4.0):
     prediction=(REAL, POSITIVE, Interval(1.0, low_open=True), POSITIVE),
     parameters={"lam": Parameter("weight of the penalty on evidence for wrong predictions", NONNEGATIVE)},
     differentiable=False,
+    surrogate=FISHER,
     paper="Amini et al. (2020), Deep evidential regression",
 )
 def evidential_regression(gamma, nu, alpha, beta, t, lam=0.01):
@@ -106,21 +130,30 @@ def evidential_regression(gamma, nu, alpha, beta, t, lam=0.01):
     r = gamma - t
     a = abs(r)
     shape = alpha + 0.5
-    i, j = 1.0 / nu, 1.0 / beta
+    i, j = finite(1.0 / nu), finite(1.0 / beta)
+    part = nu / (1.0 + nu)
     d = i / (1.0 + nu)
-    # nu r^2 / (2 beta (1 + nu)) is its square.
-    root = r * sqrt(0.5 * j / (1.0 + i))
+    # nu r^2 / (2 beta (1 + nu)) is the square of root; of its factors, the roots stay in range.
+    rate = sqrt(0.5 * part) / sqrt(beta)
+    root = a * rate
     w, share = square_parts(root)
-    logarithm = log1p_square(root)
+    # Keep the slope and the logarithm of residuals whose root squared overflows, or that itself.
+    far = root > 1e9
+    inverse = 1.0 / where(far, r, 1.0)
+    beyond = far & (root == 0.5 * root)
+    log_part, log_beta = log(part), log(beta)
+    some = log1p(where(beyond, a - 1.0, where(root > 1e18, root, root * root)))
+    more = where(beyond, 0.5 * (log_part - log_beta) - 0.34657359027997264, 0.0)
+    logarithm = where(root > 1e18, 2.0 * (some + more), some)
     ratio, ratio1, ratio2 = gamma_ratio(alpha)
-    value = 0.5 * log(6.283185307179586 * beta * (1.0 + i) / alpha) + shape * logarithm - ratio
+    value = 0.5 * (1.8378770664093453 + log_beta - log_part - log(alpha)) + shape * logarithm - ratio
     excess = shape * share - 0.5
     weight = shape * (j / (1.0 + i)) * w
     first = (
-        weight * r + lam * sign(r) * (2.0 * nu + alpha),
-        excess * d + 2.0 * lam * a,
+        2.0 * shape * where(far, inverse, sign(r) * rate * (root * w)) + lam * sign(r) * (2.0 * nu + alpha),
+        excess / (1.0 + nu) / nu + 2.0 * lam * a,
         logarithm - ratio1 + lam * a,
-        -excess * j,
+        -excess / beta,
     )
     second = (
         weight * (2.0 * w - 1.0),
@@ -128,7 +161,10 @@ def evidential_regression(gamma, nu, alpha, beta, t, lam=0.01):
         -ratio2,
         j * j * (shape * share * (1.0 + w) - 0.5),
     )
-    return value + lam * a * (2.0 * nu + alpha), first, second
+    known = 1.0 / (2.0 + 3.0 / alpha)
+    by_gamma, by_nu, by_beta = 2.0 * known * shape * (j / (1.0 + i)), known * (d * d), known * (j * j)
+    fisher = (finite(by_gamma), finite(by_nu), finite(-ratio2), finite(by_beta))
+    return value + lam * a * (2.0 * nu + alpha), first, second, fisher
 
 
 @elementwise(
@@ -137,6 +173,7 @@ def evidential_regression(gamma, nu, alpha, beta, t, lam=0.01):
     convex=True,
     robust=True,
     lipschitz=1.0,
+    surrogate=CAPPED,
     paper="Gneiting et al. (2005), Calibrated probabilistic forecasting using ensemble model output statistics",
 )
 def crps_gaussian(mean, scale, t):
@@ -144,11 +181,14 @@ def crps_gaussian(mean, scale, t):
 
     As scoringrules.crps_normal.
     """
-    i = 1.0 / scale
-    u = (mean - t) * i
+    s, lift = lifted(scale)
+    u = (mean - t) / s * lift
+    i = finite(1.0 / s * lift)
     inner = maximum(minimum(u, 1e3), -1e3)
     within = normal_within(u)
     density = 0.7978845608028654 * exp(-0.5 * inner * inner)
     spread = density - 0.5641895835477563
     second = density * i
-    return (mean - t) * within + scale * spread, (within, spread), (second, second * inner * inner)
+    by_scale = second * inner * inner
+    value = (mean - t) * within + scale * spread
+    return value, (within, spread), (second, by_scale), (finite(second), finite(by_scale))

@@ -1,9 +1,11 @@
-"""Losses of a linear layer and the softmax behind it: the scores are never held whole."""
+"""Fused losses of a linear layer and a softmax, without the whole matrix of scores."""
 
-from .record import NONNEGATIVE, Input, Integers, Parameter, arrays
+import math
+
+from .record import FINITE_NONNEGATIVE, Input, Integers, Parameter, arrays
 
 CHUNK = Parameter("rows whose scores are held at a time; None for about 64 MB of them", Integers(1.0), none=0.0)
-IGNORED = Parameter("label of rows to leave out; None leaves out none", Integers(), none=-(2.0**53))
+IGNORED = Parameter("label of rows to leave out; None leaves out none", Integers(), none=-math.inf)
 
 
 @arrays(
@@ -13,7 +15,9 @@ IGNORED = Parameter("label of rows to leave out; None leaves out none", Integers
         "projection": Input("k h", "weights of the layer, one row per class", grad=True),
         "labels": Input("*", "class of each row", "labels", classes="k"),
         "bias": Input("k", "bias of the layer", grad=True, optional=True),
-        "class_weight": Input("k", "factor of each class, as in cross_entropy", optional=True, domain=NONNEGATIVE),
+        "class_weight": Input(
+            "k", "factor of each class, as in cross_entropy", optional=True, domain=FINITE_NONNEGATIVE, shared=True
+        ),
     },
     units="*",
     math="cross_entropy(hidden @ projection.T + bias, labels)",
@@ -24,7 +28,7 @@ IGNORED = Parameter("label of rows to leave out; None leaves out none", Integers
     example="np.eye(4), np.ones((8, 4)), np.arange(4)",
 )
 def linear_cross_entropy():
-    """Softmax cross-entropy of a linear layer's outputs, of which a few rows at a time are held.
+    """Softmax cross-entropy of a linear layer's outputs, computed a few rows at a time.
 
     Beyond the derivatives it takes about 64 MB, or `chunk` rows of scores. The matrix products are NumPy's: OpenBLAS is
     kept to one thread during the call, and `set_num_threads` threads share its products, which changes no bit; another

@@ -1,4 +1,4 @@
-"""Losses of pairs of scores and of distances between embeddings, which are given."""
+"""Margin losses of score pairs, and of given distances between embeddings."""
 
 from .record import NONNEGATIVE, SIGNS, UNIT, Parameter, elementwise
 from .special import above_zero, share
@@ -64,7 +64,8 @@ def contrastive_distance(d, t, margin=1.0):
     m = maximum(margin - d, 0.0)
     rest = 1.0 - t
     bend = 2.0 * t + where(m > 0.0, 2.0 * rest, 0.0)
-    return share(t, d * d) + share(rest, m * m), 2.0 * (share(t, d) - share(rest, m)), bend, 2.0
+    pull, push = share(t, d), share(rest, m)
+    return share(pull, d) + share(push, m), 2.0 * (pull - push), bend, 2.0
 
 
 @elementwise(

@@ -1,12 +1,12 @@
-"""Losses of a batch of labelled embeddings, whose triplets or pairs are mined in the kernel."""
+"""Metric-learning losses of a labelled batch, whose triplets or pairs the kernel mines."""
 
 from .record import NONNEGATIVE, POSITIVE, UNIT, Input, Parameter, arrays
 from .special import above_zero
 from .vocabulary import maximum, sigmoid, softplus, where
 
 BATCH = {
-    "embeddings": Input("n d", "embeddings", grad=True),
-    "labels": Input("n", "what each is of: any whole numbers", "labels"),
+    "embeddings": Input("n d", "embeddings", grad=True, shared=True),
+    "labels": Input("n", "what each is of: any whole numbers", "labels", shared=True),
 }
 EXAMPLE = "np.array([[0.0, 1.0], [0.5, 1.0], [1.0, 1.0], [2.0, 0.0]]), np.array([0, 0, 1, 1])"
 MARGIN = {
@@ -18,7 +18,7 @@ HERMANS = "Hermans et al. (2017), In defense of the triplet loss for person re-i
 
 
 def violation(x, margin, soft):
-    """max(x + margin, 0), or softplus(x); and its slopes by the two distances of which x is the difference."""
+    """Return max(x + margin, 0) or softplus(x), and its slopes by the two distances of which x is the difference."""
     value, slope = above_zero(x + margin)
     value, slope = where(soft > 0.0, softplus(x), value), where(soft > 0.0, sigmoid(x), slope)
     return value, (slope, -slope)

@@ -1,6 +1,6 @@
-"""More losses of rows of K classes, after those of softmax.py and in the same notation."""
+"""Further row-wise losses over K classes, in the notation of softmax.py."""
 
-from .record import NONNEGATIVE, Interval, Parameter, rows
+from .record import NONNEGATIVE, SOFTMAX, Interval, Parameter, rows
 from .softmax import SCALES
 from .special import digamma_tail, lgamma_tail, log1p_minus, logistic_parts, sine_cosine, trigamma_tail
 from .vocabulary import (
@@ -8,6 +8,7 @@ from .vocabulary import (
     epsilon,
     exp,
     expm1,
+    largest,
     lgamma,
     log,
     log1p,
@@ -28,6 +29,7 @@ from .vocabulary import (
     link="log",
     differentiable=False,
     bounded=True,
+    surrogate="p / 2",
     paper="Gibbs and Su (2002), On choosing and bounding probability metrics",
 )
 def tv_distance(lp, t):
@@ -35,7 +37,7 @@ def tv_distance(lp, t):
     p = exp(lp)
     r = p - t
     slope = 0.5 * (sign(r) * p)
-    return 0.5 * abs(r), slope, slope
+    return 0.5 * abs(r), slope, slope, 0.5 * p
 
 
 @rows(
@@ -43,6 +45,7 @@ def tv_distance(lp, t):
     math="sum_j p_j (lp_j - log t_j), with p = exp(lp)",
     target=NONNEGATIVE,
     link="log",
+    surrogate="p, without the curvature of p (Gauss-Newton)",
     paper="Kullback and Leibler (1951); as the objective of a policy: Gu et al. (2024), arXiv:2306.08543",
 )
 def reverse_kl(lp, t):
@@ -51,8 +54,10 @@ def reverse_kl(lp, t):
     Infinite where a class of target 0 is given a probability; kl_div is the divergence the other way round.
     """
     p = exp(lp)
-    gap = where(p > 0.0, lp - log(t), 0.0)
-    return p * gap, p * (gap + 1.0), p * (gap + 2.0)
+    # A finite log-probability is that of a probability above 0, though its exponential may underflow.
+    q = where((t == 0.0) & (lp >= -largest(lp)), 1.0, p)
+    gap = where(q > 0.0, lp - log(t), 0.0)
+    return q * gap, q * (gap + 1.0), q * (gap + 2.0), p
 
 
 @rows(
@@ -64,6 +69,7 @@ def reverse_kl(lp, t):
         "alpha": Parameter("share of the target that may lie on other classes", Interval(0.0, 1.0, False, True))
     },
     loop_parameters=SCALES,
+    surrogate=SOFTMAX,
     paper="Lienen and Hullermeier (2021), From label smoothing to label relaxation",
 )
 def label_relaxation(lp, t, alpha=0.1):
@@ -82,7 +88,7 @@ def label_relaxation(lp, t, alpha=0.1):
     value = where(t == 0.0, 0.0, t * where(met, 0.0, where(x < 0.25, near, far)))
     first = where(met, 0.0, -over / n)
     # n^2 may be 0 where n is not.
-    return value, t * first, where(met, 0.0, t * (alpha * (exp(lp) / n) / n))
+    return value, t * first, where(met, 0.0, t * (alpha * (exp(lp) / n) / n)), 0.0
 
 
 @rows(
@@ -93,7 +99,7 @@ def label_relaxation(lp, t, alpha=0.1):
     paper="Martins and Astudillo (2016), From softmax to sparsemax",
 )
 def sparsemax_loss(v, t):
-    """Loss of a sparsemax: the Fenchel-Young loss of the squared norm, for labels or rows of t that sum to 1.
+    """Sparsemax loss: the Fenchel-Young loss of the squared norm, for labels or rows of t that sum to 1.
 
     It is 0 where the label leads by 1 or more. The gradient is p - t. With class weights, a row counts as much as
     they sum to, weighted by t.
@@ -111,7 +117,7 @@ def sparsemax_loss(v, t):
     paper="Cao et al. (2020), Rank consistent ordinal regression (CORAL), arXiv:1901.07884",
 )
 def ordinal(z, t):
-    """Ordinal regression by thresholds: column k is the logit of the label's being above k.
+    """Ordinal regression by thresholds: column k is the logit that the label exceeds k.
 
     A row of K - 1 logits takes labels from 0 to K - 1. The class weights are those of the thresholds.
     """
@@ -151,7 +157,7 @@ def dirichlet_evidential(e, t, total, excess, k, lam=1.0):
 
 
 def dirichlet_part(x):
-    """-lgamma(1 + x) + x digamma(1 + x) - x, and its derivative."""
+    """Return -lgamma(1 + x) + x digamma(1 + x) - x, and its derivative."""
     y = x + 1.0
     large = y > 16.0
     z = maximum(y, 16.0)
@@ -162,7 +168,7 @@ def dirichlet_part(x):
 
 
 def dirichlet_whole(x, k):
-    """lgamma(k + x) - lgamma(k) - x digamma(k + x) + x, and its derivative in x."""
+    """Return lgamma(k + x) - lgamma(k) - x digamma(k + x) + x, and its derivative in x."""
     y = k + x
     large = y > 16.0
     z = maximum(y, 16.0)
@@ -194,6 +200,7 @@ def distillation(lp, lq):
     math="-log softmax(scale c)_y, where c is z, but c_y = cos(arccos(z_y) + margin)",
     parameters={"margin": Parameter("angle in radians that the label must win by", Interval(0.0, 1.5707963267948966))},
     loop_parameters=("scale",),
+    surrogate="the softmax's alone: the slope in the cosine is held constant",
     paper="Deng et al. (2019), ArcFace: additive angular margin loss, arXiv:1801.07698",
 )
 def arcface(x, margin=0.5):
@@ -209,7 +216,7 @@ def arcface(x, margin=0.5):
     turned = x >= -c
     value = where(turned, x * c - sqrt(square) * s, x - margin * s)
     bend = s / (root * root * root)
-    return value, where(turned, c + s * (x / root), where(x == x, 1.0, x)), where(turned, bend, 0.0)
+    return value, where(turned, c + s * (x / root), where(x == x, 1.0, x)), where(turned, bend, 0.0), 0.0
 
 
 @rows(

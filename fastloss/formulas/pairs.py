@@ -1,4 +1,4 @@
-"""Losses of pairs and triplets of embeddings: formulas of their distance or cosine, which the kernels form."""
+"""Embedding pair and triplet losses: formulas of distances or cosines that the kernels compute."""
 
 from .adversarial import gradient_norm_penalty
 from .margins import contrastive_distance, triplet_distance
@@ -80,6 +80,8 @@ def cosine_embedding(h, c, t, margin=0.0):
     As torch, except for vectors of length 0: their cosine with any other is 0, and so is its gradient.
     """
     value, slope = above_zero(c - margin)
+    # A target that is neither is NaN, which stays.
+    value, slope = where(t < 0.0, value, t), where(t < 0.0, slope, t)
     return where(t > 0.0, h, value), where(t > 0.0, -1.0, slope)
 
 
@@ -114,7 +116,7 @@ def cosine_distance(h, c):
     example="np.array([[0.6, 0.8], [3.0, 4.0]])",
 )
 def gradient_penalty(d, lam=10.0, center=1.0, one_sided=0.0):
-    """Penalty of gradients whose norm is not the center, one per sample.
+    """Gradient penalty: squared deviation of each sample's gradient norm from the center.
 
     Where a norm is 0 the derivative is 0.
     """

@@ -1,4 +1,4 @@
-"""Losses of a policy: log-probabilities of what it did, weighed by how well that went."""
+"""Policy losses: log-probabilities of actions, weighted by rewards or advantages."""
 
 from .record import NONNEGATIVE, Input, Interval, Parameter, arrays
 from .special import share
@@ -76,6 +76,6 @@ def reinforce(log_prob, reward, baseline, entropy, entropy_weight=0.01):
     example="np.array([-20.0, -18.0]), np.array([0.8, 0.3]), np.array([0.5, 0.6])",
 )
 def self_critical(log_prob, reward, baseline):
-    """Self-critical sequence training: a sample against what greedy decoding would have earned."""
+    """Self-critical sequence training: policy gradient with the reward of greedy decoding as the baseline."""
     advantage = reward - baseline
     return -share(advantage, log_prob), (-advantage,)

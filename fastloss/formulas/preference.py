@@ -1,4 +1,4 @@
-"""Losses of pairs of answers, one chosen and one rejected, and of single answers that were wanted or not.
+"""Preference losses of pairs of answers, one chosen and one rejected, and of single answers, desirable or not.
 
 Each answer comes as its log-probability under the policy, and for some losses under a reference model as well.
 """
@@ -145,7 +145,7 @@ def orpo(chosen, rejected, lam=0.1):
     example="np.array([-12.0, -9.5]), np.array([-12.5, -9.0]), np.array([True, False]), 0.2",
 )
 def kto(log_prob, ref_log_prob, desirable, kl, beta=0.1, lambda_d=1.0, lambda_u=1.0):
-    """Kahneman-Tversky optimization: single answers, wanted or not.
+    """Kahneman-Tversky optimization: single answers, desirable or not.
 
     As TRL's; the reference point is held constant. It is 0 where it is not given, and may be one number for all.
     """

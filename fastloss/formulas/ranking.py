@@ -1,6 +1,17 @@
-"""Losses of ranking: scores of the items of each group, beside their relevance, grade by grade or as a list."""
+"""Ranking losses of the scores of each group's items against their relevance, pairwise or listwise."""
 
-from .record import NONNEGATIVE, POSITIVE, UNIT, Input, Integers, Interval, Parameter, arrays
+from .record import (
+    FINITE,
+    FINITE_NONNEGATIVE,
+    NONNEGATIVE,
+    POSITIVE,
+    UNIT,
+    Input,
+    Integers,
+    Interval,
+    Parameter,
+    arrays,
+)
 from .vocabulary import exp, log1p_unit, where
 
 SCORES = Input("n", "predicted scores, the higher the better", grad=True)
@@ -9,10 +20,9 @@ OFFSETS = Input(
 )._replace(optional=True)
 
 
-def graded(domain=None):
-    """The inputs of a loss of scores and grades."""
-    relevance = Input("n", "how good each item is, the higher the better")
-    relevance = relevance if domain is None else relevance._replace(domain=domain)
+def graded(domain=FINITE):
+    """Return the inputs of a ranking loss: scores, graded relevance and offsets."""
+    relevance = Input("n", "how good each item is, the higher the better", domain=domain)
     return {"scores": SCORES, "relevance": relevance, "offsets": OFFSETS}
 
 
@@ -25,7 +35,7 @@ GRADES = Interval(0.0, 1000.0)
 
 
 def logistic(d, t):
-    """Cross-entropy of t and the probability sigmoid(d), and its slope."""
+    """Return the cross-entropy of t and the probability sigmoid(d), and its slope."""
     e = exp(-abs(d))
     q = 1.0 / (1.0 + e)
     p = where(d >= 0.0, q, e * q)
@@ -149,7 +159,7 @@ def listnet(r, top):
 
 @arrays(
     "listwise",
-    inputs=graded(NONNEGATIVE),
+    inputs=graded(FINITE_NONNEGATIVE),
     units="g",
     math="-sum of p_i log softmax(s)_i, p = r / sum(r)",
     convex=True,
@@ -226,7 +236,7 @@ def auc_pairwise():
 def soft_f1(wrong, total):
     """Soft F1: one minus the F1 score of each class, counted in probabilities; the mean over classes is macro F1.
 
-    Samples lie along the first axis; every place along the others is a class. Where targets are 0 or 1 the counts are
+    Samples lie along the first axis; every index of the others is a class. Where targets are 0 or 1 the counts are
     sum(p t), sum(p (1 - t)) and sum((1 - p) t); for those between, the ones above make the loss 0 where p = t. A class
     of which all predictions and targets are 0 has the loss 0 and does not count.
     """

@@ -1,4 +1,4 @@
-"""What a loss is, as data: its formula, domains, parameters and properties, gathered by a registering decorator."""
+"""Records of losses: formula, domains, parameters and properties, collected by registering decorators."""
 
 import math
 from collections.abc import Callable
@@ -7,11 +7,16 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 __all__ = [
+    "CAPPED",
+    "FINITE",
+    "FINITE_NONNEGATIVE",
+    "FISHER",
     "LOOPS",
     "NONNEGATIVE",
     "POSITIVE",
     "REAL",
     "SIGNS",
+    "SOFTMAX",
     "UNIT",
     "Domain",
     "Formula",
@@ -30,7 +35,7 @@ __all__ = [
 
 
 class Interval(NamedTuple):
-    """An interval of the real line; NaN is never outside, so that it comes through."""
+    """Interval of the real line; NaN is never outside, so that it propagates."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -38,7 +43,7 @@ class Interval(NamedTuple):
     high_open: bool = False
 
     def outside(self, x: Any) -> Any:
-        """True where x (scalar or array) lies outside."""
+        """Return True where x (scalar or array) lies outside the interval."""
         below = x <= self.low if self.low_open else x < self.low
         above = x >= self.high if self.high_open else x > self.high
         return below | above
@@ -50,10 +55,10 @@ class Interval(NamedTuple):
 
 
 class Signs(NamedTuple):
-    """The two labels -1 and +1."""
+    """Domain of the two labels -1 and +1."""
 
     def outside(self, x: Any) -> Any:
-        """True where x (scalar or array) is neither -1 nor +1."""
+        """Return True where x (scalar or array) is neither -1 nor +1."""
         return (abs(x) != 1.0) & (x == x)
 
     def __str__(self) -> str:
@@ -61,12 +66,12 @@ class Signs(NamedTuple):
 
 
 class OneOf(NamedTuple):
-    """A few numbers."""
+    """Domain of a few numbers."""
 
     values: tuple[float, ...]
 
     def outside(self, x: Any) -> Any:
-        """True where x (scalar or array) is none of them."""
+        """Return True where x (scalar or array) is none of them."""
         outside: Any = x == x
         for value in self.values:
             outside = outside & (x != value)
@@ -76,49 +81,60 @@ class OneOf(NamedTuple):
         return "{" + ", ".join(f"{v:g}" for v in self.values) + "}"
 
 
-class Integers(NamedTuple):
-    """Whole numbers of a range."""
+EXACT = 2.0**53
+"""Largest value up to which float64 represents all integers."""
 
-    low: float = -math.inf
-    high: float = math.inf
+
+class Integers(NamedTuple):
+    """Domain of the integers in a range."""
+
+    low: float = -EXACT
+    high: float = EXACT
 
     def outside(self, x: Any) -> Any:
-        """True where x is no whole number or lies outside."""
+        """Return True where x is not an integer or lies outside the range."""
         return (x < self.low) | (x > self.high) | (x % 1.0 != 0.0)
 
     def __str__(self) -> str:
-        if math.isinf(self.low) and math.isinf(self.high):
-            return "whole numbers"
-        low = f" from {self.low:g}" if math.isfinite(self.low) else ""
-        return f"whole numbers{low}" + (f" to {self.high:g}" if math.isfinite(self.high) else "")
+        ends = ("-2**53" if x == -EXACT else "2**53" if x == EXACT else f"{x:.0f}" for x in self)
+        return "whole numbers from {} to {}".format(*ends)
 
 
 REAL = Interval()
 SIGNS = Signs()
 POSITIVE = Interval(0.0, low_open=True)
 NONNEGATIVE = Interval(0.0)
+FINITE = Interval(low_open=True, high_open=True)
+FINITE_NONNEGATIVE = Interval(0.0, high_open=True)
 UNIT = Interval(0.0, 1.0)
 Domain = Interval | Signs | OneOf
 
+FISHER = "Fisher information"
+"""Surrogate curvature: the mean of the second derivative, and of the squared slope, over what the prediction says."""
+CAPPED = "the second derivative, at most the largest finite number"
+"""Surrogate curvature of a convex loss whose second derivative may overflow."""
+SOFTMAX = "the softmax's alone: the slope in log p is held constant"
+"""Surrogate curvature of a loss of log-probabilities that falls as they rise; exact for cross-entropy."""
+
 
 class Parameter(NamedTuple):
-    """One run-time number of a formula: what it means, what it may be."""
+    """Run-time parameter of a formula: its meaning and allowed values."""
 
     doc: str
     allowed: Interval | OneOf | Integers = REAL
     none: float | None = None
-    """The number that stands for None, where None is allowed."""
+    """Value passed to kernels for None, where None is allowed."""
     flag: bool = False
-    """True for a switch: shown and given as a bool."""
+    """Whether the parameter is a bool."""
     vector: bool = False
-    """True where a vector gives one level per column of the prediction."""
+    """Whether the parameter may be a vector with one level per column of the prediction."""
     choices: tuple[str, ...] = ()
-    """The words that may be chosen; a kernel gets the index of one."""
+    """Allowed strings of a choice; a kernel gets the index of one."""
     constant: bool = False
-    """True where each value has a kernel of its own, which computes nothing for the others; of losses of points."""
+    """Whether each value has a separate kernel, without the code of the other values; pointwise losses only."""
 
     def show(self, value: Any, number: Callable[[Any], str] = "{:g}".format) -> str:
-        """Return a value as a caller would write it."""
+        """Return a value in the form in which a caller would type it."""
         if self.none is not None and value == self.none:
             return "None"
         if self.choices:
@@ -126,7 +142,7 @@ class Parameter(NamedTuple):
         return repr(bool(value)) if self.flag else number(value)
 
     def meant(self, value: float) -> Any:
-        """What a caller means by a number: a bool, a word, None, a whole number or itself."""
+        """Return the caller's value for a kernel's number: a bool, a string, None, an integer or the number."""
         if self.none is not None and value == self.none:
             return None
         if self.choices:
@@ -137,41 +153,82 @@ class Parameter(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """What a loop over rows reads: its prediction, and the targets it takes."""
+    """One loop over rows of K scores: all that checks, docs, data and both backends ask of it.
 
-    prediction: str
-    labels: bool
-    """Whether a target may be the index of a class."""
+    What a backend runs for a loop stands in one table of that backend; no other code compares a loop's name.
+    """
+
+    scores: str
+    """Content of a row of the prediction: "logits", "log-probabilities", "cosines", "members" of a forecast ..."""
+    labels: bool = False
+    """Whether a target may be a class index."""
     dense: str = ""
-    """What a target of floats is: "probabilities", one per class, or "logits" of a teacher, or "number", one per row;
-    empty if it is none."""
+    """Content of a float target: "probabilities" (one per class), "logits" of a teacher, or "number" (one per row);
+    empty if float targets are not allowed."""
+    thresholds: bool = False
+    """Whether the K scores belong to thresholds between K + 1 ordered classes."""
+    divides: bool = True
+    """Whether the mean over labels divides by their class weights: torch does for likelihoods, not for margins."""
+    weighs_rows: bool = False
+    """Whether a class weight is a factor of the whole row, by its label or its probabilities, not of single terms."""
+    describes: bool = False
+    """Whether by-products (log-sum-exp, argmax, rank) are available."""
+    tiles: tuple[str, ...] = ()
+    """Kinds of target, "labels" or "dense", for which CPU kernels process rows of few classes in transposed tiles."""
+    top_only: bool = False
+    """Whether only the largest of the other scores counts."""
+    turns: bool = False
+    """Whether the formula changes the label's score before the cross-entropy."""
+
+    @property
+    def prediction(self) -> str:
+        """Description of the prediction."""
+        return f"{self.scores} of a row" + "'s thresholds" * self.thresholds
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether each score belongs to a class."""
+        return self.dense != "number"
+
+    @property
+    def each(self) -> str:
+        """Noun for the unit of a class weight, used in messages."""
+        return "threshold" if self.thresholds else "class"
+
+    def classes(self, k: int) -> int:
+        """Return the number of classes for K scores."""
+        return k + self.thresholds
+
+    def kinds(self) -> tuple[str, ...]:
+        """Return the kinds of target by which kernels are named: "labels", "dense"."""
+        return ("labels",) * self.labels + ("dense",) * bool(self.dense)
 
     @property
     def target(self) -> str:
-        """The targets, in words."""
+        """Description of the targets."""
         words = {"probabilities": "probabilities of the classes", "logits": "the teacher's logits"}
         dense = {**words, "number": "one number a row", "": ""}[self.dense]
         return ", or ".join(x for x in ("labels" if self.labels else "", dense) if x)
 
 
 LOOPS = {
-    "softmax": Loop("logits of a row", True, "probabilities"),
-    "log_probs": Loop("log-probabilities of a row", True, "probabilities"),
-    "divergence": Loop("log-probabilities of a row", False, "probabilities"),
-    "margin": Loop("scores of a row", True),
-    "top_margin": Loop("scores of a row", True),
-    "ensemble": Loop("members of a row", False, "number"),
-    "sparsemax": Loop("scores of a row", True, "probabilities"),
-    "ordinal": Loop("logits of a row's thresholds", True),
-    "evidence": Loop("logits of a row", True, "probabilities"),
-    "distillation": Loop("the student's logits of a row", False, "logits"),
-    "angular": Loop("cosines of a row", True),
+    "softmax": Loop("logits", True, "probabilities", describes=True, tiles=("labels", "dense")),
+    "log_probs": Loop("log-probabilities", True, "probabilities"),
+    "divergence": Loop("log-probabilities", dense="probabilities"),
+    "margin": Loop("scores", True, divides=False),
+    "top_margin": Loop("scores", True, divides=False, top_only=True),
+    "ensemble": Loop("members", dense="number"),
+    "sparsemax": Loop("scores", True, "probabilities", weighs_rows=True),
+    "ordinal": Loop("logits", True, thresholds=True, divides=False),
+    "evidence": Loop("logits", True, "probabilities", weighs_rows=True),
+    "distillation": Loop("the student's logits", dense="logits", tiles=("dense",)),
+    "angular": Loop("cosines", True, tiles=("labels",), turns=True),
 }
-"""The loops over rows that a formula can name."""
+"""Row loops that a formula can name."""
 
 
 class Input(NamedTuple):
-    """One array that a loss of several arrays takes."""
+    """Input array of a loss over several arrays."""
 
     dims: str
     """Its shape as names: "n d", "* 4", "n c +". Equal names are equal lengths; a leading * stands for any leading
@@ -186,11 +243,15 @@ class Input(NamedTuple):
     optional: bool = False
     domain: Domain = REAL
     classes: str = ""
-    """For labels, the axis whose length they lie below; any whole numbers if empty."""
+    """Axis whose length bounds the labels; any integers are allowed if empty."""
+    filled: bool = False
+    """Whether a given input needs at least one element."""
+    shared: bool = False
+    """Whether units read each other's elements, which therefore count even where a unit's weight is 0."""
 
 
 class Formula(NamedTuple):
-    """One loss, as written: everything else is derived from this record."""
+    """Record of one loss, from which everything else is derived."""
 
     name: str
     family: str
@@ -214,44 +275,51 @@ class Formula(NamedTuple):
     paper: str
     math: str
     from_logits: str
-    """The sibling that takes raw scores, where this loss takes probabilities."""
+    """Name of the related loss that takes raw scores, where this loss takes probabilities."""
     switched: dict[str, tuple[tuple[Domain, ...], tuple[Domain, ...]]]
-    """By a switch's name, the domains of the predictions while it is off and while it is on."""
+    """Domains of the predictions with a bool parameter off and on, by the parameter's name."""
     loop: str
-    """The loop that feeds the scalar formula."""
+    """Name of the loop that calls the scalar formula."""
     loop_parameters: tuple[str, ...]
-    """Parameters that the loop uses itself; the others go to the formula."""
+    """Parameters used by the loop; the others are passed to the formula."""
     inputs: dict[str, Input]
-    """For a loss of several arrays, the arrays in order."""
+    """Inputs of a loss over several arrays, in order."""
     units: str
-    """For a loss of several arrays, the axes along which it has values of its own; empty: one for the whole batch."""
+    """Axes along which a loss over several arrays has separate values; empty for one value per batch."""
     units_by: dict[str, dict[str, str]]
-    """The same by the words of a parameter, where they depend on one."""
+    """Axes of `units` by the strings of a parameter, where they depend on one."""
     ordered: tuple[tuple[str, str], ...]
-    """Pairs of inputs of which the first nowhere exceeds the second."""
+    """Pairs of inputs whose first must not exceed the second anywhere."""
     example: str
-    """Arguments of a call to show."""
+    """Arguments of the example call in the docstring."""
     together: tuple[str, ...]
-    """Inputs of which all are empty or none."""
+    """Inputs that must be all empty or all non-empty."""
     checked_by_kernel: tuple[str, ...]
-    """Inputs whose domains the kernel checks in the pass that reads them; those of others are checked before."""
+    """Inputs whose domains or classes the kernel checks where they count; others are checked before the call."""
+    takes_empty: bool
+    """Whether kernels also run on empty inputs, whose values need not be 0 or may be errors."""
     mean_of: str
-    """The loss of single rows whose mean this one is a function of: f(sum, count) is its formula."""
+    """Name of the row-wise loss whose mean determines this one; its formula is f(sum, count)."""
+
+    @property
+    def row_loop(self) -> Loop:
+        """Row loop of a row-wise loss."""
+        return LOOPS[self.loop]
 
     @property
     def transcendental(self) -> bool:
-        """Whether the formula takes an exponential, a logarithm or the like of each element."""
+        """Whether the formula evaluates a transcendental function of each element."""
         return bool(_words(self.function) & TRANSCENDENTAL)
 
     def axes(self, parameters: dict[str, Any]) -> str:
-        """The units under some parameters, as a caller means them."""
+        """Return the axes of the units for parameters in the caller's form."""
         for name, units in self.units_by.items():
             return units[parameters[name]]
         return self.units
 
     @property
     def summary(self) -> str:
-        """The first line of the formula's docstring."""
+        """First line of the formula's docstring."""
         return (self.function.__doc__ or "").strip().split("\n", 1)[0]
 
 
@@ -263,7 +331,7 @@ TRANSCENDENTAL = {
 
 @cache
 def _words(function: Callable[..., Any]) -> frozenset[str]:
-    """The global names in a formula and in the functions that it calls."""
+    """Return the global names in a formula and in the functions that it calls."""
     names = function.__code__.co_names
     called = [function.__globals__.get(n) for n in names]
     helpers = [f for f in called if isinstance(f, FunctionType) and not f.__module__.endswith(".vocabulary")]
@@ -344,9 +412,10 @@ FIELDS: dict[str, Any] = {
     "example": "",
     "together": (),
     "checked_by_kernel": (),
+    "takes_empty": False,
     "mean_of": "",
 }
-"""What a decorator may say of a loss, and what holds where it says nothing."""
+"""Keywords of the registering decorators, with their defaults."""
 
 LOOP_PARAMETERS = {
     "label_smoothing": (0.0, Parameter("share of the target spread evenly over the classes", UNIT)),
@@ -355,7 +424,7 @@ LOOP_PARAMETERS = {
     "scale": (64.0, Parameter("multiplies the cosines", POSITIVE)),
     "z_loss": (0.0, Parameter("factor of the squared log-sum-exp, added to the loss", NONNEGATIVE)),
 }
-"""Defaults and meaning of what row loops do around the formula."""
+"""Default and meaning of the parameters that row loops use."""
 
 
 def elementwise(**fields: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -367,7 +436,7 @@ def elementwise(**fields: Any) -> Callable[[Callable[..., Any]], Callable[..., A
 
 
 def rows(loop: str, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a loss of whole rows of K scores; `loop` names what feeds its scalar formula.
+    """Register a row-wise loss of K scores; `loop` names the row loop that calls its scalar formula.
 
     ``softmax``: f(lp, t) of each class's log-probability and target, lp = log softmax(z); an integer label means
     t = 1 at the label. ``log_probs``: the same with z itself as lp. ``divergence``: the same where classes of target 0
@@ -381,7 +450,7 @@ def rows(loop: str, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..
 
 
 def arrays(loop: str, **fields: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a loss of several arrays; the module `loop` of the kernels feeds its scalar formula, if it has one.
+    """Register a loss over several arrays; the kernel module `loop` calls its scalar formula, if it has one.
 
     `inputs` names the arrays in the order of the call, `units` the axes along which the loss has values of its own.
     `options` are parameters that the loop itself uses: name -> (default, Parameter). A loss that is no formula of a

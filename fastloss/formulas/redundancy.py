@@ -1,4 +1,4 @@
-"""Losses of two views of a batch, embedded: alike in rows, without redundancy between columns."""
+"""Redundancy-reduction losses of two embedded views: similar rows, decorrelated columns."""
 
 from .record import NONNEGATIVE, Input, Parameter, arrays
 

@@ -1,4 +1,4 @@
-"""Losses of regions (segmentation): formulas of what the pixels of a class sum to.
+"""Region losses (segmentation): formulas of sums over the pixels of a class.
 
 With probabilities p and target t in [0, 1], a formula gets tp = sum min(p, t), fp = sum max(p - t, 0),
 fn = sum max(t - p, 0) and tn = sum min(1 - p, 1 - t). For a target of zeros and ones these are the sums of p t,
@@ -6,7 +6,7 @@ p (1 - t), (1 - p) t and (1 - p) (1 - t); for soft ones, unlike sums of products
 p = t (Wang et al., 2023, Dice semimetric losses, arXiv:2303.16296: 2 tp = |p| + |t| - |p - t|).
 """
 
-from .record import NONNEGATIVE, POSITIVE, Input, Integers, Parameter, arrays
+from .record import FINITE_NONNEGATIVE, NONNEGATIVE, POSITIVE, Input, Integers, Parameter, arrays
 from .vocabulary import maximum, pow, sqrt, where
 
 PREDICTION = Input("n c +", "probabilities of each class in [0, 1], or scores if activation is given", grad=True)
@@ -15,7 +15,7 @@ INPUTS = {
     "prediction": PREDICTION,
     "target": Input("n c +", "region of each class, in [0, 1], or the label of each pixel", "regions"),
     "mask": MASK,
-    "class_weight": Input("c", "factor of each class", optional=True, domain=NONNEGATIVE),
+    "class_weight": Input("c", "factor of each class", optional=True, domain=FINITE_NONNEGATIVE, shared=True),
 }
 DISTANCES = {
     "prediction": PREDICTION,
@@ -57,13 +57,13 @@ EXAMPLE = "np.array([[[0.9, 0.2], [0.1, 0.8]]]), np.array([[0, 1]])"
 
 
 def inverse_of(x):
-    """1 / x, 0 where x is 0."""
+    """Return 1 / x, and 0 where x is 0."""
     some = x != 0.0
     return where(some, 1.0 / where(some, x, 1.0), 0.0)
 
 
 def overlap(common, wrong, smooth_num, smooth_den):
-    """One minus (common + smooth_num) / (common + wrong + smooth_den), and its slopes by common and wrong."""
+    """Return one minus (common + smooth_num) / (common + wrong + smooth_den), and its slopes by common and wrong."""
     inverse = inverse_of(common + wrong + smooth_den)
     # Not 1 - ratio, which cancels where the prediction is nearly right.
     value = (wrong + (smooth_den - smooth_num)) * inverse

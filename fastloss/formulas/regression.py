@@ -1,6 +1,7 @@
 """Regression losses: the prediction z against a real target t; and penalties on parameters, which have no target."""
 
 from .record import POSITIVE, UNIT, Interval, Parameter, elementwise
+from .special import finite
 from .vocabulary import exp, expm1, log, log1p, log1p_unit, maximum, sign, where
 
 ABOVE_MINUS_ONE = Interval(-1.0, low_open=True)
@@ -77,7 +78,7 @@ def smooth_l1(z, t, beta=1.0):
     r = z - t
     a = abs(r)
     inside = a < beta
-    curvature = 1.0 / where(beta > 0.0, beta, 1.0)
+    curvature = finite(1.0 / where(beta > 0.0, beta, 1.0))
     value = where(inside, 0.5 * a * (a * curvature), a - 0.5 * beta)
     return value, where(inside, r * curvature, sign(r)), where(inside, curvature, 0.0), curvature
 
@@ -141,7 +142,7 @@ def expectile(z, t, q=0.5):
     """
     r = z - t
     w = where(r > 0.0, 1.0 - q, q)
-    return w * (r * r), 2.0 * w * r, 2.0 * w
+    return w * r * r, 2.0 * w * r, 2.0 * w
 
 
 @elementwise(
@@ -149,6 +150,7 @@ def expectile(z, t, q=0.5):
     prediction=ABOVE_MINUS_ONE,
     target=ABOVE_MINUS_ONE,
     minimum_at_target=True,
+    surrogate="2 / (1 + z)^2, without the curvature of the logarithm (Gauss-Newton)",
     paper="Pedregosa et al. (2011), scikit-learn",
 )
 def msle(z, t):
@@ -161,7 +163,7 @@ def msle(z, t):
     x = (z - t) / base
     # log(1 + x) is right where the ratio is near 1, log(ratio) where x is near -1.
     d = where(abs(x) < 0.5, log1p(maximum(x, -0.5)), log((1.0 + z) / base))
-    return d * d, 2.0 * d * i, 2.0 * (1.0 - d) * i * i
+    return d * d, 2.0 * d * i, 2.0 * (1.0 - d) * i * i, finite(2.0 * i * i)
 
 
 @elementwise(
@@ -181,7 +183,7 @@ def mape(z, t, eps=2.220446049250313e-16):
     """
     r = z - t
     w = 1.0 / maximum(abs(t), eps)
-    return abs(r) * w, sign(r) * w, 0.0, w
+    return abs(r) * w, sign(r) * w, 0.0, finite(w)
 
 
 @elementwise(
@@ -206,7 +208,7 @@ def smape(z, t, eps=2.220446049250313e-16):
     floored = total <= eps
     slope = where(floored, 2.0 * i, where(sign(z) * sign(t) < 0.0, 0.0, 4.0 * (abs(t) * i) * i))
     second = where(floored, 0.0, -2.0 * i * slope * (s * sign(z)))
-    return 2.0 * (abs(r) * i), s * slope, second, 2.0 * i
+    return 2.0 * (abs(r) * i), s * slope, second, finite(2.0 * i)
 
 
 @elementwise(

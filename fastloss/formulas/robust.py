@@ -1,8 +1,8 @@
 """Robust regression losses, whose influence stays bounded as the residual r = z - t grows."""
 
 from .record import POSITIVE, Parameter, elementwise
-from .special import log1p_minus, log1p_square, square_parts
-from .vocabulary import exp, expm1, log1p, maximum, minimum, sign, sqrt, where
+from .special import finite, log1p_minus, log1p_square, square_parts
+from .vocabulary import exp, expm1, largest, log1p, maximum, minimum, sign, sqrt, where
 
 IRLS = "IRLS weight rho'(r)/r"
 
@@ -52,7 +52,7 @@ def charbonnier(z, t, c=1.0):
     s = where(far, abs(u), sqrt(1.0 + u * u))
     i = 1.0 / s
     w = i / c / c
-    return where(far, s - 1.0, u * (u / (1.0 + s))), where(far, sign(u), u * i) / c, w * i * i, w
+    return where(far, s - 1.0, u * (u / (1.0 + s))), where(far, sign(u), u * i) / c, w * i * i, finite(w)
 
 
 @elementwise(
@@ -73,9 +73,9 @@ def cauchy(z, t, c=1.0):
     w = 1.0 / (1.0 + u * u)
     far = abs(u) > 1e9
     slope = where(far, 1.0 / where(far, u, 1.0), u * w)
-    scale = 1.0 / c
+    scale = finite(1.0 / c)
     curvature = w * scale * scale
-    return log1p_square(u), 1.4142135623730951 * scale * slope, curvature * (2.0 * w - 1.0), curvature
+    return log1p_square(u), 1.4142135623730951 * scale * slope, curvature * (2.0 * w - 1.0), finite(curvature)
 
 
 @elementwise(
@@ -96,10 +96,10 @@ def welsch(z, t, c=1.0):
     # Beyond 1e3 the exponential is 0 in every type, and u times it is 0 at infinity too.
     u = maximum(minimum((z - t) / c, 1e3), -1e3)
     x = -0.5 * u * u
-    scale = 1.0 / c
+    scale = finite(1.0 / c)
     e = exp(x)
     w = e * scale * scale
-    return -expm1(x), u * e * scale, (1.0 - u) * (1.0 + u) * w, w
+    return -expm1(x), u * e * scale, (1.0 - u) * (1.0 + u) * w, finite(w)
 
 
 @elementwise(
@@ -117,12 +117,14 @@ def geman_mcclure(z, t, c=1.0):
 
     As kornia and Barron 2019.
     """
-    u = maximum(minimum((z - t) / c, 1e18), -1e18)
+    # Its square does not overflow; there, the slope has underflowed.
+    most = 0.5 * sqrt(largest(z))
+    u = maximum(minimum((z - t) / c, most), -most)
     i = 1.0 / (4.0 + u * u)
     q = u * i
     scale = 4.0 * i / c
     w = scale * scale
-    return 2.0 * u * q, 4.0 * q * scale, w * (16.0 * i - 3.0), w
+    return 2.0 * u * q, 4.0 * q * scale, w * (16.0 * i - 3.0), finite(w)
 
 
 @elementwise(
@@ -190,7 +192,7 @@ def wing(z, t, w=10.0, epsilon=2.0):
     m = minimum(a, w)
     i = w / (epsilon + m)
     value = w * log1p(m / epsilon) + (a - m)
-    return value, sign(r) * where(inside, i, 1.0), where(inside, -i / (epsilon + m), 0.0), w / epsilon
+    return value, sign(r) * where(inside, i, 1.0), where(inside, -i / (epsilon + m), 0.0), finite(w / epsilon)
 
 
 @elementwise(
@@ -217,13 +219,18 @@ def barron(z, t, alpha=1.0, c=1.0):
     logarithm = log1p_square(a)
     # (1 + a^2)^(shape / 2) is (1 + a^2) exp(power): near alpha = 2 the power is small while the logarithm is not.
     power = 0.5 * excess * logarithm
-    divisor = where(shape == 0.0, 1.0, shape)
-    general = where(shape == 0.0, 0.5 * b * logarithm, b / divisor * expm1(0.5 * shape * logarithm))
-    near_two = (u * u + (b + u * u) * expm1(power)) / divisor
-    value = where(shape > 1.0, where(abs(power) < 0.5, near_two, general), general)
-    scale = 1.0 / c
+    # So near 0 its limit is exact, and the quotient below may overflow.
+    flat = abs(shape) < 1e-30
+    divisor = where(flat, 1.0, shape)
+    general = where(flat, 0.5 * b * logarithm, b / divisor * expm1(0.5 * shape * logarithm))
+    half = u * (u / divisor)
+    near_two = half + (b / divisor + half) * expm1(power)
+    near = (shape > 1.0) & (abs(power) < 0.5)
+    # An infinite square times a power of 0 would be NaN.
+    value = where(near, where(half > largest(half), half, near_two), general)
+    scale = finite(1.0 / c)
     weight = exp(power) * scale * scale
     w, share = square_parts(a)
     # 1 + excess share, whose two terms cancel for large residuals where alpha is 1.
     bend = where(share < 0.5, 1.0 + excess * share, shape - 1.0 - excess * w)
-    return value, (z - t) * weight, weight * bend, weight
+    return value, (z - t) * weight, weight * bend, finite(weight)

@@ -1,4 +1,4 @@
-"""Losses of sequences: tokens in their order, of different lengths side by side."""
+"""Sequence losses over batches of token sequences of different lengths."""
 
 import math
 
@@ -13,12 +13,14 @@ TOKENS = "np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([1, 0])"
     "tokens",
     inputs={
         "logits": Input("n t v", "scores of the v words of a vocabulary at each of t steps", grad=True),
-        "labels": Input("n t", "the words that follow, padded at will", kind="labels"),
+        "labels": Input("n t", "the words that follow, padded at will", kind="labels", classes="v"),
         "lengths": Input(
             "n", "steps of each sequence that count; all if not given", "lengths", False, True, classes="t"
         ),
         "mask": Input("n t", "steps that count; all if not given", kind="mask", optional=True),
     },
+    checked_by_kernel=("labels",),
+    takes_empty=True,
     units="n t",
     options={
         "label_smoothing": (0.0, Parameter("share of the target spread evenly over the vocabulary", UNIT)),
@@ -45,9 +47,11 @@ def sequence_cross_entropy():
     "token_means",
     inputs={
         "logits": Input("* v", "scores of the v words of a vocabulary", grad=True),
-        "labels": Input("*", "the words that follow", kind="labels"),
+        "labels": Input("*", "the words that follow", kind="labels", classes="v"),
         "mask": Input("*", "tokens that count; all if not given", kind="mask", optional=True),
     },
+    checked_by_kernel=("labels",),
+    takes_empty=True,
     options=IGNORED,
     math="exp of the mean of -log softmax(z)_label over the tokens",
     paper="Jelinek et al. (1977), Perplexity: a measure of the difficulty of speech recognition tasks",
@@ -64,17 +68,19 @@ def perplexity(total, count):
     "token_means",
     inputs={
         "logits": Input("* v", "scores of the v words of a vocabulary", grad=True),
-        "labels": Input("*", "the words that follow", kind="labels"),
+        "labels": Input("*", "the words that follow", kind="labels", classes="v"),
         "n_bytes": Input("", "bytes of the text that the tokens stand for", kind="lengths"),
         "mask": Input("*", "tokens that count; all if not given", kind="mask", optional=True),
     },
+    checked_by_kernel=("labels",),
+    takes_empty=True,
     options=IGNORED,
     math="sum of -log softmax(z)_label over the tokens / (n_bytes log 2)",
     paper="Gao et al. (2020), The Pile, arXiv:2101.00027",
     example=f"{TOKENS}, np.array(5)",
 )
 def bits_per_byte(total, count, n_bytes):
-    """Bits per byte: the cross-entropy of a text in bits, whatever its tokens, for each of its bytes."""
+    """Bits per byte: the cross-entropy of a text (bits) over its number of bytes, independent of the tokens."""
     share = 1.0 / (0.6931471805599453 * n_bytes)
     return total * share, share
 
@@ -97,7 +103,7 @@ def bits_per_byte(total, count, n_bytes):
     example="np.array([[0.0, 1.0, 2.0]]), np.array([[2, -100]])",
 )
 def unlikelihood():
-    """Unlikelihood of words that should not come next, such as those that just came.
+    """Unlikelihood loss of tokens that should not come next, such as recently used ones.
 
     Candidates are given as indices or as a mask. A row without candidates has a loss of 0 and counts in the mean. The
     true label is no candidate: leave it out.
@@ -108,10 +114,12 @@ def unlikelihood():
     "ctc",
     inputs={
         "log_probs": Input("t n v", "log-probabilities of the v symbols in each of t frames", grad=True),
-        "targets": Input("n s", "symbols to be read, padded at will", kind="labels"),
+        "targets": Input("n s", "symbols to be read, padded at will", kind="labels", classes="v"),
         "input_lengths": Input("n", "frames that count; all if not given", kind="lengths", optional=True, classes="t"),
         "target_lengths": Input("n", "symbols that count; all if not given", "lengths", optional=True, classes="s"),
     },
+    checked_by_kernel=("targets",),
+    takes_empty=True,
     units="n",
     options={
         "blank": (0.0, Parameter("the symbol that stands for none", Integers(0.0))),
@@ -122,7 +130,7 @@ def unlikelihood():
     example="np.log(np.full((4, 1, 3), 1 / 3)), np.array([[1, 2]])",
 )
 def ctc():
-    """Connectionist temporal classification: the likelihood of a sequence, whatever frames its symbols take.
+    """Connectionist temporal classification: negative log-likelihood of a sequence, summed over all alignments.
 
     The derivative is that by the log-probabilities as given; torch returns the one by the logits of a log-softmax
     behind them, which the chain rule makes of this one. The mean is over the sequences; torch's "mean" divides each

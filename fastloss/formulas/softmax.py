@@ -1,6 +1,7 @@
-"""Losses of rows of K classes. lp is a log-probability, t its target (1 at an integer label), u a margin."""
+"""Row-wise losses over K classes. lp is a log-probability, t its target (1 at an integer label), u a margin."""
 
-from .record import NONNEGATIVE, POSITIVE, REAL, Interval, OneOf, Parameter, rows
+from .record import NONNEGATIVE, POSITIVE, REAL, SOFTMAX, Interval, OneOf, Parameter, rows
+from .special import share
 from .vocabulary import exp, expm1, log, pow, sign, where
 
 SCALES = ("temperature", "logit_scale")
@@ -13,11 +14,12 @@ SCALES = ("temperature", "logit_scale")
     link="softmax",
     loop_parameters=("label_smoothing", "z_loss", *SCALES),
     convex=True,
+    surrogate="the second derivative, without the softmax's own where z_loss makes it negative",
     paper="Bridle (1990); label smoothing: Szegedy et al. (2016), arXiv:1512.00567",
 )
 def cross_entropy(lp, t):
     """Softmax cross-entropy of logits against integer labels or class probabilities."""
-    return where(t == 0.0, 0.0, -t * lp), -t, 0.0
+    return where(t == 0.0, 0.0, -t * lp), -t, 0.0, 0.0
 
 
 @rows("log_probs", math="-log p_label", target=NONNEGATIVE, link="log", convex=True, paper="Good (1952)")
@@ -33,6 +35,7 @@ def nll(lp, t):
     link="softmax",
     parameters={"gamma": Parameter("how strongly easy examples are turned down", NONNEGATIVE)},
     loop_parameters=SCALES,
+    surrogate=SOFTMAX,
     paper="Lin et al. (2017), arXiv:1708.02002",
 )
 def softmax_focal(lp, t, gamma=2.0):
@@ -45,7 +48,8 @@ def softmax_focal(lp, t, gamma=2.0):
     pull = where(p > 0.0, p * where(m > 0.0, lp / m, -1.0), 0.0)
     bend = where(p > 0.0, p * (2.0 + lp), 0.0)
     value = where(t == 0.0, 0.0, -t * (power * lp))
-    return value, -t * (power * (1.0 - gamma * pull)), t * (gamma * lower * (bend - (gamma - 1.0) * (p * pull)))
+    second = t * (gamma * lower * (bend - (gamma - 1.0) * (p * pull)))
+    return value, -t * (power * (1.0 - gamma * pull)), second, 0.0
 
 
 @rows(
@@ -55,12 +59,13 @@ def softmax_focal(lp, t, gamma=2.0):
     link="softmax",
     parameters={"epsilon": Parameter("weight of the first polynomial term", Interval(-1.0))},
     loop_parameters=SCALES,
+    surrogate=SOFTMAX,
     paper="Leng et al. (2022), arXiv:2204.12511",
 )
 def poly1_cross_entropy(lp, t, epsilon=1.0):
     """Cross-entropy with its first polynomial coefficient changed."""
     p = exp(lp)
-    return where(t == 0.0, 0.0, t * (-epsilon * expm1(lp) - lp)), -t * (1.0 + epsilon * p), -t * (epsilon * p)
+    return where(t == 0.0, 0.0, t * (-epsilon * expm1(lp) - lp)), -t * (1.0 + epsilon * p), -t * (epsilon * p), 0.0
 
 
 @rows(
@@ -72,12 +77,13 @@ def poly1_cross_entropy(lp, t, epsilon=1.0):
     loop_parameters=SCALES,
     bounded=True,
     robust=True,
+    surrogate=SOFTMAX,
     paper="Zhang and Sabuncu (2018), arXiv:1805.07836",
 )
 def generalized_cross_entropy(lp, t, q=0.7):
     """Cross-entropy that tolerates noisy labels."""
     power = exp(q * lp)
-    return -t * (expm1(q * lp) / q), -t * power, -t * (q * power)
+    return -t * (expm1(q * lp) / q), -t * power, -t * (q * power), 0.0
 
 
 @rows(
@@ -99,17 +105,23 @@ def kl_div(lp, t):
     target=NONNEGATIVE,
     link="log",
     parameters={"beta": Parameter("weight of the target in the mixture", Interval(0.0, 1.0, True, True))},
+    surrogate="beta (1 - beta) t p / m, without the curvature of p (Gauss-Newton)",
     paper="Lin (1991); generalized: Agarwal et al. (2023), arXiv:2306.13649",
 )
 def js_div(lp, t, beta=0.5):
     """Jensen-Shannon divergence between the target and predicted log-probabilities, summed over classes."""
     p = exp(lp)
     rest = 1.0 - beta
-    log_m = log(beta * t + rest * p)
+    # Keeps m above 0 where t and p are subnormal: there it is multiplied by 2^66.
+    faint = t + p < 1e-30
+    lift = where(faint, 73786976294838206464.0, 1.0)
+    q = p * lift
+    m = beta * (t * lift) + rest * q
+    log_m = log(m) - where(faint, 45.747713916956386, 0.0)
     gap = where(p > 0.0, lp - log_m, 0.0)
-    value = where(t == 0.0, 0.0, beta * t * (log(t) - log_m)) + rest * (p * gap)
-    share = where(p > 0.0, 1.0 - rest * p / (beta * t + rest * p), 0.0)
-    return value, rest * (p * gap), rest * (p * (gap + share))
+    value = where(t == 0.0, 0.0, beta * t * (log(t) - log_m)) + share(rest, p * gap)
+    bend = where(p > 0.0, p * (1.0 - share(rest, q / m)), 0.0)
+    return value, share(rest, p * gap), share(rest, p * gap + bend), share(rest, bend)
 
 
 @rows(

@@ -1,17 +1,17 @@
-"""Functions that several formulas share, in the style of a formula: carried into every world along with them."""
+"""Scalar functions shared by several formulas, written as formulas and compiled for every backend with them."""
 
-from .vocabulary import exp, expm1, lgamma, log, log1p, log1p_unit, maximum, ndtr, sign, where
+from .vocabulary import exp, expm1, largest, lgamma, log, log1p, log1p_unit, maximum, minimum, ndtr, sign, where
 
 
 def logistic_parts(z):
-    """exp(-|z|), sigmoid(z) and 1 - sigmoid(z), the last without cancellation."""
+    """Return exp(-|z|), sigmoid(z) and 1 - sigmoid(z), the last without cancellation."""
     e = exp(-abs(z))
     q = 1.0 / (1.0 + e)
     return e, where(z >= 0.0, q, e * q), where(z >= 0.0, e * q, q)
 
 
 def softplus_parts(z):
-    """softplus(z) and its derivative."""
+    """Return softplus(z) and its derivative."""
     e, p, _ = logistic_parts(z)
     return maximum(z, 0.0) + log1p_unit(e), p
 
@@ -27,12 +27,31 @@ def sine_cosine(x):
 
 
 def share(part, x):
-    """part * x, and 0 where the part is 0, even of infinity."""
+    """Return part * x, and 0 where the part is 0, even for infinite x."""
     return where(part == 0.0, 0.0, part * x)
 
 
+def finite(x):
+    """Return x, at most the largest finite number; NaN stays."""
+    return minimum(x, largest(x))
+
+
+def convex_factor(x):
+    """Return x limited to finite, non-negative values as a factor of a curvature; NaN stays.
+
+    At most a quarter of the largest finite number, so that sums of a few products with probabilities are finite too.
+    """
+    return minimum(where(x < 0.0, 0.0, x), 0.25 * largest(x))
+
+
+def lifted(x):
+    """Return a positive x times a scale that makes its reciprocal finite, and the scale."""
+    lift = where(x < 1e-30, 18446744073709551616.0, 1.0)
+    return x * lift, lift
+
+
 def above_zero(m):
-    """max(m, 0) and its slope, which is 1 at 0; NaN stays."""
+    """Return max(m, 0) and its slope, which is 1 at 0; NaN stays."""
     inside = m >= 0.0
     outside = where(m < 0.0, 0.0, m)
     return where(inside, m, outside), where(inside, 1.0, outside)

@@ -1,8 +1,8 @@
-"""Losses of times until an event that may not have been seen to happen."""
+"""Survival losses of event times that may be censored."""
 
 from .record import NONNEGATIVE, POSITIVE, Input, Parameter, arrays
 from .special import log1mexp
-from .vocabulary import exp, expm1, log, log1p, mills, minimum, sigmoid, softplus, tanh, where
+from .vocabulary import epsilon, exp, expm1, log, log1p, mills, minimum, sigmoid, softplus, tanh, where
 
 
 def normal_interval(a, b, gap):
@@ -49,9 +49,10 @@ def extreme_interval(a, b, gap):
     hazard = exp(a)
     more = where(gap < 100.0, hazard * expm1(minimum(gap, 100.0)), exp(b))
     capped = minimum(more, 1e4)
-    none = capped == 0.0
-    safe = where(none, 1.0, capped)
-    share = where(none, 1.0, -expm1(-safe) / safe)
+    # Keeps the quotient exact where the hazard is subnormal and has few digits left: there it is 1.
+    tiny = capped < epsilon(a)
+    safe = where(tiny, 1.0, capped)
+    share = where(tiny, 1.0, -expm1(-safe) / safe)
     # For small differences by way of their logarithm, which does not vanish when they do.
     seen = where(more < 0.5, b + log1mexp(gap) + log(share), log1p(-exp(-safe)))
     return hazard - seen, exp(-capped) / share - hazard
@@ -81,7 +82,7 @@ def extreme_interval(a, b, gap):
     example="np.array([0.5, 1.2]), np.array([2.0, 3.0]), np.array([2.0, np.inf])",
 )
 def aft(z, lower, upper, distribution=0.0, sigma=1.0):
-    """Accelerated failure time: negative log-likelihood of a time, or of the interval in which it lies.
+    """Accelerated failure time loss: negative log-likelihood of an event time, or of the interval that contains it.
 
     As XGBoost's survival:aft, whose least likelihood of 1e-12 and bounds on the gradient it does not need. Equal bounds
     are a time that was seen, 0 and inf as bounds say nothing: the loss is 0.
@@ -94,7 +95,11 @@ def aft(z, lower, upper, distribution=0.0, sigma=1.0):
     gap = inverse * where(near, log1p(part), end - start)
     normal, by_normal = normal_interval(a, b, gap)
     extreme, by_extreme = extreme_interval(a, b, gap)
-    logistic, by_logistic = softplus(a) + softplus(-b) - log1mexp(gap), sigmoid(-b) - sigmoid(a)
+    logistic = softplus(a) + softplus(-b) - log1mexp(gap)
+    # sigmoid(-b) - sigmoid(a) as a product, which keeps its digits where the two are nearly equal.
+    ahead = a + b > 0.0
+    both = sigmoid(where(ahead, a, -a)) * sigmoid(where(ahead, b, -b)) * expm1(-abs(a + b))
+    by_logistic = where(ahead, both, -both)
     value = where(distribution == 0.0, normal, where(distribution == 1.0, logistic, extreme))
     slope = where(distribution == 0.0, by_normal, where(distribution == 1.0, by_logistic, by_extreme))
     # A time that was seen.

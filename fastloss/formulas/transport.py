@@ -1,4 +1,4 @@
-"""Losses of transport: distances between distributions, given as histograms, as samples or as clouds of points."""
+"""Transport losses: distances between distributions, given as histograms, samples or point clouds."""
 
 from .record import NONNEGATIVE, POSITIVE, Input, Integers, OneOf, Parameter, arrays
 
@@ -6,7 +6,7 @@ POWER = Parameter("power of the distance that mass moves", OneOf((1.0, 2.0)))
 ITERATIONS = {
     "epsilon": (0.1, Parameter("strength of the entropic term, in units of the cost", POSITIVE)),
     "tolerance": (1e-6, Parameter("error of the marginals (sum of absolute differences) to stop at", POSITIVE)),
-    "max_iterations": (1000, Parameter("iterations after which to stop with a warning", Integers(1))),
+    "max_iterations": (1000, Parameter("iterations after which to stop with a warning", Integers(1, 1e6))),
 }
 
 SAMPLES = {
@@ -182,7 +182,11 @@ def sinkhorn_points():
     inputs={
         **CLOUDS,
         "bandwidths": Input(
-            "s", "several bandwidths, whose kernels are summed, instead of sigma", optional=True, domain=POSITIVE
+            "s",
+            "several bandwidths, whose kernels are summed, instead of sigma",
+            optional=True,
+            domain=POSITIVE,
+            filled=True,
         ),
     },
     together=("x", "y"),

@@ -1,10 +1,11 @@
-"""The words a formula may use, as plain Python scalars.
+"""Functions that a formula may use, defined for Python floats.
 
-A kernel world binds each name to its own version: vectorised polynomials on a CPU, device functions on a GPU,
-arbitrary precision in mpmath, symbols in SymPy. Called as they stand, formulas compute in Python floats.
+Each backend binds these names to its own versions: vectorised polynomials on a CPU, device functions on a GPU,
+arbitrary precision in mpmath, symbols in SymPy. Called directly, formulas compute in Python floats.
 """
 
 import math
+import sys
 
 __all__ = [
     "atan",
@@ -12,6 +13,7 @@ __all__ = [
     "epsilon",
     "exp",
     "expm1",
+    "largest",
     "lgamma",
     "log",
     "log1p",
@@ -34,8 +36,13 @@ atan, tanh = math.atan, math.tanh
 
 
 def epsilon(x):
-    """The machine epsilon of the type of x."""
+    """Return the machine epsilon of the dtype of x."""
     return 2.0**-52
+
+
+def largest(x):
+    """Return the largest finite number of the dtype of x."""
+    return sys.float_info.max
 
 
 def exp(x):
@@ -55,7 +62,7 @@ def sqrt(x):
 
 def lgamma(x):
     """log of the gamma function, for x >= 0."""
-    return math.inf if x == 0.0 else math.lgamma(x)
+    return math.inf if x == 0.0 or x > 2.5e305 else math.lgamma(x)
 
 
 def log(x):

@@ -4,14 +4,16 @@ Spelled out per count, so that every index is a constant: a computed index into 
 Each is compiled once per process and shared by all kernels.
 """
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba import config, njit, types
 from numba.extending import intrinsic
 
+from .slots import Number, unbound
 from .specialize import SCALAR, bind
 
 __all__ = [
@@ -22,8 +24,10 @@ __all__ = [
     "narrowed",
     "put",
     "put_lane",
+    "same",
     "storing",
     "times",
+    "unchecked",
     "unpack",
     "widened",
     "window",
@@ -31,15 +35,31 @@ __all__ = [
 
 _inline = njit(**SCALAR)
 
-# Names bound when a function below is specialized.
-T: Any = None
-low: Any = None
-high: Any = None
-product: Any = None
-put0: Any = None
-put1: Any = None
-put2: Any = None
-put3: Any = None
+
+class Interval(NamedTuple):
+    """Constants that the test of an interval reads."""
+
+    T: type
+    """Number type of the arrays, np.float32 or np.float64."""
+    low: Any
+    """Least number inside, of that type."""
+    high: Any
+    """Largest number inside, of that type."""
+
+
+class Store(NamedTuple):
+    """Functions that the writers of derivatives call."""
+
+    product: Callable[..., Any]
+    """Product of a derivative and a factor."""
+    put0: Callable[..., Any]
+    """Function that writes the derivative by input 0; so for the others."""
+    put1: Callable[..., Any]
+    put2: Callable[..., Any]
+    put3: Callable[..., Any]
+
+
+use: Any = unbound(Number, Interval, Store)
 
 
 # LLVM cannot know that no output overlaps another array (check.output sees to that). It would test at run time, and
@@ -168,7 +188,11 @@ window = {
     2: _inline(lambda a, lo, hi: (a[0][lo:hi], a[1][lo:hi])),
     4: _inline(lambda a, lo, hi: (a[0][lo:hi], a[1][lo:hi], a[2][lo:hi], a[3][lo:hi])),
 }
-"""The same part of each of some arrays."""
+"""Functions that return one slice of each of several arrays, by the number of arrays."""
+
+
+same = _inline(lambda x: x)
+"""Its argument, where other kernels change it."""
 
 
 def _plain(d, k):
@@ -181,47 +205,52 @@ def _masked(d, k):
 
 
 times = {False: _inline(_plain), True: _inline(_masked)}
-"""A product; under weights (True) 0 where the weight is, even where the other factor is NaN."""
+"""A product; under weights (True) 0 where the weight is, even where the other factor is NaN.
+
+Every kernel multiplies by weights and class weights with it, or skips what has none: the rule of all losses is that
+weight 0 removes an element whatever it holds. That NaN and infinity come through everywhere else is why no kernel is
+compiled with the flags nnan or ninf. tests/test_nan.py asserts both over the registry.
+"""
 
 
 def _store1(a, i, d, k):
-    put0(a[0], i, product(d, k))
+    use.put0(a[0], i, use.product(d, k))
 
 
 def _store2(a, i, d, k):
-    put0(a[0], i, product(d[0], k))
-    put1(a[1], i, product(d[1], k))
+    use.put0(a[0], i, use.product(d[0], k))
+    use.put1(a[1], i, use.product(d[1], k))
 
 
 def _store4(a, i, d, k):
-    put0(a[0], i, product(d[0], k))
-    put1(a[1], i, product(d[1], k))
-    put2(a[2], i, product(d[2], k))
-    put3(a[3], i, product(d[3], k))
+    use.put0(a[0], i, use.product(d[0], k))
+    use.put1(a[1], i, use.product(d[1], k))
+    use.put2(a[2], i, use.product(d[2], k))
+    use.put3(a[3], i, use.product(d[3], k))
 
 
 @cache
 def storing(which: str, count: int, weighted: bool) -> Any:
     """A function that writes derivatives d ("grad" or "hess"), times k, at one index."""
-    puts = {f"put{k}": put[f"{which}{k}"] for k in range(4)}
+    puts = (put[f"{which}{k}"] for k in range(4))
     template = {1: _store1, 2: _store2, 4: _store4}[count]
-    return _inline(bind(template, product=times[weighted], **puts))
+    return _inline(bind(template, Store(times[weighted], *puts)))
 
 
 _UNPACK = (
     lambda p: (),
-    lambda p: (T(p[0]),),
-    lambda p: (T(p[0]), T(p[1])),
-    lambda p: (T(p[0]), T(p[1]), T(p[2])),
-    lambda p: (T(p[0]), T(p[1]), T(p[2]), T(p[3])),
-    lambda p: (T(p[0]), T(p[1]), T(p[2]), T(p[3]), T(p[4])),
+    lambda p: (use.T(p[0]),),
+    lambda p: (use.T(p[0]), use.T(p[1])),
+    lambda p: (use.T(p[0]), use.T(p[1]), use.T(p[2])),
+    lambda p: (use.T(p[0]), use.T(p[1]), use.T(p[2]), use.T(p[3])),
+    lambda p: (use.T(p[0]), use.T(p[1]), use.T(p[2]), use.T(p[3]), use.T(p[4])),
 )
 
 
 @cache
 def unpack(count: int, dtype: str) -> Any:
     """The first parameters of an array, as a tuple in a kernel's precision."""
-    return _inline(bind(_UNPACK[count], T=getattr(np, dtype)))
+    return _inline(bind(_UNPACK[count], Number(getattr(np, dtype))))
 
 
 PARAMETERS = len(_UNPACK) - 1
@@ -229,6 +258,7 @@ PARAMETERS = len(_UNPACK) - 1
 
 
 def _padded(p):
+    T = use.T
     zero = T(0.0)
     return (
         T(p[0]) if p.size > 0 else zero,
@@ -242,18 +272,30 @@ def _padded(p):
 @cache
 def padded(dtype: str) -> Any:
     """The parameters of an array, as so many numbers in a kernel's precision, whatever the loss."""
-    return _inline(bind(_padded, T=getattr(np, dtype)))
+    return _inline(bind(_padded, Number(getattr(np, dtype))))
 
 
 # Violations are counted in the array's own precision (at most a block's worth): a mask summed into an
 # integer of another width keeps the loop scalar.
 def _interval(x):
-    return (T(1.0) if x < low else T(0.0)) + (T(1.0) if x > high else T(0.0))
+    T = use.T
+    return (T(1.0) if x < use.low else T(0.0)) + (T(1.0) if x > use.high else T(0.0))
 
 
 def _signs(x):
+    T = use.T
     distance = abs(abs(x) - T(1.0))
     return T(1.0) if distance > T(0.0) else T(0.0)
+
+
+def _nothing(x):
+    return use.T(0.0)
+
+
+@cache
+def unchecked(dtype: str) -> Any:
+    """A test that all numbers pass, for kernels that call one whatever the domain."""
+    return _inline(bind(_nothing, Number(getattr(np, dtype))))
 
 
 @cache
@@ -264,10 +306,10 @@ def check(domain: Any, dtype: str) -> Any:
     """
     kind = getattr(np, dtype)
     if not hasattr(domain, "low"):
-        return _inline(bind(_signs, T=kind))
+        return _inline(bind(_signs, Number(kind)))
     low, high = kind(domain.low), kind(domain.high)
-    if np.isneginf(low) and np.isposinf(high):
+    if np.isneginf(low) and np.isposinf(high) and not (domain.low_open or domain.high_open):
         return None
     low = np.nextafter(low, kind(np.inf)) if domain.low_open else low
     high = np.nextafter(high, kind(-np.inf)) if domain.high_open else high
-    return _inline(bind(_interval, T=kind, low=low, high=high))
+    return _inline(bind(_interval, Interval(kind, low, high)))

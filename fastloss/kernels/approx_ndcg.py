@@ -9,13 +9,13 @@ from .cpu import call as at_address
 from .groups import largest_of, longest, scale
 from .order import COUNTS, sorter
 from .ranking import LANES, discounts, gains, push
+from .scalar_math import log64
+from .slots import ABSENT, Typed, unbound
 
 __all__ = ["run"]
 
-# Names that the templates below find bound when they are specialized.
-T: Any = None
-unpack: Any = None
-log64: Any = None
+
+use = unbound(Typed)
 
 LOG2 = np.log(2.0)
 
@@ -28,12 +28,13 @@ def loss_of_ranks(ranks, gains, best, slopes):
         discount = LOG2 / log64(beyond)
         share = gains[i] / best * discount
         total += share
-        slopes[i] = T(share * discount / (LOG2 * beyond))
+        slopes[i] = use.T(share * discount / (LOG2 * beyond))
     return 1.0 - total
 
 
 def against_all(i, n, s, slopes, p):
     """Value and slope of one item beside all others."""
+    T = use.T
     value, slope = 0.0, 0.0
     for part in range(2):
         a, b = (0, i) if part == 0 else (i + 1, n)
@@ -45,7 +46,8 @@ def against_all(i, n, s, slopes, p):
 
 def approx_groups(lo, hi, sort, offsets, scores, gains, table, params, values, counted, grad):
     """One minus the smooth NDCG of each group, and the slope of each item."""
-    p = unpack(params)
+    T = use.T
+    p = use.unpack(params)
     most = largest_of(lo, hi, offsets)
     keys, index, counts = np.empty((2, most), np.int64), np.empty((2, most), np.int32), np.empty(COUNTS, np.int32)
     s, slopes = np.empty(most + LANES, scores.dtype), np.zeros(most + LANES, scores.dtype)
@@ -84,9 +86,8 @@ def run(call: Any) -> None:
     each, table = gains(call["relevance"], call.parameters), discounts(most)
     grad = next(iter(call.grads.values()), np.empty(0, scores.dtype))
     call.counted = np.empty(call.units)
-    groups = kernel(
-        approx_groups, "approx_ndcg", call.name, call.record.function, (largest_of, push, loss_of_ranks, against_all)
-    )
+    helpers, flags = (largest_of, push, loss_of_ranks, against_all), (("tied", ABSENT), ("BITS", ABSENT))
+    groups = kernel(approx_groups, "approx_ndcg", call.name, call.record.function, helpers, flags)
     work, sort = scores.size * (32.0 + 4.0 * most), sorter("float64")[0]
     groups(call.units, work, sort, offsets, scores, each, table, call.numbers(), call.values, call.counted, grad)
     if call.grads:

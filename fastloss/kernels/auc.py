@@ -78,10 +78,10 @@ def auc_groups(lo, hi, sort, offsets, scores, labels, weights, margin, given, va
             good += w[i] if side[i] != 0 else 0.0
             bad += 0.0 if side[i] != 0 else w[i]
         mass = good * bad
-        counted[g] = 1.0 if mass > 0.0 else 0.0
+        counted[g] = 0.0 if mass == 0.0 else 1.0
         share = 1.0 / mass if mass > 0.0 else 0.0
         # What is not a number comes first, and may be passed by no pair.
-        lost = np.nan if mass > 0.0 and x[0] != x[0] else 0.0
+        lost = np.nan if (mass > 0.0 and x[0] != x[0]) or mass != mass else 0.0
         total = walk(x, w, side, 1, margin[0], slopes) if mass > 0.0 else 0.0
         values[g] = total * share + lost
         if grad.size == 0:
@@ -100,14 +100,19 @@ def auc_groups(lo, hi, sort, offsets, scores, labels, weights, margin, given, va
             slope = 0.0
             if mass > 0.0:
                 slope = slopes[i] if labels[a + order[i]] != 0 else -others[n - 1 - i]
-            grad[a + order[i]] = slope * share + lost
+            weighs = weights.size == 0 or weights[a + order[i]] != 0.0
+            grad[a + order[i]] = slope * share + lost if weighs else 0.0
 
 
 def run(call: Any) -> None:
     """Evaluate every group."""
     scores, weights, offsets = call["scores"].astype(np.float64, copy=False), call["sample_weight"], call["offsets"]
     longest(call.record.name, offsets)
-    weights = np.empty(0) if weights is None else weights
+    if weights is None:
+        weights = np.empty(0)
+    elif not weights.all():
+        # A sample of weight 0 may hold anything.
+        scores = np.where(weights != 0.0, scores, 0.0)
     grad, margin = in_double(call.grads), np.array([call.parameters["margin"]])
     call.counted = np.empty(call.units)
     arrays = (

@@ -5,11 +5,12 @@ them: beside a softmax in parallel, products took 1.3 to 3 times as long. Thread
 """
 
 import ctypes
+import math
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -25,8 +26,8 @@ __all__ = ["add_product", "multiplied", "single_threaded"]
 T = TypeVar("T")
 
 PTHREADS = 1
-"""What OpenBLAS says that it is built on. On OpenMP, each thread that calls has a number of threads of its own; without
-threads, it need not be safe to call from several."""
+"""Answer of an OpenBLAS that is built on POSIX threads. On OpenMP, each calling thread has a number of threads of its
+own; without threads, it need not be safe to call from several."""
 
 NAMES = (
     *("openblas_get_parallel", "openblas_get_config", "openblas_get_num_threads", "openblas_set_num_threads"),
@@ -50,7 +51,7 @@ def _gemm(function: Any, real: Any, whole: Any) -> Any:
 
 
 def _functions(path: str) -> _OpenBLAS | None:
-    """Those of the OpenBLAS at a path, or among what the library there depends on."""
+    """Return the functions of the OpenBLAS at a path, or among the dependencies of the library there."""
     try:
         library = ctypes.CDLL(path)
     except OSError:
@@ -81,12 +82,17 @@ ENOUGH, COLUMNS = 1 << 22, 256
 """Multiplications in a part of a product, some 50 us of them, and the columns that it has at least: with 64 large ones
 take 1.2 times as long."""
 
-_lock = threading.Lock()
+UNTHREADED = 1 << 16
+"""Multiplications of a product for which OpenBLAS takes one thread by itself: a quarter of its own bound of 2**18.
+Setting the number of its threads and back takes 4 us."""
+
+_lock = threading.RLock()
 _calls = 0
 _before = 0
 
 
-# A fork may fall between any two of these statements: while another number is set, calls are counted.
+# A fork may fall between any two of these statements: while another number is set, calls are counted. So may a signal
+# handler with a whole call of its own, which leaves one thread where it found one.
 def _enter(openblas: _OpenBLAS) -> None:
     global _calls, _before
     with _lock:
@@ -99,15 +105,27 @@ def _enter(openblas: _OpenBLAS) -> None:
 def _leave(openblas: _OpenBLAS) -> None:
     global _calls
     with _lock:
+        before = _before
         # Somebody else's setting since then stands.
-        if _calls == 1 and openblas.get() == 1:
-            openblas.set(_before)
+        restores = _calls == 1 and openblas.get() == 1
+        if restores:
+            openblas.set(before)
         _calls -= 1
+        if restores and openblas.get() == 1:
+            openblas.set(before)
+
+
+_alone: Any = nullcontext(one_by_one)
+
+
+def single_threaded(most: float = math.inf) -> Any:
+    """Return the context of products of at most so many multiplications each, which OpenBLAS gives threads or not."""
+    return _alone if most <= UNTHREADED else _kept_to_one()
 
 
 @contextmanager
-def single_threaded() -> Iterator[Callable[[Callable[[T], Any], Sequence[T]], None]]:
-    """What calls a function of products for each of some items: in our threads, where BLAS can be kept to one.
+def _kept_to_one() -> Iterator[Callable[[Callable[[T], Any], Sequence[T]], None]]:
+    """Context with a function that calls another for each of some items: on our threads, where BLAS can be kept to one.
 
     Where it cannot, the items come one after another, each product on the threads of BLAS.
     """
@@ -152,7 +170,7 @@ def add_product(total: Any, g: Any, x: Any) -> None:
 def _after_fork_in_child() -> None:
     # The threads that were in a call are not here to leave it.
     global _lock, _calls
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     openblas = _openblas() if _calls else None
     _calls = 0
     if openblas is not None:

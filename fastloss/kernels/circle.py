@@ -6,19 +6,14 @@ from typing import Any
 import numpy as np
 
 from .blocks import kernel
-from .pairs import inverse_of, largest, power_of_two, steps
+from .pairs import inverse_of, largest, power_of_two, shrunk
 from .pairwise import deliver, room, weighed
+from .scalar_math import exp64, log64, sigmoid64, softplus64
+from .slots import Formula, unbound
 
 __all__ = ["run"]
 
-# Names that the templates below find bound when they are specialized.
-formula: Any = None
-unpack: Any = None
-shrunk: Any = None
-exp64: Any = None
-log64: Any = None
-sigmoid64: Any = None
-softplus64: Any = None
+use = unbound(Formula)
 
 
 def normalise(lo, hi, x, unit, inverse):
@@ -40,11 +35,11 @@ def tops(row, labels, i, q):
     positive, negative = -np.inf, -np.inf
     for j in range(row.size):
         if labels[j] != labels[i]:
-            a = formula(row[j], 0.0, *q)[0]
+            a = use.formula(row[j], 0.0, *q)[0]
             if a > negative or a != a:
                 negative = a
         elif j != i:
-            a = formula(row[j], 1.0, *q)[0]
+            a = use.formula(row[j], 1.0, *q)[0]
             if a > positive or a != a:
                 positive = a
     return positive, negative
@@ -52,7 +47,7 @@ def tops(row, labels, i, q):
 
 def pulled(lo, hi, params, labels, cosines, values, counted, pull):
     """The loss of each anchor, and its derivatives by the cosines."""
-    q = unpack(params)
+    q = use.unpack(params)
     for i in range(lo, hi):
         row, mine = cosines[i], labels[i]
         positive, negative = tops(row, labels, i, q)
@@ -62,7 +57,7 @@ def pulled(lo, hi, params, labels, cosines, values, counted, pull):
             near, far = 0.0, 0.0
             for j in range(row.size):
                 same = labels[j] == mine
-                a = formula(row[j], 1.0 if same else 0.0, *q)[0]
+                a = use.formula(row[j], 1.0 if same else 0.0, *q)[0]
                 e = exp64(a - (positive if same else negative))
                 near += e if same and j != i else 0.0
                 far += 0.0 if same else e
@@ -72,7 +67,7 @@ def pulled(lo, hi, params, labels, cosines, values, counted, pull):
             own, k = pull[i], sigmoid64(near + far) if counts else 0.0
             for j in range(row.size if counts else 0):
                 same = labels[j] == mine
-                a, slope = formula(row[j], 1.0 if same else 0.0, *q)
+                a, slope = use.formula(row[j], 1.0 if same else 0.0, *q)
                 own[j] = k * exp64(a - (near if same else far)) * slope
             if not counts:
                 own[:] = 0.0
@@ -95,7 +90,7 @@ def run(call: Any) -> None:
     n, d = x.shape
     unit, inverse, counted = np.empty((n, d)), np.empty((n, 2)), np.empty(n)
     helpers = (power_of_two, largest, inverse_of)
-    kernel(normalise, "normalise", "float64", None, helpers, steps(True))(n, n * d, x, unit, inverse)
+    kernel(normalise, "normalise", "float64", None, helpers)(n, n * d, x, unit, inverse)
     cosines, pull = unit @ unit.T, np.empty((n, n) if call.grads else (0, 0))
     mine = kernel(pulled, call.record.name, "float64", call.record.function, (tops,))
     mine(n, 8 * n * n, call.numbers(), call["labels"], cosines, call.values, counted, pull)
@@ -105,5 +100,5 @@ def run(call: Any) -> None:
         # NaN is in the cosines too; where those do not count, it must not come back by 0 * NaN.
         unit[~np.isfinite(unit)] = 0.0
         grad = np.matmul(pull, unit, out=room(call))
-        kernel(project, "project", "float64", None, (), steps(True))(n, n * d, unit, inverse, grad)
+        kernel(project, "project", "float64")(n, n * d, unit, inverse, grad)
         deliver(call, grad)

@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 
 from .blocks import kernel
+from .cpu import widest_vectors
+from .slots import Typed, unbound
 
 __all__ = ["drawn", "squared_distances"]
 
 BLOCK = 512
 """Points whose distances are held at a time, and summed in the precision of the call."""
 
-# Names that the templates below find bound when they are specialized.
-T: Any = None
-exp: Any = None
-widest_vectors: Any = None
+
+use = unbound(Typed)
 
 
 def distances(x, columns, lo, c):
     """Squared distances of a point to those from lo on, whose coordinates are rows of a matrix."""
     widest_vectors()
     for j in range(c.size):
-        c[j] = T(0.0)
+        c[j] = use.T(0.0)
     for k in range(x.size):
         ys = columns[k, lo : lo + c.size]
         place = x[k]
@@ -35,6 +35,7 @@ def distances(x, columns, lo, c):
 
 def gaussians(c, u, v, rates, e, w):
     """Sum over the rates of exp(u + v - rate c) in e, and of the rates times it in w."""
+    T = use.T
     widest_vectors()
     for j in range(c.size):
         e[j] = T(0.0)
@@ -44,7 +45,7 @@ def gaussians(c, u, v, rates, e, w):
         single = T(rate)
         for j in range(c.size):
             # In float64, since potentials and distances may be large where their sum is not.
-            g = exp(T((u + v[j]) - rate * np.float64(c[j])))
+            g = use.exp(T((u + v[j]) - rate * np.float64(c[j])))
             e[j] += g
             w[j] += g * single
 
@@ -55,7 +56,7 @@ def drawn_by(x, columns, lo, w, out):
     for k in range(x.size):
         ys = columns[k, lo : lo + w.size]
         place = x[k]
-        total = T(0.0)
+        total = use.T(0.0)
         for j in range(w.size):
             total += w[j] * (ys[j] - place)
         out[k] += np.float64(total)
@@ -63,6 +64,7 @@ def drawn_by(x, columns, lo, w, out):
 
 def pairs(lo, hi, x, columns, u, v, rates, without, sums, out):
     """Per point of x the sum of Gaussians to all points, and in out of the weighted differences to them."""
+    T = use.T
     m = columns.shape[1]
     room = np.empty((3, min(m, BLOCK)), T)
     for i in range(lo, hi):
@@ -98,7 +100,7 @@ def drawn(name: str, x: Any, columns: Any, u: Any, v: Any, rates: Any, out: Any,
     sums = np.zeros(len(x))
     d, m = columns.shape
     work = len(x) * m * (1 + 0.1 * d + 0.5 * rates.size)
-    pairs_of = kernel(pairs, "pairs_of_points", name, None, (distances, gaussians, drawn_by))
+    pairs_of = kernel(pairs, "pairs_of_points", name, None, (distances, gaussians, drawn_by), flushes=True)
     pairs_of(len(x), work, x, columns, u, v, rates, np.array([without], np.uint8), sums, out)
     return sums
 

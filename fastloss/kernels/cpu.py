@@ -6,8 +6,9 @@ fixed order: the result has the same bits on any number of threads.
 """
 
 import contextlib
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -16,7 +17,10 @@ from numba.extending import intrinsic
 
 from ..formulas.record import NONNEGATIVE
 from . import access, staging
+from .access import get, put_lane
+from .slots import ABSENT, unbound
 from .specialize import INNER, SCALAR, Chunk, Linked, compile_chunk, compile_driver, inner
+from .staging import accumulate, clear, drain, fill, flush, lanes, place, stage, streamable, sum_lanes
 from .worlds import carry, cpu
 
 __all__ = ["array", "call", "combine", "elementwise_chunk", "elementwise_driver", "prefetch", "widest_vectors"]
@@ -69,6 +73,7 @@ def combine(stats):
     for c in range(stats.shape[0]):
         x = float(stats[c, 0])
         s = total + x
+        # Recovers what the addition rounded off (Neumaier): the smaller of the two loses digits, whichever it is.
         lost += (total - s) + x if abs(total) >= abs(x) else (x - s) + total
         total = s
         bad += float(stats[c, 1])
@@ -104,6 +109,7 @@ def _prefetch(typingctx, a, start, stop):
         kind = signature.args[0]
         data = context.make_array(kind)(context, builder, args[0]).data
         byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        # Asks once for each cache line of 64 bytes.
         per_line = 64 * 8 // kind.dtype.bitwidth
         function = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch.p0i8"
@@ -120,69 +126,96 @@ def _prefetch(typingctx, a, start, stop):
 prefetch = (lambda a, start, stop: None) if config.DISABLE_JIT else _prefetch
 
 
-# Names that the templates below find bound when they are specialized; branches on flags are pruned.
-T: Any = None
-formula: Any = None
-usual: Any = None
-evaluate: Any = None
-at: Any = None
-window: Any = None
-get: Any = None
-times: Any = None
-put_value: Any = None
-put_lane: Any = None
-store_grad: Any = None
-store_hess: Any = None
-unpack: Any = None
-weighted: Any = None
-by_row: Any = None
-derivatives: Any = None
-curvature: Any = None
-order: Any = None
-SURROGATE: Any = None
-check0: Any = None
-check1: Any = None
-check2: Any = None
-check3: Any = None
-check4: Any = None
-check_weight: Any = None
-stage: Any = None
-streamable: Any = None
-lanes: Any = None
-clear: Any = None
-place: Any = None
-fill: Any = None
-flush: Any = None
-drain: Any = None
-accumulate: Any = None
-sum_lanes: Any = None
-checked: Any = None
-drive: Any = None
-STEP: Any = None
-SECOND: Any = None
-ZERO: Any = None
-COUNT: Any = None
-DEFAULTS: Any = None
+class Evaluation(NamedTuple):
+    """Constants and functions that the evaluation of one element reads."""
+
+    formula: Callable[..., Any]
+    """Formula of the loss."""
+    usual: bool
+    """Whether the parameters are constants, the defaults."""
+    DEFAULTS: tuple[Any, ...]
+    """The constants."""
+    COUNT: int
+    """Number of parameters."""
+    SURROGATE: int
+    """Index of the surrogate curvature among the formula's results, or of the curvature where there is none."""
+    INPUTS: int
+    """Number of inputs."""
+    check0: Callable[..., Any]
+    """Function that counts input 0 where it is outside its domain; so for the others, up to their number."""
+    check1: Callable[..., Any]
+    check2: Callable[..., Any]
+    check3: Callable[..., Any]
+    check4: Callable[..., Any]
+
+
+class Slots(NamedTuple):
+    """Constants and functions that a chunk of an elementwise loss reads."""
+
+    T: type
+    """Number type of the arrays, np.float32 or np.float64."""
+    ZERO: Any
+    """Zero in that type."""
+    STEP: int
+    """Elements of a step, each of which has a lane."""
+    SECOND: int
+    """Index of the first curvature among the outputs."""
+    evaluate: Any
+    """Formula and domains, linked: a function of the inputs and the parameters of one element."""
+    at: Callable[..., Any]
+    """Function that reads one element of each input."""
+    unpack: Callable[..., Any]
+    """Function that makes the parameters of an array."""
+    times: Callable[..., Any]
+    """Product with a weight; 0 where a weight is 0."""
+    put_value: Callable[..., Any]
+    """Function that writes the value of an element."""
+    store_grad: Callable[..., Any]
+    """Function that writes the first derivatives of an element."""
+    store_hess: Callable[..., Any]
+    """Function that writes the second derivatives of an element."""
+    check_weight: Callable[..., Any]
+    """Function that counts a weight below 0."""
+    weighted: bool
+    """Whether elements have weights."""
+    checked: bool
+    """Whether anything can be outside its domain."""
+    by_row: bool
+    """Whether the value of each element is wanted."""
+    derivatives: bool
+    """Whether the first derivatives are wanted."""
+    curvature: bool
+    """Whether the second derivatives are wanted."""
+    order: int
+    """Index of those among the results: 2 for the curvature, 3 for the surrogate."""
+
+
+class Drive(NamedTuple):
+    """Functions that a driver of elementwise chunks calls."""
+
+    window: Callable[..., Any]
+    """Function that takes the same part of each prediction, or of each derivative."""
+
+
+use: Any = unbound(Slots, Evaluation, Drive)
 
 
 def evaluate_element(x, p):
-    """What a loop takes of the formula, and how many of its numbers are outside their domains."""
-    if usual:
-        out = formula(*x, *DEFAULTS)
+    """Return the results of the formula that a loop reads, and the number of inputs outside their domains."""
+    if use.usual:
+        out = use.formula(*x, *use.DEFAULTS)
     else:
-        out = formula(*x, *p[:COUNT])
-    wrong = ZERO
-    if check0 is not None:
-        wrong += check0(x[0])
-    if check1 is not None:
-        wrong += check1(x[1])
-    if check2 is not None:
-        wrong += check2(x[2])
-    if check3 is not None:
-        wrong += check3(x[3])
-    if check4 is not None:
-        wrong += check4(x[4])
-    return out[0], out[1], out[2], out[SURROGATE], wrong
+        out = use.formula(*x, *p[: use.COUNT])
+    wrong = use.check0(x[0])
+    if use.INPUTS > 1:
+        wrong += use.check1(x[1])
+    if use.INPUTS > 2:
+        wrong += use.check2(x[2])
+    if use.INPUTS > 3:
+        wrong += use.check3(x[3])
+    if use.INPUTS > 4:
+        wrong += use.check4(x[4])
+    return out[0], out[1], out[2], out[use.SURROGATE], wrong
 
 
 def elementwise(preds, target, weight, values, grads, hesses, scale, params, streamed, stats):
@@ -190,58 +223,60 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, str
 
     Element j of each step is added to lane j: the sum has one order, whatever the width of the vectors.
     """
+    T = use.T
     widest_vectors()
     inputs = (*preds, target, weight)
     outputs = (values, *grads, *hesses)
-    held_in, held_out = stage(inputs, STEP), stage(outputs, STEP)
-    part, count = lanes(ZERO, STEP), lanes(ZERO, STEP)
-    total, bad = lanes(0.0, STEP), lanes(0.0, STEP)
+    held_in, held_out = stage(inputs, use.STEP), stage(outputs, use.STEP)
+    part, count = lanes(use.ZERO, use.STEP), lanes(use.ZERO, use.STEP)
+    total, bad = lanes(0.0, use.STEP), lanes(0.0, use.STEP)
     clear(part, 0)
     clear(count, 0)
     clear(total, 0)
     clear(bad, 0)
-    p = unpack(params)
+    p = use.unpack(params)
     s = T(scale)
     n = preds[0].size
     past = streamed & streamable(outputs)
-    for lo in range(0, n, STEP):
-        last = lo + STEP > n
+    for lo in range(0, n, use.STEP):
+        last = lo + use.STEP > n
         if last | (lo % BLOCK == 0):
-            accumulate(part, total, STEP)
-            if checked:
-                accumulate(count, bad, STEP)
+            accumulate(part, total, use.STEP)
+            if use.checked:
+                accumulate(count, bad, use.STEP)
         if last:
             fill(inputs, held_in, lo, n)
         staged = last | past
         x = place(last, inputs, held_in, lo)
         y = place(staged, outputs, held_out, lo)
         w = x[-1]
-        v, g, h = y[0], y[1:SECOND], y[SECOND:]
-        for i in range(STEP):
-            out = evaluate(at(x, i), p)
-            wi = get(w, i) if weighted else T(1.0)
-            value = times(out[0], wi) if weighted else out[0]
+        v, g, h = y[0], y[1 : use.SECOND], y[use.SECOND :]
+        for i in range(use.STEP):
+            out = use.evaluate(use.at(x, i), p)
+            wi = get(w, i) if use.weighted else T(1.0)
+            value = use.times(out[0], wi) if use.weighted else out[0]
             put_lane(part, i, value)
-            if by_row:
-                put_value(v, i, value)
-            if derivatives:
-                store_grad(g, i, out[1], wi * s)
-            if curvature:
-                store_hess(h, i, out[order], wi * s)
-            if checked:
-                put_lane(count, i, out[4] + check_weight(wi) if weighted else out[4])
+            if use.by_row:
+                use.put_value(v, i, value)
+            if use.derivatives:
+                use.store_grad(g, i, out[1], wi * s)
+            if use.curvature:
+                use.store_hess(h, i, out[use.order], wi * s)
+            if use.checked:
+                # Spares elements of weight 0, which may be outside their domain.
+                put_lane(count, i, (out[4] if wi else use.ZERO) + use.check_weight(wi) if use.weighted else out[4])
         if staged:
-            flush(outputs, held_out, lo, min(lo + STEP, n), past)
+            flush(outputs, held_out, lo, min(lo + use.STEP, n), past)
         if last:
             clear(part, n - lo)
             clear(count, n - lo)
-    accumulate(part, total, STEP)
-    if checked:
-        accumulate(count, bad, STEP)
+    accumulate(part, total, use.STEP)
+    if use.checked:
+        accumulate(count, bad, use.STEP)
     if past:
         drain()
-    stats[0] = sum_lanes(total, STEP)
-    stats[1] = sum_lanes(bad, STEP) if checked else 0.0
+    stats[0] = sum_lanes(total, use.STEP)
+    stats[1] = sum_lanes(bad, use.STEP) if use.checked else 0.0
     return stats[0]
 
 
@@ -249,26 +284,20 @@ def drive_elementwise(address, preds, target, weight, values, grads, hesses, sca
     """All chunks, in parallel or one after another; the bits are the same."""
     n = preds[0].size
     chunks = (n + chunk - 1) // chunk
+    # Gives the same bits on any number of threads: each chunk has its own sums, which are added in order.
     stats = np.empty((chunks, 2), np.float64)
-    if parallel:
-        for c in prange(chunks):
-            lo = c * chunk
-            hi = min(n, lo + chunk)
-            parts = (target[lo:hi], weight[lo:hi], values[lo:hi], window(grads, lo, hi), window(hesses, lo, hi))
-            call(address, (window(preds, lo, hi), *parts, scale, params, streamed, stats[c]))
-    else:
-        for c in range(chunks):
-            lo = c * chunk
-            hi = min(n, lo + chunk)
-            parts = (target[lo:hi], weight[lo:hi], values[lo:hi], window(grads, lo, hi), window(hesses, lo, hi))
-            call(address, (window(preds, lo, hi), *parts, scale, params, streamed, stats[c]))
+    for c in prange(chunks):
+        lo = c * chunk
+        hi = min(n, lo + chunk)
+        parts = (target[lo:hi], weight[lo:hi], values[lo:hi], use.window(grads, lo, hi), use.window(hesses, lo, hi))
+        call(address, (use.window(preds, lo, hi), *parts, scale, params, streamed, stats[c]))
     return combine(stats)
 
 
 def drive_pair(address, prediction, target, out, scale, params, chunk):
     """A small sum over one prediction and its target: each array that is not passed saves 60 ns."""
     e = target[:0]
-    return drive(address, (prediction,), target, e, e, (out,), (e,), scale, params, False, chunk, False)
+    return drive_elementwise(address, (prediction,), target, e, e, (out,), (e,), scale, params, False, chunk, False)
 
 
 def array(dtype: str, ndim: int = 1) -> Any:
@@ -282,7 +311,7 @@ def _arguments(dtype: str, count: int, stored: str, target: str) -> tuple[Any, .
     return (many, array(target), one, one, many, many, types.float64, doubles, types.boolean)
 
 
-MODES = {
+MODES: dict[str, dict[str, Any]] = {
     "value": {"by_row": False, "derivatives": False, "curvature": False, "order": 2},
     "rows": {"by_row": True, "derivatives": False, "curvature": False, "order": 2},
     "grad": {"by_row": False, "derivatives": True, "curvature": False, "order": 2},
@@ -290,7 +319,7 @@ MODES = {
     "hess": {"by_row": False, "derivatives": True, "curvature": True, "order": 2},
     "surrogate": {"by_row": False, "derivatives": True, "curvature": True, "order": 3},
 }
-"""What each mode stores; the rest of the formula falls to dead code elimination."""
+"""Results stored in each mode; dead code elimination removes the rest of the formula."""
 
 
 @cache
@@ -299,20 +328,20 @@ def _evaluation(
 ) -> Linked:
     """A formula with the tests of its domains, compiled once for all modes; its parameters may be constants."""
     kind, number = getattr(np, dtype), getattr(types, dtype)
-    bound = {
-        "formula": carry(function, cpu(dtype)),
-        "usual": defaults is not None,
-        "DEFAULTS": tuple(kind(d) for d in defaults or ()),
-        "COUNT": len(function.__defaults__ or ()),
-        "SURROGATE": 3 if surrogate else 2,
-        "ZERO": kind(0.0),
-        **dict.fromkeys(f"check{i}" for i in range(5)),
-        **{f"check{i}": access.check(d, dtype) for i, d in enumerate(domains)},
-    }
+    checks = [access.check(d, dtype) or access.unchecked(dtype) for d in domains]
+    use = Evaluation(
+        formula=carry(function, cpu(dtype)),
+        usual=defaults is not None,
+        DEFAULTS=tuple(kind(d) for d in defaults or ()),
+        COUNT=len(function.__defaults__ or ()),
+        SURROGATE=3 if surrogate else 2,
+        INPUTS=len(domains),
+        **{f"check{i}": check for i, check in enumerate([*checks, *[ABSENT] * 5][:5])},
+    )
     slope = number if count == 1 else types.UniTuple(number, count)
     arguments = types.UniTuple(number, len(domains)), types.UniTuple(number, access.PARAMETERS)
     signature = types.Tuple((number, slope, slope, slope, number))(*arguments)
-    return Linked(inner(evaluate_element, SCALAR, **bound), signature)
+    return Linked(inner(evaluate_element, SCALAR, use), signature)
 
 
 def elementwise_chunk(
@@ -327,38 +356,25 @@ def elementwise_chunk(
     signature = types.float64(*_arguments(dtype, count, stored or dtype, target or dtype), array("float64"))
     domains = record.prediction_domains + ((record.target_domain,) if record.target else ())
     defaults = tuple(record.defaults.values()) if usual else None
-    bound = {
-        "T": getattr(np, dtype),
-        "evaluate": _evaluation(record.function, domains, count, dtype, record.surrogate is not None, defaults),
-        "at": access.at[len(domains)],
-        "window": access.window[count],
-        "get": access.get,
-        "times": access.times[weighted],
-        "put_value": access.put["values"],
-        "store_grad": access.storing("grad", count, weighted),
-        "store_hess": access.storing("hess", count, weighted),
-        "unpack": access.padded(dtype),
-        "ZERO": getattr(np, dtype)(0.0),
-        "STEP": staging.STEP[dtype],
-        "SECOND": count + 1,
-        "streamable": staging.streamable,
-        "stage": staging.stage,
-        "lanes": staging.lanes,
-        "clear": staging.clear,
-        "place": staging.place,
-        "fill": staging.fill,
-        "flush": staging.flush,
-        "drain": staging.drain,
-        "put_lane": access.put_lane,
-        "accumulate": staging.accumulate,
-        "sum_lanes": staging.sum_lanes,
-        "weighted": weighted,
-        "checked": weighted or any(access.check(d, dtype) for d in domains),
-        "check_weight": access.check(NONNEGATIVE, dtype),
+    use = Slots(
+        T=getattr(np, dtype),
+        evaluate=_evaluation(record.function, domains, count, dtype, record.surrogate is not None, defaults),
+        at=access.at[len(domains)],
+        times=access.times[weighted],
+        put_value=access.put["values"],
+        store_grad=access.storing("grad", count, weighted),
+        store_hess=access.storing("hess", count, weighted),
+        unpack=access.padded(dtype),
+        ZERO=getattr(np, dtype)(0.0),
+        STEP=staging.STEP[dtype],
+        SECOND=count + 1,
+        weighted=weighted,
+        checked=weighted or any(access.check(d, dtype) for d in domains),
+        check_weight=access.check(NONNEGATIVE, dtype),
         **MODES[mode],
-    }
+    )
     name = "_".join(filter(None, (record.name, mode, "weighted" * weighted, "usual" * usual, stored, target, dtype)))
-    return compile_chunk(elementwise, name, signature, **bound)
+    return compile_chunk(elementwise, name, signature, use)
 
 
 @cache
@@ -368,7 +384,7 @@ def elementwise_driver(dtype: str, count: int, stored: str = "", target: str = "
     arguments = _arguments(dtype, count, stored or dtype, target or dtype)
     name = "_".join(filter(None, (f"elementwise{count}", stored, target, dtype)))
     signature = returns(types.intp, *arguments, types.intp, types.boolean)
-    return compile_driver(drive_elementwise, name, signature, window=access.window[count])
+    return compile_driver(drive_elementwise, name, signature, Drive(access.window[count]))
 
 
 @cache
@@ -376,5 +392,5 @@ def pair_driver(dtype: str) -> Any:
     """The driver of small sums over one prediction and its target."""
     one, returns = array(dtype), types.Tuple((types.float64, types.float64))
     signature = returns(types.intp, one, one, one, types.float64, array("float64"), types.intp)
-    drive = inner(drive_elementwise, INNER, window=access.window[1])
-    return compile_driver(drive_pair, f"pair_{dtype}", signature, parallel=False, drive=drive)
+    drive = inner(drive_elementwise, INNER, Drive(access.window[1]))
+    return compile_driver(drive_pair, f"pair_{dtype}", signature, drive_elementwise=drive)

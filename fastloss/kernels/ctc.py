@@ -12,17 +12,15 @@ from typing import Any
 import numpy as np
 
 from .. import check
-from .blocks import kernel
-from .scalar_math import VOCABULARY
-from .specialize import LOOP, SCALAR, inner
+from ..arrays import I64, constants
+from .blocks import factor_of, kernel
+from .scalar_math import exp64, log64
+from .slots import Number, unbound
+from .specialize import LOOP, SCALAR, compiled
 
 __all__ = ["run"]
 
-# Names that the templates below find bound when they are specialized.
-T: Any = None
-exp64: Any = None
-log64: Any = None
-factor_of: Any = None
+use = unbound(Number)
 
 LOWEST = -1e306
 """The exponent of zero."""
@@ -39,21 +37,27 @@ SHIFT, ORIGIN = 4503599627370496.0, 4503599627371519.0
 MANTISSA, ONE, SHIFT_BITS = (1 << 52) - 1, 1023 << 52, 0x433 << 52
 
 
+# No sum inside a number may be rearranged.
+@compiled(SCALAR)
 def power(d):
     """2**d for a whole d of at most 1023; what is below the normal numbers becomes the least of them."""
     low = d if d > -1022.0 else -1022.0
+    # Takes no conversion: added to ORIGIN, d stands in the low bits, from where it is shifted to the exponent.
     return np.int64(np.float64(low + ORIGIN).view(np.int64) << 52).view(np.float64)
 
 
+@compiled(SCALAR)
 def normal(m, e):
-    """The same number with its m in [1, 2); zero and NaN stay."""
+    """Return the number m 2^e with m in [1, 2); zero and NaN stay."""
     bits = np.float64(m).view(np.int64)
+    # Takes no conversion: the exponent becomes the low bits of a float, whose origin is then subtracted.
     k = np.int64((bits >> 52) | SHIFT_BITS).view(np.float64) - ORIGIN
     some = m > 0.0
     one = np.int64((bits & MANTISSA) | ONE).view(np.float64)
     return one if some else m, e + k if some else LOWEST
 
 
+@compiled(SCALAR)
 def parts(x):
     """exp(x) as such a number, but for its m, which lies between 1/2 and 2."""
     n = np.floor(x * LOG2E + 0.5)
@@ -69,10 +73,12 @@ def emissions(x, labels, blank, pm, pe):
     pm[0], pe[0] = parts(np.float64(x[blank]))
     for i in range(labels.size):
         pm[i + 1] = np.float64(x[labels[i]])
+    # Keeps the exponentials vectorised: they are computed apart from the gather before.
     for i in range(1, labels.size + 1):
         pm[i], pe[i] = parts(pm[i])
 
 
+@compiled(LOOP)
 def step(before, p, skip, after):
     """One frame forward."""
     bm, be, sm, se = before[0], before[1], before[2], before[3]
@@ -86,12 +92,15 @@ def step(before, p, skip, after):
         m = bm[i] * power(be[i] - top) + sm[i] * power(se[i] - top)
         am[i], ae[i] = normal(m * pm[0], top + pe[0])
         over = se[i - 1] if skip[i] > 0.0 else LOWEST
+        # Keeps each sum in range: terms are relative to the largest exponent, and those far below it count for nothing.
         top = max(max(se[i], be[i - 1]), over)
         m = sm[i] * power(se[i] - top) + bm[i - 1] * power(be[i - 1] - top)
+        # Keeps the loop vectorised: a skip that is not allowed is multiplied by 0, not branched on.
         m += skip[i] * sm[i - 1] * power(over - top)
         zm[i], ze[i] = normal(m * pm[i], top + pe[i])
 
 
+@compiled(LOOP)
 def back(state, p, skip, after):
     """One frame backward; `after` is room for the states times their probabilities."""
     bm, be, sm, se = state[0], state[1], state[2], state[3]
@@ -111,6 +120,7 @@ def back(state, p, skip, after):
     sm[0], se[0] = 0.0, LOWEST
 
 
+@compiled(LOOP)
 def clear(state):
     """Make all states of a row impossible."""
     for k in range(2):
@@ -120,6 +130,7 @@ def clear(state):
             e[i] = LOWEST
 
 
+@compiled(LOOP)
 def posteriors(reached, state, share):
     """Probability of each symbol of a target to be the one of this frame; that of a blank first.
 
@@ -174,11 +185,13 @@ def backward(grad, i, frames, labels, blank, skip, states, emitted, factor, sums
         posteriors(states[t + 1], state, share)
         sums[blank] = share[0]
         for j in range(n):
+            # Adds, since a symbol may stand in a target more than once.
             sums[labels[j]] += share[j + 1]
         g = grad[t, i]
         for k in range(g.size):
-            g[k] = T(-factor * sums[k])
+            g[k] = use.T(-factor * sums[k])
         for j in range(n):
+            # Saves clearing the whole vocabulary: only these entries were set.
             sums[labels[j]] = 0.0
         back(state, emitted[t], skip, rest[1])
 
@@ -191,6 +204,7 @@ def sequences(lo, hi, log_probs, targets, frames, lengths, settings, factors, va
     for i in range(lo, hi):
         longest = max(longest, frames[i])
         widest = max(widest, lengths[i])
+    # Bounds memory where no derivatives are wanted: two frames of states suffice forward.
     states = np.empty((longest + 1 if wanted else 2, 4, widest + 2))
     emitted = np.empty((max(longest, 1) if wanted else 1, 2, widest + 1))
     rest = np.empty((2, 4, widest + 2))
@@ -209,39 +223,36 @@ def sequences(lo, hi, log_probs, targets, frames, lengths, settings, factors, va
             for t in range(frames[i] if counts else 0, grad.shape[0]):
                 g = grad[t, i]
                 for k in range(g.size):
-                    g[k] = T(0.0)
+                    g[k] = use.T(0.0)
             if counts:
                 near = skip[: labels.size + 2]
                 backward(grad, i, frames[i], labels, blank, near, states, emitted, factor, sums, rest, top)
 
 
-def _arithmetic() -> tuple[tuple[str, Any], ...]:
-    """What is the same in either precision, compiled once: numbers, and the steps made of them."""
-    bound = {"exp64": VOCABULARY["float64"]["exp"]}
-    # No sum inside a number may be rearranged.
-    bound |= {f.__name__: inner(f, SCALAR, **bound) for f in (power, normal, parts)}
-    bound |= {f.__name__: inner(f, LOOP, **bound) for f in (clear, step, back, posteriors)}
-    return tuple(bound.items())
-
-
-ARITHMETIC = _arithmetic()
 HELPERS = (emissions, forward, backward)
 
 
-def _checked(call: Any, lengths: Any) -> None:
-    """Raise for the first symbol that counts and is none, or is the blank."""
+def _checked(call: Any, lengths: Any) -> Any:
+    """The targets; raise for the first symbol that counts and is none, or is the blank."""
     targets, v, blank = call["targets"], call.dims["v"], call.parameters["blank"]
     if blank >= v:
-        raise ValueError(f"{call.record.name}: blank is {blank}; allowed: 0 to {v - 1}")
+        raise ValueError(f"{call.record.name}: blank is {blank}; allowed: {check.labels_allowed(v, None)}")
     wrong = (targets < 0) | (targets >= v) | (targets == blank)
+    if not wrong.any():
+        return targets
     wrong &= np.arange(targets.shape[1]) < lengths[:, None]
+    if wrong.any() and call.weight is not None:
+        away = wrong & (call.weight == 0.0)[:, None]
+        # Any symbol will do.
+        targets, wrong = np.where(away, int(blank == 0), targets), wrong & ~away
     if wrong.any():
         first = int(np.argmax(wrong.reshape(-1)))
         where = check.position(first, targets.shape)
         raise ValueError(
-            f"{call.record.name}: targets[{where}] is {targets.reshape(-1)[first]}; "
+            f"{call.record.name}: targets[{where}] is {call.given['targets'].reshape(-1)[first]}; "
             f"allowed: 0 to {v - 1}, but not {blank}, which is the blank"
         )
+    return targets
 
 
 def run(call: Any) -> None:
@@ -252,10 +263,10 @@ def run(call: Any) -> None:
         np.full(n, whole) if call[name] is None else call[name]
         for name, whole in (("input_lengths", t), ("target_lengths", targets.shape[1]))
     )
-    _checked(call, lengths)
-    settings = np.array([call.parameters["blank"], call.parameters["zero_infinity"]], np.int64)
+    targets = _checked(call, lengths)
+    settings = constants(I64, call.parameters["blank"], call.parameters["zero_infinity"])
     grad = call.grads.get("log_probs", np.empty((0, 0, 0), call.dtype))
     factors = call.factors() if grad.size else np.ones(1)
     work = float(frames @ (16 * lengths + 16)) + grad.size
-    each = kernel(sequences, "ctc", call.name, None, HELPERS, ARITHMETIC)
+    each = kernel(sequences, "ctc", call.name, None, HELPERS)
     each(n, work, x, targets, frames, lengths, settings, factors, call.values, grad)

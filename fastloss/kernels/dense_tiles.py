@@ -7,31 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from . import staging, tiles
+from . import access
 from .cpu import call, widest_vectors
+from .row_slots import RowSlots
+from .slots import unbound
 from .specialize import LOOP, inner
-from .tiles import COLUMNS, GROUP, LABEL, TAIL, TOP, VALUE, WEIGHT
+from .staging import clear, flat, lanes
+from .subnormals import flush_subnormals, restore_subnormals
+from .tiles import COLUMNS, GROUP, LABEL, TAIL, TOP, VALUE, WEIGHT, put_rows, scan_tile
 
-__all__ = ["dense_room", "softmax_dense_tiled", "tile_extras"]
+__all__ = ["dense_room", "softmax_dense_tiled", "tile_parts"]
 
-# Names that the templates below find bound when they are specialized; branches on flags are pruned.
-T: Any = None
-ZERO: Any = None
-formula: Any = None
-unpack: Any = None
-derivatives: Any = None
-curvature: Any = None
-described: Any = None
-taught: Any = None
-order: Any = None
-log1p: Any = None
-scan: Any = None
-lanes: Any = None
-clear: Any = None
-flat: Any = None
-work: Any = None
-columns_of: Any = None
-put_rows: Any = None
+use = unbound(RowSlots)
+
+times = access.times[True]
 
 
 def to_columns(rows, address, pad, tile):
@@ -41,7 +30,7 @@ def to_columns(rows, address, pad, tile):
         for q in range(x.size):
             pad[q] = x[q]
         for q in range(x.size, pad.size):
-            pad[q] = ZERO
+            pad[q] = use.ZERO
         call(address, (pad, flat(tile)))
     else:
         call(address, (x, flat(tile)))
@@ -49,7 +38,10 @@ def to_columns(rows, address, pad, tile):
 
 def dense_lanes(p, x, t, e, class_weight, g, h, beta, zeta, scale, s):
     """Losses and derivatives of a tile from its scores, exponentials and targets."""
+    T = use.T
+    ZERO = use.ZERO
     widest_vectors()
+    # Keeps them in registers: on the stack, no store to the tile can change them.
     top, tail, lt, inverse = lanes(ZERO, GROUP), lanes(ZERO, GROUP), lanes(ZERO, GROUP), lanes(ZERO, GROUP)
     value, slope, others, bends = lanes(ZERO, GROUP), lanes(ZERO, GROUP), lanes(ZERO, GROUP), lanes(ZERO, GROUP)
     push, factor = lanes(ZERO, GROUP), lanes(ZERO, GROUP)
@@ -59,7 +51,7 @@ def dense_lanes(p, x, t, e, class_weight, g, h, beta, zeta, scale, s):
     clear(bends, 0)
     for i in range(GROUP):
         top[i], tail[i] = s[TOP + i], s[TAIL + i]
-        lt[i] = log1p(tail[i])
+        lt[i] = use.log1p(tail[i])
         inverse[i] = T(1.0) / (tail[i] + T(1.0))
         lse = top[i] * beta + lt[i]
         push[i] = T(2.0) * zeta * lse if zeta > ZERO else ZERO
@@ -68,64 +60,55 @@ def dense_lanes(p, x, t, e, class_weight, g, h, beta, zeta, scale, s):
     for j in range(x.shape[0]):
         c = class_weight[j]
         for i in range(GROUP):
-            out = formula((x[j, i] - top[i]) * beta - lt[i], t[j, i], *p)
-            f1 = c * out[1]
-            value[i] += c * out[0]
+            out = use.formula((x[j, i] - top[i]) * beta - lt[i], t[j, i], *p)
+            f1 = times(out[1], c)
+            value[i] += times(out[0], c)
             slope[i] += f1
             others[i] += ZERO if x[j, i] == top[i] else f1
-            if curvature:
-                bends[i] += c * out[order]
+            if use.curvature:
+                bends[i] += times(out[use.order], c)
     total = ZERO
     for i in range(GROUP):
         w = s[WEIGHT + i]
         v = ZERO if w == ZERO else w * value[i]
         s[VALUE + i] = v
         total += v
-    if derivatives:
+    if use.derivatives:
         for j in range(x.shape[0]):
             c = class_weight[j]
             for i in range(GROUP):
-                out = formula((x[j, i] - top[i]) * beta - lt[i], t[j, i], *p)
-                f1 = c * out[1]
+                out = use.formula((x[j, i] - top[i]) * beta - lt[i], t[j, i], *p)
+                f1 = times(out[1], c)
                 r = e[j, i] * inverse[i]
                 # A single winner's 1 - p is the tail's share: subtracting p from 1 would lose it.
                 winner = (tail[i] < T(1.0)) & (x[j, i] == top[i])
                 q = tail[i] * inverse[i] if winner else T(1.0) - r
                 first = f1 * q - r * others[i] if winner else f1 - r * slope[i]
                 counted = factor[i] != ZERO
-                if curvature:
-                    f2 = c * out[order]
-                    second = f2 * q * q + r * r * (bends[i] - f2) - slope[i] * r * q
-                    second = factor[i] * beta * (second + r * (push[i] * q + T(2.0) * zeta * r))
+                if use.curvature:
+                    f2 = times(out[use.order], c)
+                    second = f2 * q * q + r * r * (bends[i] - f2)
+                    pull, twice = use.curved_by(push[i] - slope[i]), use.curved_by(T(2.0) * zeta)
+                    second = factor[i] * beta * (second + r * (pull * q + twice * r))
                     h[j, i] = second if counted else ZERO
                 g[j, i] = factor[i] * (first + push[i] * r) if counted else ZERO
     return total
 
 
 def softmax_dense_tiled(
-    z,
-    labels,
-    target,
-    weight,
-    class_weight,
-    values,
-    grad,
-    hess,
-    details,
-    scale,
-    params,
-    helpers,
-    streamed,
-    scratch,
-    stats,
-):
+    z, labels, target, weight, class_weight, values, grad, hess, details,
+    scale, params, helpers, streamed, scratch, stats,
+):  # fmt: skip
     """Tiles of rows against a target for each class."""
+    T = use.T
+    ZERO = use.ZERO
     widest_vectors()
+    control = flush_subnormals()
     n, k = z.shape
-    p = unpack(params)
+    p = use.unpack(params)
     beta, eps, zeta = T(params[-3]), T(params[-2]), T(params[-1])
     keep, share = T(1.0) - eps, eps / T(k)
-    again = T(1.0) / (beta * beta) if taught else T(1.0)
+    again = T(1.0) / (beta * beta) if use.taught else T(1.0)
     s = scratch[:COLUMNS]
     tiles = scratch[COLUMNS : COLUMNS + 6 * k * GROUP].reshape(6, k, GROUP)
     x, t, e, g, h, pad = tiles[0], tiles[1], tiles[2], tiles[3], tiles[4], flat(tiles[5])
@@ -134,54 +117,52 @@ def softmax_dense_tiled(
     bad = ZERO
     for lo in range(0, n, GROUP):
         hi = min(n, lo + GROUP)
-        columns_of(target[lo:hi], helpers[0], pad, t)
-        if taught:
-            scan(target[lo:hi], beta, class_weight, helpers[0], e, pad, s)
-            for i in range(GROUP):
-                s[VALUE + i] = log1p(s[TAIL + i])
-            for j in range(k):
-                for i in range(GROUP):
-                    t[j, i] = (t[j, i] - s[TOP + i]) * beta - s[VALUE + i]
-        else:
-            for j in range(k):
-                for i in range(GROUP):
-                    bad += T(1.0) if t[j, i] < ZERO else ZERO
-                    t[j, i] = keep * t[j, i] + share
-        columns_of(z[lo:hi], helpers[0], pad, x)
-        scan(z[lo:hi], beta, class_weight, helpers[0], e, pad, s)
         for i in range(GROUP):
             s[WEIGHT + i] = again if i < hi - lo else ZERO
         if weight.size > 0:
             for i in range(hi - lo):
                 s[WEIGHT + i] *= weight[lo + i]
-        total += work(p, x, t, e, class_weight, g, h, beta, zeta, T(scale), s)
+        # Fills the vectors where K is small: each lane is a row, and classes pass by one after another.
+        to_columns(target[lo:hi], helpers[0], pad, t)
+        if use.taught:
+            scan_tile(target[lo:hi], beta, class_weight, helpers[0], e, pad, s)
+            for i in range(GROUP):
+                s[VALUE + i] = use.log1p(s[TAIL + i])
+            for j in range(k):
+                for i in range(GROUP):
+                    t[j, i] = (t[j, i] - s[TOP + i]) * beta - s[VALUE + i]
+        else:
+            for j in range(k):
+                counts = class_weight[j] != ZERO
+                for i in range(GROUP):
+                    bad += T(1.0) if (t[j, i] < ZERO) & counts & (s[WEIGHT + i] != ZERO) else ZERO
+                    t[j, i] = keep * t[j, i] + share
+        to_columns(z[lo:hi], helpers[0], pad, x)
+        scan_tile(z[lo:hi], beta, class_weight, helpers[0], e, pad, s)
+        total += dense_lanes(p, x, t, e, class_weight, g, h, beta, zeta, T(scale), s)
         if values.size > 0:
             for i in range(hi - lo):
                 values[lo + i] = s[VALUE + i]
-        if described:
+        if details.size > 0:
             for i in range(hi - lo):
-                details[lo + i, 0] = s[TOP + i] * beta + log1p(s[TAIL + i])
-        if derivatives:
+                details[lo + i, 0] = s[TOP + i] * beta + use.log1p(s[TAIL + i])
+                call(helpers[2], (z[lo + i], target[lo + i], details[lo + i]))
+        if use.derivatives:
             put_rows(helpers[1], g, pad, grad[lo:hi], False)
-            if curvature:
+            if use.curvature:
                 put_rows(helpers[1], h, pad, hess[lo:hi], False)
     stats[0] = total
     stats[1] = np.float64(bad)
+    restore_subnormals(control)
     return total
 
 
-def tile_extras(bound: dict[str, Any]) -> dict[str, Any]:
-    """What the template above finds bound besides the names of all loops."""
-    words = {"ZERO": bound["T"](0), "lanes": staging.lanes, "clear": staging.clear, "call": call}
-    found = {
-        **bound,
-        **words,
-        "put_rows": inner(tiles.put_rows, LOOP, flat=bound["flat"], call=call, flush=staging.flush),
-    }
-    moved = inner(to_columns, LOOP, **{k: found[k] for k in ("ZERO", "flat", "call")})
-    return {**found, "columns_of": moved, "work": inner(dense_lanes, LOOP, **found)}
+def tile_parts(use: RowSlots, functions: dict[str, Any]) -> dict[str, Any]:
+    """Functions that the template above calls besides those of a softmax, by their names."""
+    moved = inner(to_columns, LOOP, use)
+    return {"to_columns": moved, "dense_lanes": inner(dense_lanes, LOOP, use, **functions)}
 
 
 def dense_room(k: int) -> int:
-    """How many numbers of scratch the tiles need."""
+    """Return the scratch elements that a chunk of tiles needs."""
     return COLUMNS + 6 * k * GROUP

@@ -1,4 +1,4 @@
-"""What losses of groups share. Group g has the items from offsets[g] up to offsets[g + 1]."""
+"""Functions that losses of groups share. Group g has the items from offsets[g] up to offsets[g + 1]."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ __all__ = ["halves", "in_double", "largest_of", "longest", "room_for", "scale", 
 
 
 def largest_of(lo, hi, offsets):
-    """How many items the largest of some groups has."""
+    """Return the number of items of the largest of some groups."""
     most = 0
     for g in range(lo, hi):
         most = max(most, offsets[g + 1] - offsets[g])
@@ -32,7 +32,7 @@ def room_for(rows: int, offsets: Any) -> Any:
 
 
 def longest(name: str, offsets: Any) -> int:
-    """How many items the largest group has, which must be such that 32 bits count them."""
+    """Return the number of items of the largest group, or raise where 32 bits cannot count them."""
     most = int(offsets[1]) if offsets.size == 2 else int((offsets[1:] - offsets[:-1]).max())
     if most >= 1 << 31:
         raise ValueError(f"{name}: a group has {most} items; allowed: less than 2**31")

@@ -10,26 +10,22 @@ from typing import Any
 import numpy as np
 from numba import prange, types
 
-from . import access, staging
+from . import access
+from .access import get
 from .cpu import array, call, combine, widest_vectors
-from .rows import counting
-from .specialize import LOOP, compile_driver, inner
+from .rows import counting, survey
+from .specialize import LOOP, compile_driver, compiled
+from .staging import flat
 
 __all__ = ["half_row_driver"]
 
 PARTS = 64
-"""Into how many parts the chunks of a call go at most, each with buffers of its own."""
+"""Largest number of parts among which the chunks of a call are divided, each with buffers of its own."""
 
-# Names bound when a function below is specialized.
-widened: Any = None
-narrowed: Any = None
-get: Any = None
-put: Any = None
-flat: Any = None
-part: Any = None
-survey: Any = None
+put = access.put["values"]
 
 
+@compiled(LOOP)
 def widen(source, target):
     """Read numbers of 16 bits as float32."""
     widest_vectors()
@@ -37,6 +33,7 @@ def widen(source, target):
         target[i] = get(source, i)
 
 
+@compiled(LOOP)
 def narrow(source, target):
     """Round float32 to numbers of 16 bits, as many as there is room for."""
     widest_vectors()
@@ -44,29 +41,14 @@ def narrow(source, target):
         put(target, i, source[i])
 
 
+@compiled(LOOP)
 def row_part(
-    address,
-    z,
-    labels,
-    target,
-    target16,
-    weight,
-    class_weight,
-    values,
-    grad,
-    hess,
-    details,
-    scale,
-    params,
-    helpers,
-    room,
-    chunk,
-    first,
-    last,
-    stats,
-):
-    """Some chunks of rows."""
+    address, z, labels, target, target16, weight, class_weight, values, grad, hess, details,
+    scale, params, helpers, room, chunk, first, last, stats,
+):  # fmt: skip
+    """Run chunks first to last of rows, through float32 buffers of one chunk."""
     size, k = z.shape
+    # Bounds memory and stays in the caches: a chunk at a time is widened, not the whole array.
     x = np.empty((chunk, k), np.float32)
     g = np.empty((chunk if grad.size > 0 else 0, k), np.float32)
     h = np.empty((chunk if hess.size > 0 else 0, k), np.float32)
@@ -76,69 +58,46 @@ def row_part(
         lo = c * chunk
         hi = min(size, lo + chunk)
         n = hi - lo
-        widened(flat(z[lo:hi]), flat(x))
+        widen(flat(z[lo:hi]), flat(x))
         if target16.size > 0:
-            widened(flat(target16[lo:hi]), flat(goal))
+            widen(flat(target16[lo:hi]), flat(goal))
         t = goal[:n] if target16.size > 0 else target[lo:hi]
         inputs = (x[:n], labels[lo:hi], t, weight[lo:hi], class_weight)
         outputs = (values[lo:hi], g[:n], h[:n], details[lo:hi])
         call(address, (*inputs, *outputs, scale, params, helpers, False, scratch, stats[c]))
-        narrowed(flat(g), flat(grad[lo:hi]))
-        narrowed(flat(h), flat(hess[lo:hi]))
+        narrow(flat(g), flat(grad[lo:hi]))
+        narrow(flat(h), flat(hess[lo:hi]))
 
 
 def drive_rows(
-    address,
-    z,
-    labels,
-    target,
-    target16,
-    weight,
-    class_weight,
-    counted,
-    values,
-    grad,
-    hess,
-    details,
-    scale,
-    ignored,
-    params,
-    helpers,
-    classes,
-    room,
-    chunk,
-    parallel,
-):
-    """As the driver of rows of float32."""
+    address, z, labels, target, target16, weight, class_weight, counted, values, grad, hess, details,
+    scale, ignored, params, helpers, classes, room, chunk, parallel,
+):  # fmt: skip
+    """Run all chunks of rows, as the driver of rows of float32 does."""
     n = z.shape[0]
     chunks = (n + chunk - 1) // chunk
     stats = np.empty((chunks, 2), np.float64)
     mass, wrong = 0.0, 0.0
     if labels.size > 0:
-        if parallel:
-            for c in prange(chunks):
-                a = c * chunk
-                b = min(n, a + chunk)
-                stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, classes, ignored)
-        else:
-            for c in range(chunks):
-                a = c * chunk
-                b = min(n, a + chunk)
-                stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, classes, ignored)
+        for c in prange(chunks):
+            a = c * chunk
+            b = min(n, a + chunk)
+            stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, classes, ignored)
         mass, wrong = combine(stats)
         if wrong > 0.0:
             return 0.0, 0.0, mass, wrong
     if scale < 0.0:
         scale = 1.0 / mass if mass != 0.0 else 0.0
+    # Allocates buffers once per part rather than once per chunk.
     if parallel:
         workers = min(chunks, PARTS)
         for w in prange(workers):
             first, last = chunks * w // workers, chunks * (w + 1) // workers
             inputs, outputs = (z, labels, target, target16, weight, class_weight), (values, grad, hess, details)
-            part(address, *inputs, *outputs, scale, params, helpers, room, chunk, first, last, stats)
+            row_part(address, *inputs, *outputs, scale, params, helpers, room, chunk, first, last, stats)
     else:
         inputs, outputs = (z, labels, target, target16, weight, class_weight), (values, grad, hess, details)
-        part(address, *inputs, *outputs, scale, params, helpers, room, chunk, 0, chunks, stats)
+        row_part(address, *inputs, *outputs, scale, params, helpers, room, chunk, 0, chunks, stats)
     total, bad = combine(stats)
     return total, bad, mass, wrong
 
@@ -153,6 +112,4 @@ def half_row_driver(stored: str) -> Any:
     signature = types.UniTuple(types.float64, 4)(
         types.intp, *inputs, *outputs, *fixed, types.int64, types.intp, types.intp, types.boolean
     )
-    widened, narrowed = inner(widen, LOOP, get=access.get), inner(narrow, LOOP, put=access.put["values"])
-    work = inner(row_part, LOOP, widened=widened, narrowed=narrowed, call=call, flat=staging.flat)
-    return compile_driver(drive_rows, f"rows_{stored}", signature, part=work, survey=counting("float32"))
+    return compile_driver(drive_rows, f"rows_{stored}", signature, survey=counting("float32"))

@@ -7,7 +7,10 @@ import numpy as np
 
 from .. import check
 from . import staging
-from .blocks import kernel
+from .blocks import factor_of, launch_of
+from .cpu import widest_vectors
+from .slots import Number, unbound
+from .staging import clear, lanes
 from .tiles import SQUARE, turn
 
 __all__ = ["run"]
@@ -15,19 +18,19 @@ __all__ = ["run"]
 GROUP = 16
 """Rows taken at a time: a running sum waits for itself, some beside each other fill a vector."""
 
-GOOD, NEGATIVE, UNEVEN = 0, 1, 2
-"""What is found of a row: fit to compare; an element below 0; mass in one of the two histograms alone."""
+GOOD, NEGATIVE, UNEVEN, EXTREME = 0, 1, 2, 3
+"""Findings on a row: fit to compare; an element below 0; mass in one of the two histograms alone; a sum that overflows
+or whose inverse may."""
 
-# Names that the templates below find bound when they are specialized.
-T: Any = None
-lanes: Any = None
-clear: Any = None
-factor_of: Any = None
-widest_vectors: Any = None
+LEAST, MOST = 1e-290, 1e290
+"""Sums of masses between which neither a row nor its inverse sum leaves the range of float64."""
+
+use = unbound(Number)
 
 
 def mass_of(x):
     """The sum of a row, and whether an element is negative."""
+    T = use.T
     widest_vectors()
     total = 0.0
     below = T(0.0)
@@ -38,10 +41,12 @@ def mass_of(x):
 
 
 def inverses(p, t):
-    """What each histogram is multiplied by, 0 where it is empty, and what was found."""
+    """Return the scale factors of both histograms, 0 for an empty one, and the state of the pair."""
     mass, below = mass_of(p)
     other, under = mass_of(t)
     found = NEGATIVE if below | under else (UNEVEN if (mass == 0.0) != (other == 0.0) else GOOD)
+    if found == GOOD and mass != 0.0 and (not LEAST < mass < MOST or not LEAST < other < MOST):
+        found = EXTREME
     return (0.0 if mass == 0.0 else 1.0 / mass), (0.0 if other == 0.0 else 1.0 / other), found
 
 
@@ -96,6 +101,7 @@ def slopes(tile):
 
 def centre(p, by_p, factor, slope, out):
     """Derivatives by the row as given, which is divided by its sum: less their mean under the histogram."""
+    T = use.T
     widest_vectors()
     mean = 0.0
     for j in range(p.size):
@@ -120,10 +126,12 @@ def distances(lo, hi, prediction, target, gaps, factors, values, found, grad):
     tiny = (k + 4) * 2.0**-53
     for start in range(lo, hi, GROUP):
         for r in range(GROUP):
+            # Keeps tiles whole: the last row fills up the last of them.
             i = min(start + r, hi - 1)
             by_p, by_t, found[i] = inverses(prediction[i], target[i])
             differences(prediction[i], target[i], by_p, by_t, room[r])
             scale[r] = by_p
+        # Vectorises running sums: each lane is a row, since along a row every sum waits for the one before.
         transpose(room, tile)
         accumulate(tile, gaps, tiny, total)
         if grad.size > 0:
@@ -153,6 +161,7 @@ def couple(p, t, x, by_p, by_t, tiny, slope):
     slope[0] = 0.0
     while True:
         moved = min(f, g) - done
+        # Lets NaN through, of which every comparison is false.
         if not moved <= 0.0:
             gap = x[i] - x[j]
             total += moved * (gap * gap)
@@ -183,6 +192,10 @@ def squares(lo, hi, prediction, target, places, factors, values, found, grad):
         t = target[i]
         by_p, by_t, found[i] = inverses(p, t)
         values[i] = couple(p, t, places, by_p, by_t, tiny, slope) if by_p != 0.0 else 0.0
+        if by_p != by_p or by_t != by_t:
+            # The coupling compares masses, and so loses NaN.
+            values[i] = np.nan
+            slope[:] = np.nan
         if grad.size > 0:
             centre(p, by_p, factor_of(factors, i), slope, grad[i])
 
@@ -193,8 +206,26 @@ def _whole_places(k: int) -> Any:
     return np.arange(k, dtype=np.float64)
 
 
+def _gaps(x: Any) -> Any:
+    """Return the gaps between bins, 0 behind the last, of whole squares."""
+    gaps = np.zeros(-(-x.size // SQUARE) * SQUARE)
+    np.subtract(x[1:], x[:-1], out=gaps[: x.size - 1])
+    return gaps
+
+
+@lru_cache(maxsize=8)
+def _even_gaps(k: int) -> Any:
+    """Gaps between bins one apart."""
+    return _gaps(_whole_places(k))
+
+
+FLAGS = (("lanes", staging.lanes), ("clear", staging.clear), ("turn", turn))
+DISTANCES = (mass_of, inverses, differences, transpose, accumulate, slopes, centre)
+SQUARES = (mass_of, inverses, couple, centre)
+
+
 def _places(call: Any, k: int) -> Any:
-    """Where the bins lie, checked."""
+    """Return the checked positions of the bins."""
     given = call["positions"]
     if given is None:
         return _whole_places(k)
@@ -212,11 +243,34 @@ def _places(call: Any, k: int) -> Any:
     return x
 
 
+def _scaled(a: Any) -> tuple[Any, Any]:
+    """Rows of masses, each times a power of two that brings its largest near 1, and the exponents."""
+    exponent = np.frexp(a.max(axis=1))[1]
+    return np.ldexp(a, -exponent[:, None]), exponent
+
+
+def _repeat_extreme(run_of: Any, call: Any, found: Any, grad: Any, factors: Any) -> None:
+    """Evaluate again, scaled, the rows whose sums of masses overflow or have an inverse that may."""
+    rows = np.flatnonzero(found == EXTREME)
+    (p, exponent), (t, _) = (_scaled(call[k][rows]) for k in ("prediction", "target"))
+    values, slopes = np.empty(rows.size), np.empty((rows.size if grad.size else 0, p.shape[1]), grad.dtype)
+    run_of(p, t, factors if factors.size == 1 else factors[rows], values, np.zeros(rows.size, np.uint8), slopes)
+    # Infinite masses are not to be divided by their sum.
+    unknown = ~(np.isfinite(p).all(axis=1) & np.isfinite(t).all(axis=1))
+    values[unknown] = np.nan
+    call.values[rows] = values
+    if grad.size:
+        slopes[unknown] = np.nan
+        with np.errstate(over="ignore", under="ignore"):
+            grad[rows] = np.ldexp(slopes, -exponent[:, None])
+
+
 def _explain(call: Any, found: Any) -> None:
     """Raise for what a kernel found wrong."""
     record, shape = call.record, call.shape
     for name in record.checked_by_kernel:
-        check.violation(record.name, name, call[name].reshape(*shape, -1), record.inputs[name].domain)
+        a, domain = call[name].reshape(*shape, -1), record.inputs[name].domain
+        check.violation(record.name, name, a, domain, counts=call.kept(*shape, 1))
     i = int(np.argmax(found == UNEVEN))
     p, t = (call[k][i].sum(dtype=np.float64) for k in ("prediction", "target"))
     where = f"[{check.position(i, shape)}]" if shape else ""
@@ -233,15 +287,21 @@ def run(call: Any) -> None:
     grad = call.grads.get("prediction", np.empty((0, 0), call.dtype))
     factors = call.factors() if call.grads else np.ones(1)
     found = np.zeros(rows, np.uint8)
+    which: tuple[Any, ...]
     if call.parameters["p"] == 1.0:
-        gaps = np.zeros(-(-k // SQUARE) * SQUARE)
-        np.subtract(x[1:], x[:-1], out=gaps[: k - 1])
-        flags = (("lanes", staging.lanes), ("clear", staging.clear), ("turn", turn))
-        helpers = (mass_of, inverses, differences, transpose, accumulate, slopes, centre)
-        distances_of = kernel(distances, "cdf_rows", call.name, None, helpers, flags)
-        distances_of(rows, 2 * p.size, p, t, gaps, factors, call.values, found, grad)
+        which, work = (distances, "cdf_rows", call.name, None, DISTANCES, FLAGS), 2
+        places = _even_gaps(k) if call["positions"] is None else _gaps(x)
     else:
-        squares_of = kernel(squares, "quantile_rows", call.name, None, (mass_of, inverses, couple, centre))
-        squares_of(rows, 8 * p.size, p, t, x, factors, call.values, found, grad)
-    if found.any():
+        which, work, places = (squares, "quantile_rows", call.name, None, SQUARES, ()), 8, x
+
+    def run_of(p: Any, t: Any, factors: Any, values: Any, found: Any, grad: Any) -> None:
+        launch_of(len(p), work * p.size, None, False, *which)(p, t, places, factors, values, found, grad)
+
+    run_of(p, t, factors, call.values, found, grad)
+    if call.weight is not None:
+        found[call.weight == 0.0] = GOOD
+    if not found.any():
+        return
+    if ((found == NEGATIVE) | (found == UNEVEN)).any():
         _explain(call, found)
+    _repeat_extreme(run_of, call, found, grad, factors)

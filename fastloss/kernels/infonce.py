@@ -4,18 +4,19 @@ from typing import Any
 
 import numpy as np
 
-from .blocks import kernel
+from .blocks import kernel, launch_of
 from .products import Product, softmax_of_product
+from .scalar_math import sqrt64
+from .slots import Number, unbound
 
 __all__ = ["run"]
 
-# Names that the templates below find bound when they are specialized.
-T: Any = None
-sqrt64: Any = None
+use = unbound(Number)
 
 
 def unit_rows(lo, hi, x, unit, lengths):
     """Each row over its length; a row of zeros stays."""
+    T = use.T
     for i in range(lo, hi):
         row, u = x[i], unit[i]
         scale = 1.0
@@ -40,14 +41,20 @@ def unit_rows(lo, hi, x, unit, lengths):
 
 def through_lengths(lo, hi, unit, lengths, slopes, grad):
     """Derivatives by rows from those by their unit vectors: across the row, over its length; 0 at a row of zeros."""
+    T = use.T
     for i in range(lo, hi):
         u, s, g = unit[i], slopes[i], grad[i]
-        along = 0.0
+        along, counts = 0.0, lengths[i] != 0.0
+        if not lengths[i] < np.inf:
+            # A row without slopes does not count, and may hold anything.
+            counts = False
+            for j in range(s.size):
+                counts = counts or s[j] != T(0.0)
         for j in range(u.size):
             along += np.float64(u[j]) * np.float64(s[j])
         for j in range(u.size):
             across = np.float64(s[j]) - along * np.float64(u[j])
-            g[j] = T(across / lengths[i]) if lengths[i] != 0.0 else T(0.0)
+            g[j] = T(across / lengths[i]) if counts else T(0.0)
 
 
 def same_class(lo, hi, first, labels, share, target):
@@ -56,7 +63,7 @@ def same_class(lo, hi, first, labels, share, target):
         t = target[i]
         y, s = labels[first[0] + i], share[first[0] + i]
         for j in range(t.size):
-            t[j] = s if labels[j] == y else T(0.0)
+            t[j] = s if labels[j] == y else use.T(0.0)
 
 
 class _Stack:
@@ -76,7 +83,8 @@ class _Stack:
         self.lengths = np.empty(n)
         for a, at in zip(arrays, self.places, strict=True):
             if normalize:
-                kernel(unit_rows, "unit_rows", name).shared(len(a), 2.0 * a.size, a, self.rows[at], self.lengths[at])
+                work = launch_of(len(a), 2.0 * a.size, None, True, unit_rows, "unit_rows", name)
+                work(a, self.rows[at], self.lengths[at])
             else:
                 self.rows[at] = a
 
@@ -85,7 +93,8 @@ class _Stack:
         for g, at in zip(grads, self.places, strict=True):
             if self.normalize:
                 own = self.rows[at], self.lengths[at], slopes[at]
-                kernel(through_lengths, "through_lengths", self.name).shared(len(g), 2.0 * g.size, *own, g)
+                which = through_lengths, "through_lengths", self.name
+                launch_of(len(g), 2.0 * g.size, None, True, *which)(*own, g)
             else:
                 g[...] = slopes[at]
 
@@ -117,7 +126,7 @@ def _of_class(name: str, labels: Any, counts: Any, themselves: bool) -> Any:
 
 
 def _members(labels: Any) -> Any:
-    """How many have the label of each."""
+    """Return for each item the number of items with its label."""
     _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
     return counts[place].astype(np.float64)
 

@@ -4,17 +4,17 @@ from typing import Any
 
 import numpy as np
 
-from .blocks import kernel
+from ..dispatch import EMPTY
+from .blocks import launch_of
 from .cpu import widest_vectors
 from .groups import scale
+from .scalar_math import log1p64
+from .slots import Typed, unbound
 
 __all__ = ["run"]
 
-# Names that the templates below find bound when they are specialized.
-T: Any = None
-formula: Any = None
-exp: Any = None
-log1p64: Any = None
+
+use = unbound(Typed)
 
 
 def top_of(x):
@@ -27,10 +27,11 @@ def top_of(x):
 
 def exponentials(x, top, out):
     """Sum of the exponentials relative to the largest element, less one of those that are 1."""
+    T = use.T
     widest_vectors()
     rest, ones = 0.0, 0.0
     for i in range(x.size):
-        out[i] = T(1.0) if x[i] == top else exp(x[i] - top)
+        out[i] = T(1.0) if x[i] == top else use.exp(x[i] - top)
         rest += np.float64(T(0.0) if x[i] == top else out[i])
         ones += 1.0 if x[i] == top else 0.0
     return rest + (ones - 1.0)
@@ -38,6 +39,7 @@ def exponentials(x, top, out):
 
 def list_groups(lo, hi, offsets, scores, relevance, values, counted, grad):
     """Cross-entropy of each group, and the slope of each item."""
+    T = use.T
     most = 0
     for g in range(lo, hi):
         most = max(most, offsets[g + 1] - offsets[g])
@@ -51,7 +53,7 @@ def list_groups(lo, hi, offsets, scores, relevance, values, counted, grad):
         if n > 1:
             best = top_of(r)
             for i in range(n):
-                weights[i] = formula(r[i], best)
+                weights[i] = use.formula(r[i], best)
                 mass += np.float64(weights[i])
         values[g] = 0.0
         counted[g] = 0.0 if mass == 0.0 else 1.0
@@ -74,12 +76,16 @@ def list_groups(lo, hi, offsets, scores, relevance, values, counted, grad):
                 out[i] = T((e[i] * (1.0 - t) - t * others) / (1.0 + tail))
 
 
+HELPERS = (top_of, exponentials)
+
+
 def run(call: Any) -> None:
     """Evaluate every group."""
     scores, offsets = call["scores"], call["offsets"]
-    grad = next(iter(call.grads.values()), np.empty(0, scores.dtype))
+    grad = next(iter(call.grads.values()), EMPTY[scores.dtype])
     call.counted = np.empty(call.units)
-    groups = kernel(list_groups, call.record.name, call.name, call.record.function, (top_of, exponentials))
-    groups(call.units, 8.0 * scores.size, offsets, scores, call["relevance"], call.values, call.counted, grad)
+    which = list_groups, call.record.name, call.name, call.record.function, HELPERS, (), True
+    groups = launch_of(call.units, 8.0 * scores.size, None, False, *which)
+    groups(offsets, scores, call["relevance"], call.values, call.counted, grad)
     if call.grads:
         scale(grad, call.factors(), offsets)

@@ -5,23 +5,31 @@ Sorted downwards, the error of each pixel is multiplied by what the pixel adds t
 difference of two losses.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..formulas.record import UNIT, OneOf
-from . import regions
 from .blocks import kernel
+from .region_domains import inside
 from .regions import ACTIVATION, BLOCK, FIRST, PRESENT, RAW, WHOLE, Pixels, keep_pixels, region
+from .slots import unbound
 from .sorting import COUNTS, sort_digits
 from .staging import clear, part
 
 __all__ = ["run"]
 
-# Names that the templates below find bound when they are specialized.
-T: Any = None
-KEY: Any = None
-widest_vectors: Any = None
+
+class Slots(NamedTuple):
+    """Number types that the templates of Lovasz losses read."""
+
+    T: type
+    """Number type of the arrays, np.float32 or np.float64."""
+    KEY: type
+    """Unsigned integer type of the sorted keys, of as many bits as T has."""
+
+
+use = unbound(Slots)
 
 ONE = np.uint64(1)
 HARD = OneOf((0.0, 1.0))
@@ -31,25 +39,26 @@ LONGEST = 1 << 30
 
 def key_of(error):
     """A whole number that falls as an error rises; NaN comes first."""
-    return KEY(~T(error).view(KEY))
+    return use.KEY(~use.T(error).view(use.KEY))
 
 
 def error_of(key):
     """The error of a key."""
-    return float(KEY(~key).view(T))
+    return float(use.KEY(~key).view(use.T))
 
 
 def collect(codes, target, labels, mask, how, k, first, last, scratch, rows, found):
     """Keys that sort upwards as the errors of a class do downwards, and twice the place of each pixel, plus its label.
 
-    Fills in how many there are, how many belong to the region, and how many targets are neither 0 nor 1.
+    Fills in how many there are, how many belong to the region, how many targets are neither 0 nor 1, and how many NaN.
     """
+    T = use.T
     c, s, size = codes.shape[1], codes.shape[2], how[BLOCK]
     keep = part(scratch, 0, size if labels.size > 0 or mask.size > 0 else 0)
     keys, items = part(rows, 0, rows.shape[1]), part(rows, 2 * rows.shape[1], rows.shape[1])
     hinge = how[ACTIVATION] == RAW
     zero, one = np.uint64(0), np.uint64(1)
-    count, region_size, bad = zero, zero, zero
+    count, region_size, bad, unknown = zero, zero, zero, zero
     for i in range(first, last):
         for start in range(0, s, size):
             m = min(size, s - start)
@@ -73,23 +82,26 @@ def collect(codes, target, labels, mask, how, k, first, last, scratch, rows, fou
                 counts = one if (keep.size == 0) | (kept[j] > T(0.0)) else zero
                 bit = one if inside else zero
                 bad += counts & (one if (y != T(0.0)) & (y == y) else zero) & (bit ^ one)
+                unknown += counts & (zero if y == y else one)
                 region_size += counts & bit
                 keys[count] = key_of(e)
-                items[count] = KEY(np.uint64(place + 2 * j) | bit)
+                items[count] = use.KEY(np.uint64(place + 2 * j) | bit)
                 # Of a hinge, errors below 0 count for nothing.
                 count += counts & (zero if e <= T(0.0) else one) if hinge else counts
     found[0] = count
     found[1] = region_size
     found[2] = bad
+    found[3] = unknown
 
 
 def rank(lo, hi, codes, target, labels, mask, how, values, state, given):
     """The loss of each class, of a sample or of the batch, and its slopes by errors."""
+    T = use.T
     n, c, s = codes.shape
     many = n if how[WHOLE] else 1
     room = many * s + 1
-    rows = np.empty((4, room), KEY)
-    counts, scratch, found = np.empty(COUNTS, np.int64), np.empty((3, how[BLOCK]), T), np.empty(3, np.int64)
+    rows = np.empty((4, room), use.KEY)
+    counts, scratch, found = np.empty(COUNTS, np.int64), np.empty((3, how[BLOCK]), T), np.empty(4, np.int64)
     for r in range(lo, hi):
         k = r % c
         first = 0 if how[WHOLE] else r // c
@@ -103,7 +115,7 @@ def rank(lo, hi, codes, target, labels, mask, how, values, state, given):
         m = found[0]
         inter = float(found[1])
         union, value = inter, 0.0
-        there = inter > 0.0 or how[PRESENT] == 0
+        there = inter > 0.0 or how[PRESENT] == 0 or found[3] > 0
         state[r, 0], state[r, 1] = 1.0 if there else 0.0, float(found[2])
         row = sort_digits(rows, m, counts) if there and m > 0 else 0
         sorted_keys, sorted_items = part(rows, row * room, m), part(rows, (row + 2) * room, m)
@@ -125,6 +137,12 @@ def rank(lo, hi, codes, target, labels, mask, how, values, state, given):
             if given.size > 0:
                 slopes[np.uint64(item >> ONE)] = T((other - own) * step)
         values[r] = value
+        if value != value and given.size > 0:
+            # Errors that are NaN have no order.
+            for i in range(first, first + many):
+                rows_of = part(given, (i * c + k) * s, s)
+                for j in range(s):
+                    rows_of[j] = T(np.nan)
 
 
 HELPERS = (keep_pixels, region, key_of, error_of, sort_digits, collect)
@@ -156,14 +174,15 @@ def run(call: Any) -> None:
     ranking(rows, pixels.z.size * 20, codes, *pixels.arrays, values, state, given)
     sums = pixels.parts.sum(axis=1)
     if state[:, 1].any() or (not raw and call.parameters["activation"] is None and sums[..., 5].any()):
-        regions.inside(call, ["target"], HARD)
-        regions.inside(call, ["prediction"], UNIT)
+        inside(call, ["target"], HARD)
+        if not raw and call.parameters["activation"] is None:
+            inside(call, ["prediction"], UNIT)
     kept = sums[:, 0, 4]
     weight = state[:, 0].reshape(-1, c)
     if call["class_weight"] is not None:
         weight = weight * call["class_weight"]
     total = weight.sum(axis=1, keepdims=True)
-    weight = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0.0)
+    weight = np.divide(weight, total, out=np.zeros_like(weight), where=total != 0.0)
     np.sum(np.where(weight, weight * values.reshape(-1, c), 0.0), axis=1, out=call.values)
     if pixels.masked:
         call.counted = np.array([kept.sum() > 0.0] if whole else kept > 0.0, np.float64)

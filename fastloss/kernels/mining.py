@@ -8,19 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from .blocks import kernel
+from .blocks import factor_of, kernel, launch_of
 from .pairwise import deliver, distances_of, gathered, room, scaled, weighed
+from .slots import Formula, unbound
 
 __all__ = ["run"]
 
 BLOCK = 64
 NONE = 0x7FF8000000000000
-"""Above the bits of infinity: no distance."""
+"""Bits above those of infinity, which no distance has."""
 
-# Names that the templates below find bound when they are specialized.
-formula: Any = None
-unpack: Any = None
-factor_of: Any = None
+use = unbound(Formula)
 
 
 def level(d, back, squared):
@@ -64,6 +62,7 @@ def hardest_pair(row, labels, mine):
     """The farthest positive and the nearest negative of an anchor, -1 where it has none."""
     far, near, positive, negative = -1, NONE, 0, 0
     for start in range(0, row.size, BLOCK):
+        # Keeps the search vectorised: it finds values by block, and the indices only afterwards.
         f, n = extremes(row[start : start + BLOCK], labels[start : start + BLOCK], mine)
         if f > far:
             positive, far = start, f
@@ -80,7 +79,7 @@ def hardest_pair(row, labels, mine):
 
 def hardest(lo, hi, params, options, labels, between, bits, values, counted, slopes, chosen):
     """The farthest positive of each anchor against its nearest negative."""
-    q = unpack(params)
+    q = use.unpack(params)
     squared, back, careful = options[0] > 0.0, options[1], options[2] > 0.0
     for i in range(lo, hi):
         row = between[i]
@@ -91,19 +90,20 @@ def hardest(lo, hi, params, options, labels, between, bits, values, counted, slo
         chosen[i, 0], chosen[i, 1] = (positive, negative) if counts else (-1, -1)
         if counts:
             near, far = level(row[positive], back, squared), level(row[negative], back, squared)
-            out = formula(np.nan if odd else near, far, *q)
+            out = use.formula(np.nan if odd else near, far, *q)
             values[i] = out[0]
             slopes[i, 0] = out[1][0]
             slopes[i, 1] = out[1][1]
 
 
 def begin(i, labels, row, careful, values, pull):
-    """How many positives an anchor has; 0 where it has none, or no negative, or where a distance is NaN."""
+    """Return the number of positives of an anchor; 0 if it has none, or no negative, or a distance is NaN."""
     if pull.size > 0:
         pull[i][:] = 0.0
     same = 0
     for j in range(labels.size):
         same += 1 if labels[j] == labels[i] else 0
+    # Leaves out an anchor without a triplet.
     if same == 1 or same == labels.size:
         return 0
     if careful and nan_in(row):
@@ -125,6 +125,7 @@ def ranked(i, row, labels, back, squared, margin, reach, who):
             reach[count] = level(row[j], back, squared) + margin
             who[count] = j
             count += 1
+    # Sorts in place, without recursion or scratch: Shell, with gaps of 3 h + 1.
     step = 1
     while 3 * step < count:
         step = 3 * step + 1
@@ -136,6 +137,7 @@ def ranked(i, row, labels, back, squared, margin, reach, who):
                 at -= step
             reach[at], who[at] = d, j
         step //= 3
+    # Lets the search below halve without tests of its ends: what lies beyond is infinitely far.
     size = 1
     while size <= count:
         size *= 2
@@ -144,7 +146,7 @@ def ranked(i, row, labels, back, squared, margin, reach, who):
 
 
 def rank(reach, size, count, d, strict):
-    """How many of the first `count` do not exceed d, or are below it; `size` is a power of two."""
+    """Return the number of the first `count` that do not exceed d, or are below it; `size` is a power of two."""
     at, step = 0, size // 2
     while step > 0:
         limit = reach[at + step - 1]
@@ -178,6 +180,7 @@ def active(lo, hi, params, options, labels, between, values, counted, pull):
                     cost[r] += reach[r] - d
                     hits[r] += 1.0
                     if pull.size > 0:
+                        # Minus the number of positives within whose reach this negative lies.
                         pull[i, j] = r - count
         total, within = 0.0, 0.0
         for r in range(count):
@@ -193,7 +196,7 @@ def active(lo, hi, params, options, labels, between, values, counted, pull):
 
 def every(lo, hi, params, options, labels, between, values, counted, pull):
     """The sum over all triplets of each anchor."""
-    q = unpack(params)
+    q = use.unpack(params)
     squared, back, careful = options[0] > 0.0, options[1], options[2] > 0.0
     unused = np.zeros(labels.size)
     for i in range(lo, hi):
@@ -205,7 +208,7 @@ def every(lo, hi, params, options, labels, between, values, counted, pull):
             if labels[p] == mine and p != i:
                 near, total, slope = level(row[p], back, squared), 0.0, 0.0
                 for j in range(row.size):
-                    out = formula(near, level(row[j], back, squared), *q)
+                    out = use.formula(near, level(row[j], back, squared), *q)
                     counts = labels[j] != mine
                     total += out[0] if counts else 0.0
                     slope += out[1][0] if counts else 0.0
@@ -216,7 +219,7 @@ def every(lo, hi, params, options, labels, between, values, counted, pull):
 
 def semi_hard(lo, hi, params, options, labels, between, values, counted, pull):
     """For each positive of each anchor, the nearest negative that is farther; where none is, the farthest of all."""
-    q = unpack(params)
+    q = use.unpack(params)
     squared, back, careful, n = options[0] > 0.0, options[1], options[2] > 0.0, labels.size
     reach, who, first = np.empty(2 * n), np.empty(n, np.int64), np.empty(n + 1, np.int64)
     for i in range(lo, hi):
@@ -238,7 +241,7 @@ def semi_hard(lo, hi, params, options, labels, between, values, counted, pull):
         nearest = farthest
         for r in range(count, 0, -1):
             p, nearest = who[r - 1], first[r] if first[r] >= 0 else nearest
-            out = formula(level(row[p], back, squared), level(row[nearest], back, squared), *q)
+            out = use.formula(level(row[p], back, squared), level(row[nearest], back, squared), *q)
             values[i] += out[0]
             if pull.size > 0:
                 pull[i, p] += out[1][0]
@@ -251,6 +254,7 @@ def listed(lo, hi, chosen, start, anchors):
     for j in flat:
         if j >= 0:
             start[j + 2] += 1
+    # Gives every row its anchors in order, so that rows are summed in parallel with the same bits: a counting sort.
     for j in range(2, start.size):
         start[j] += start[j - 1]
     for k in range(flat.size):
@@ -285,20 +289,22 @@ def pull_chosen(lo, hi, square, x, between, chosen, slopes, factors, start, anch
                 pull_pair(g, x, i, a, between[i, a], slopes[a, which] * factor, square[0])
 
 
+HARDEST, PULL = (level, extremes, nan_in, any_pair, hardest_pair), (pull_pair,)
+
+
 def _hardest(call: Any, x: Any, between: Any, options: Any) -> None:
     n, d = x.shape
     counted, slopes, chosen = np.empty(n), np.zeros((n, 2)), np.empty((n, 2), np.int64)
-    helpers = (level, extremes, nan_in, any_pair, hardest_pair)
-    mine = kernel(hardest, call.record.name, "float64", call.record.function, helpers)
-    bits = between.view(np.int64)
-    mine(n, 0.5 * n * n, call.numbers(), options, call["labels"], between, bits, call.values, counted, slopes, chosen)
+    which = hardest, call.record.name, "float64", call.record.function, HARDEST
+    mine, bits = launch_of(n, 0.5 * n * n, None, False, *which), between.view(np.int64)
+    mine(call.numbers(), options, call["labels"], between, bits, call.values, counted, slopes, chosen)
     call.counted = counted
     if call.grads:
         factors, start, anchors = call.factors(), np.zeros(n + 2, np.int64), np.empty(2 * n, np.int64)
-        kernel(listed, "listed", "float64")(1, 0, chosen, start, anchors)
-        pulled = kernel(pull_chosen, "pull_chosen", "float64", None, (pull_pair,))
-        square, grad = np.full(1, _square(options)), room(call)
-        pulled(n, 2 * n * d, square, x, between, chosen, slopes, factors, start, anchors, grad)
+        launch_of(1, 0, None, False, listed, "listed", "float64")(chosen, start, anchors)
+        square, grad = np.array([_square(options)]), room(call)
+        pulled = launch_of(n, 2 * n * d, None, False, pull_chosen, "pull_chosen", "float64", None, PULL)
+        pulled(square, x, between, chosen, slopes, factors, start, anchors, grad)
         deliver(call, grad)
 
 

@@ -1,6 +1,7 @@
 """More loops over rows of K scores for a CPU: thresholds, evidence, and rows rewritten for the loops of a softmax."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -8,36 +9,27 @@ from ..formulas.softmax import cross_entropy
 from ..formulas.special import softplus_parts
 from . import access
 from .cpu import widest_vectors
-from .softmax import BLOCK, SEGMENT, label_terms, softmax_dense, softmax_labels
-from .specialize import LOOP, SCALAR, inner
+from .row_loops import ensemble, log_probs_dense, log_probs_labels, margin_labels
+from .row_slots import RowSlots
+from .slots import unbound
+from .softmax import BLOCK, SEGMENT, label_terms, order_max, scan_row, softmax_dense, softmax_labels
+from .specialize import LOOP, SCALAR, chained, inner
+from .subnormals import flush_subnormals, restore_subnormals
 from .worlds import carry, cpu
 
-__all__ = ["LOOPS", "TEMPLATES", "extra_room", "extras"]
+__all__ = ["KERNELS", "RowKernels"]
 
-# Names that the templates below find bound when they are specialized; branches on flags are pruned.
-T: Any = None
-formula: Any = None
-unpack: Any = None
-derivatives: Any = None
-curvature: Any = None
-order: Any = None
-dense: Any = None
-top_of: Any = None
-scan_one: Any = None
-log1p: Any = None
-log_softmax_of: Any = None
-threshold_of: Any = None
-mass_of: Any = None
-evidence_of: Any = None
-evidence_parts: Any = None
-loop: Any = None
+use = unbound(RowSlots)
+
+times = access.times[True]
 
 
 def threshold(u):
-    """What sparsemax subtracts from shifted scores, and how many exceed it.
+    """Return the threshold that sparsemax subtracts from shifted scores, and the number of scores above it.
 
     Newton's method from below: of the sum of the excess and the number of scores above, one at least halves.
     """
+    T = use.T
     widest_vectors()
     edge = T(-1.0)
     before = np.float64(u.size + 1)
@@ -49,11 +41,13 @@ def threshold(u):
             part = T(0.0)
             count = T(0.0)
             for j in range(x.size):
+                # Keeps the loop vectorised: a count in the type of the scores, selected and not branched on.
                 inside = x[j] > edge
                 part += x[j] if inside else T(0.0)
                 count += T(1.0) if inside else T(0.0)
             total += part
             above += count
+        # Ends exactly: the threshold is right once no further score falls below it.
         if above >= before:
             return edge, T(above)
         before = above
@@ -63,70 +57,73 @@ def threshold(u):
 def mass(class_weight, t):
     """The weight of a row: those of its classes, weighted by the target."""
     widest_vectors()
-    total = T(0.0)
+    total = use.T(0.0)
     for j in range(t.size):
-        total += class_weight[j] * t[j]
+        total += times(t[j], class_weight[j])
     return total
 
 
+def row_weight(i, y, k, target, weight, class_weight):
+    """The weight of row i times that of its classes; 0 of a label that is no class."""
+    T = use.T
+    w = weight[i] if weight.size > 0 else T(1.0)
+    if use.dense:
+        if class_weight.size > 0 and w != T(0.0):
+            w *= mass(class_weight, target[i])
+    elif 0 <= y < k:
+        w *= class_weight[y] if class_weight.size > 0 else T(1.0)
+    else:
+        w = T(0.0)
+    return w
+
+
 def sparsemax(
-    z,
-    labels,
-    target,
-    weight,
-    class_weight,
-    values,
-    grad,
-    hess,
-    details,
-    scale,
-    params,
-    helpers,
-    streamed,
-    scratch,
-    stats,
-):
+    z, labels, target, weight, class_weight, values, grad, hess, details,
+    scale, params, helpers, streamed, scratch, stats,
+):  # fmt: skip
     """A formula of each score less the row's threshold, and its target."""
+    T = use.T
     widest_vectors()
     n, k = z.shape
-    p = unpack(params)
+    p = use.unpack(params)
     u, hot = scratch[:k], scratch[k : 2 * k]
     hot[:] = T(0.0)
     total = 0.0
     bad = T(0.0)
     for i in range(n):
-        y = 0 if dense else labels[i]
-        g = grad[i] if derivatives else u
-        h = hess[i] if curvature else g
+        y = 0 if use.dense else labels[i]
+        g = grad[i] if use.derivatives else u
+        h = hess[i] if use.curvature else g
         v = T(0.0)
-        if dense or 0 <= y < k:
-            if not dense:
+        w = row_weight(i, y, k, target, weight, class_weight)
+        if w != T(0.0):
+            if not use.dense:
+                # Serves labels and probabilities with one loop: a label becomes a row of zeros and a one.
                 hot[y] = T(1.0)
-            t = target[i] if dense else hot
+            t = target[i] if use.dense else hot
             x = z[i]
-            m = top_of(x)
+            m = order_max(x)
             for j in range(k):
                 # Infinite scores are equal too.
                 u[j] = T(0.0) if x[j] == m else x[j] - m
-            edge, above = threshold_of(u)
-            w = weight[i] if weight.size > 0 else T(1.0)
-            w *= mass_of(class_weight, t) if class_weight.size > 0 else T(1.0)
+            edge, above = threshold(u)
             factor = T(scale) * w
             bend = factor * (T(1.0) - T(1.0) / above)
             for j in range(k):
-                out = formula(u[j] - edge, t[j], *p)
+                out = use.formula(u[j] - edge, t[j], *p)
                 v += out[0]
                 bad += T(1.0) if t[j] < T(0.0) else T(0.0)
-                if derivatives:
+                if use.derivatives:
                     g[j] = factor * out[1]
-                    if curvature:
-                        h[j] = bend * out[order]
-            v = T(0.0) if w == T(0.0) else w * v
-            if not dense:
+                    if use.curvature:
+                        h[j] = bend * out[use.order]
+            v *= w
+            if not use.dense:
+                # Saves clearing the row: only this entry was set.
                 hot[y] = T(0.0)
-        elif derivatives:
+        elif use.derivatives:
             g[:] = T(0.0)
-            if curvature:
+            if use.curvature:
                 h[:] = T(0.0)
         total += v
         if values.size > 0:
@@ -138,82 +135,81 @@ def sparsemax(
 
 def evidence(z, t, e, slope):
     """The evidence for each class and its derivative; their sum, and the sum for classes that are wrong."""
+    T = use.T
     widest_vectors()
-    total = T(0.0)
-    excess = T(0.0)
-    for j in range(z.size):
-        e[j], slope[j] = evidence_parts(z[j])
-        total += e[j]
-        excess += (T(1.0) - t[j]) * e[j]
-    return total, excess
+    all_total, all_excess = 0.0, 0.0
+    for lo in range(0, z.size, BLOCK):
+        total, excess = T(0.0), T(0.0)
+        zs, ts, es, slopes = z[lo : lo + BLOCK], t[lo : lo + BLOCK], e[lo : lo + BLOCK], slope[lo : lo + BLOCK]
+        for j in range(zs.size):
+            es[j], slopes[j] = softplus_parts(zs[j])
+            total += es[j]
+            excess += (T(1.0) - ts[j]) * es[j]
+        all_total, all_excess = all_total + total, all_excess + excess
+    return T(all_total), T(all_excess)
 
 
 def evidential(
-    z,
-    labels,
-    target,
-    weight,
-    class_weight,
-    values,
-    grad,
-    hess,
-    details,
-    scale,
-    params,
-    helpers,
-    streamed,
-    scratch,
-    stats,
-):
+    z, labels, target, weight, class_weight, values, grad, hess, details,
+    scale, params, helpers, streamed, scratch, stats,
+):  # fmt: skip
     """A formula of each class's evidence, its target, and two sums over the row."""
+    T = use.T
     widest_vectors()
+    control = flush_subnormals()
     n, k = z.shape
-    p = unpack(params)
+    p = use.unpack(params)
     e, slope, part, hot = scratch[:k], scratch[k : 2 * k], scratch[2 * k : 3 * k], scratch[3 * k : 4 * k]
     hot[:] = T(0.0)
     total = 0.0
     bad = T(0.0)
     for i in range(n):
-        y = 0 if dense else labels[i]
-        v = T(0.0)
-        if dense or 0 <= y < k:
-            if not dense:
+        y = 0 if use.dense else labels[i]
+        v = 0.0
+        w = row_weight(i, y, k, target, weight, class_weight)
+        if w != T(0.0):
+            if not use.dense:
                 hot[y] = T(1.0)
-            t = target[i] if dense else hot
-            whole, excess = evidence_of(z[i], t, e, slope)
-            w = weight[i] if weight.size > 0 else T(1.0)
-            w *= mass_of(class_weight, t) if class_weight.size > 0 else T(1.0)
-            all_whole = T(0.0)
-            all_excess = T(0.0)
-            for j in range(k):
-                out = formula(e[j], t[j], whole, excess, T(k), *p)
-                v += out[0]
-                bad += T(1.0) if t[j] < T(0.0) else T(0.0)
-                if derivatives:
-                    part[j] = out[1][0]
-                    all_whole += out[1][1]
-                    all_excess += out[1][2]
-            if derivatives:
+            t = target[i] if use.dense else hot
+            # Takes a pass of its own: every class needs both sums over the row.
+            whole, excess = evidence(z[i], t, e, slope)
+            all_whole, all_excess = 0.0, 0.0
+            for lo in range(0, k, BLOCK):
+                value, by_whole, by_excess = T(0.0), T(0.0), T(0.0)
+                es, ts, parts = e[lo : lo + BLOCK], t[lo : lo + BLOCK], part[lo : lo + BLOCK]
+                for j in range(es.size):
+                    out = use.formula(es[j], ts[j], whole, excess, T(k), *p)
+                    value += out[0]
+                    bad += T(1.0) if ts[j] < T(0.0) else T(0.0)
+                    if use.derivatives:
+                        parts[j] = out[1][0]
+                        by_whole += out[1][1]
+                        by_excess += out[1][2]
+                v += value
+                all_whole, all_excess = all_whole + by_whole, all_excess + by_excess
+            if use.derivatives:
                 g = grad[i]
-                factor = T(scale) * w
+                factor, by_whole, by_excess = T(scale) * w, T(all_whole), T(all_excess)
                 for j in range(k):
-                    g[j] = factor * slope[j] * (part[j] + all_whole + (T(1.0) - t[j]) * all_excess)
-            v = T(0.0) if w == T(0.0) else w * v
-            if not dense:
+                    g[j] = factor * slope[j] * (part[j] + by_whole + (T(1.0) - t[j]) * by_excess)
+            v *= w
+            if not use.dense:
                 hot[y] = T(0.0)
-        elif derivatives:
+        elif use.derivatives:
             grad[i, :] = T(0.0)
         total += v
         if values.size > 0:
             values[i] = v
     stats[0] = total
     stats[1] = bad
+    restore_subnormals(control)
     return total
 
 
 def unless_ignored(z, t):
     """The formula, and 0 where the target is -1."""
-    out = formula(z, t)
+    T = use.T
+    out = use.formula(z, t)
     kept = t >= T(0.0)
     return (
         (out[0] if kept else T(0.0)),
@@ -223,23 +219,11 @@ def unless_ignored(z, t):
 
 
 def ordinal(
-    z,
-    labels,
-    target,
-    weight,
-    class_weight,
-    values,
-    grad,
-    hess,
-    details,
-    scale,
-    params,
-    helpers,
-    streamed,
-    scratch,
-    stats,
-):
+    z, labels, target, weight, class_weight, values, grad, hess, details,
+    scale, params, helpers, streamed, scratch, stats,
+):  # fmt: skip
     """A formula of each logit and whether the label is above its column, in the loop of independent classes."""
+    T = use.T
     n, k = z.shape
     goal = scratch[: n * k].reshape(n, k)
     for i in range(n):
@@ -248,10 +232,11 @@ def ordinal(
             goal[i, :y] = T(1.0)
             goal[i, y:] = T(0.0)
         else:
+            # Marks a row to leave out, which `unless_ignored` makes 0: the loop of classes knows no labels.
             goal[i, :] = T(-1.0)
     rest = scratch[n * k :]
     outputs = (values, grad, hess, details)
-    total = loop(z, labels, goal, weight, class_weight, *outputs, scale, params, helpers, streamed, rest, stats)
+    total = use.loop(z, labels, goal, weight, class_weight, *outputs, scale, params, helpers, streamed, rest, stats)
     stats[1] = 0.0
     return total
 
@@ -259,129 +244,129 @@ def ordinal(
 def log_softmax(x, beta, class_weight, e, tops, result):
     """The logarithm of a row's softmax."""
     widest_vectors()
-    m, tail, _ = scan_one(x, beta, class_weight, e, tops)
-    lt = log1p(tail)
+    m, tail, _ = scan_row(x, beta, class_weight, e, tops)
+    lt = use.log1p(tail)
     for j in range(x.size):
         result[j] = (x[j] - m) * beta - lt
 
 
 def distillation(
-    z,
-    labels,
-    target,
-    weight,
-    class_weight,
-    values,
-    grad,
-    hess,
-    details,
-    scale,
-    params,
-    helpers,
-    streamed,
-    scratch,
-    stats,
-):
+    z, labels, target, weight, class_weight, values, grad, hess, details,
+    scale, params, helpers, streamed, scratch, stats,
+):  # fmt: skip
     """The loop of a softmax against probabilities, given the teacher's log-probabilities instead."""
+    T = use.T
+    control = flush_subnormals()
     n, k = z.shape
     beta = params[-3]
     goal = scratch[: n * k].reshape(n, k)
     rest = scratch[n * k :]
+    # Shares the scratch of the loop below, which has not begun.
     e, tops = rest[:k], rest[k : k + (k + SEGMENT - 1) // SEGMENT]
     for i in range(n):
-        log_softmax_of(target[i], T(beta), class_weight, e, tops, goal[i])
+        log_softmax(target[i], T(beta), class_weight, e, tops, goal[i])
     again = 1.0 / (beta * beta)
     outputs = (values, grad, hess, details)
-    loop(z, labels, goal, weight, class_weight, *outputs, scale * again, params, helpers, streamed, rest, stats)
+    use.loop(z, labels, goal, weight, class_weight, *outputs, scale * again, params, helpers, streamed, rest, stats)
     for i in range(values.size):
         values[i] *= T(again)
     stats[0] *= again
     stats[1] = 0.0
+    restore_subnormals(control)
     return stats[0]
 
 
 def angular(
-    z,
-    labels,
-    target,
-    weight,
-    class_weight,
-    values,
-    grad,
-    hess,
-    details,
-    scale,
-    params,
-    helpers,
-    streamed,
-    scratch,
-    stats,
-):
+    z, labels, target, weight, class_weight, values, grad, hess, details,
+    scale, params, helpers, streamed, scratch, stats,
+):  # fmt: skip
     """The loop of a softmax against labels, where a formula changes the label's score."""
+    T = use.T
     n, k = z.shape
-    p = unpack(params)
+    p = use.unpack(params)
     changed = scratch[: n * k].reshape(n, k)
     rest = scratch[n * k :]
     for i in range(n):
         y = labels[i]
+        # Copies the row: the scores belong to the caller.
         changed[i, :] = z[i]
         if 0 <= y < k:
-            changed[i, y] = formula(z[i, y], *p)[0]
-    outputs = (values, grad, hess, details)
-    total = loop(changed, labels, target, weight, class_weight, *outputs, scale, params, helpers, streamed, rest, stats)
-    if derivatives:
+            changed[i, y] = use.formula(z[i, y], *p)[0]
+    inputs, outputs = (changed, labels, target, weight, class_weight), (values, grad, hess, details)
+    total = use.loop(*inputs, *outputs, scale, params, helpers, streamed, rest, stats)
+    if use.derivatives:
         for i in range(n):
             y = labels[i]
             if not 0 <= y < k:
                 continue
-            out = formula(z[i, y], *p)
+            out = use.formula(z[i, y], *p)
             g = grad[i, y]
             # A row of no weight may hold NaN.
-            if curvature:
+            if use.curvature:
                 h = hess[i, y]
-                hess[i, y] = h * out[1] * out[1] + g * out[order] if g != T(0.0) or h != T(0.0) else T(0.0)
+                hess[i, y] = h * out[1] * out[1] + g * out[use.order] if g != T(0.0) or h != T(0.0) else T(0.0)
             grad[i, y] = g * out[1] if g != T(0.0) else T(0.0)
     return total
 
 
-TEMPLATES = {
-    ("sparsemax", "labels"): sparsemax,
-    ("sparsemax", "dense"): sparsemax,
-    ("evidence", "labels"): evidential,
-    ("evidence", "dense"): evidential,
-    ("ordinal", "labels"): ordinal,
-    ("distillation", "dense"): distillation,
-    ("angular", "labels"): angular,
+Bound = tuple[RowSlots, dict[str, Any]]
+"""Record that a template reads, and the functions that it calls by name."""
+
+
+class RowKernels(NamedTuple):
+    """Templates, scratch and preparation of one row loop on a CPU."""
+
+    labels: Callable[..., Any] | None = None
+    """Template for labels."""
+    dense: Callable[..., Any] | None = None
+    """Template for a target of floats."""
+    room: Callable[[int], int] = lambda rows: 0
+    """Numbers of scratch a class beyond those of a softmax, for a chunk of some rows."""
+    prepared: Callable[..., Bound] = lambda dtype, use, functions: (use, functions)
+    """Adds what its templates read and call besides what those of all loops do."""
+
+
+def _sparsemax(dtype: str, use: RowSlots, functions: dict[str, Any]) -> Bound:
+    return use, chained((mass, row_weight, threshold), LOOP, use, functions)
+
+
+def _evidence(dtype: str, use: RowSlots, functions: dict[str, Any]) -> Bound:
+    parts = carry(softplus_parts, cpu(dtype))
+    return use, chained((mass, row_weight, evidence), LOOP, use, {**functions, "softplus_parts": parts})
+
+
+def _distillation(dtype: str, use: RowSlots, functions: dict[str, Any]) -> Bound:
+    found = chained((log_softmax,), LOOP, use, functions)
+    return use._replace(loop=inner(softmax_dense, LOOP, use, **found)), found
+
+
+def _ordinal(dtype: str, use: RowSlots, functions: dict[str, Any]) -> Bound:
+    masked = use._replace(formula=inner(unless_ignored, SCALAR, use))
+    return use._replace(loop=inner(log_probs_dense, LOOP, masked, **functions)), functions
+
+
+def _angular(dtype: str, use: RowSlots, functions: dict[str, Any]) -> Bound:
+    # The second derivative of cross-entropy: the surrogate, if any, is that of the changed score.
+    own = use._replace(formula=carry(cross_entropy, cpu(dtype)), unpack=access.unpack(0, dtype), order=2)
+    terms = inner(label_terms, LOOP, own, **functions)
+    return use._replace(loop=inner(softmax_labels, LOOP, own, **functions, label_terms=terms)), functions
+
+
+def _one_each(rows: int) -> int:
+    return rows
+
+
+KERNELS = {
+    "softmax": RowKernels(softmax_labels, softmax_dense),
+    "log_probs": RowKernels(log_probs_labels, log_probs_dense),
+    "divergence": RowKernels(dense=log_probs_dense),
+    "margin": RowKernels(margin_labels),
+    "top_margin": RowKernels(margin_labels),
+    "ensemble": RowKernels(dense=ensemble),
+    "sparsemax": RowKernels(sparsemax, sparsemax, lambda rows: 2, _sparsemax),
+    "evidence": RowKernels(evidential, evidential, lambda rows: 4, _evidence),
+    "ordinal": RowKernels(ordinal, room=_one_each, prepared=_ordinal),
+    "distillation": RowKernels(dense=distillation, room=_one_each, prepared=_distillation),
+    "angular": RowKernels(angular, room=_one_each, prepared=_angular),
 }
-
-
-LOOPS = {name for name, _ in TEMPLATES}
-
-
-def extra_room(k: int, loop: str, rows: int) -> int:
-    """How many numbers of scratch these loops need beyond what the loop that they call does."""
-    per_class = {"sparsemax": 2, "evidence": 4, "ordinal": rows, "distillation": rows, "angular": rows}
-    return k * per_class.get(loop, 0)
-
-
-def extras(name: str, kind: str, dtype: str, independent: Any, bound: dict[str, Any]) -> dict[str, Any]:
-    """What the templates of one loop find bound besides the names of all loops; `independent` is that of classes."""
-    found: dict[str, Any] = {"dense": kind == "dense"}
-    if name in ("sparsemax", "evidence"):
-        found["mass_of"] = inner(mass, LOOP, T=bound["T"])
-    if name == "sparsemax":
-        found["threshold_of"] = inner(threshold, LOOP, T=bound["T"])
-    if name == "evidence":
-        parts = carry(softplus_parts, cpu(dtype))
-        found["evidence_of"] = inner(evidence, LOOP, T=bound["T"], evidence_parts=parts)
-    if name == "distillation":
-        names = ("scan_one", "log1p")
-        found["log_softmax_of"] = inner(log_softmax, LOOP, **{n: bound[n] for n in names})
-        found["loop"] = inner(softmax_dense, LOOP, **bound)
-    if name == "ordinal":
-        masked = inner(unless_ignored, SCALAR, T=bound["T"], formula=bound["formula"])
-        found["loop"] = inner(independent, LOOP, **{**bound, "formula": masked})
-    if name == "angular":
-        own = {**bound, "formula": carry(cross_entropy, cpu(dtype)), "unpack": access.unpack(0, dtype)}
-        found["loop"] = inner(softmax_labels, LOOP, **own, row_terms=inner(label_terms, LOOP, **own))
-    return found
+"""Kernels of the row loops on a CPU, by the names of the loops in `formulas.record`."""

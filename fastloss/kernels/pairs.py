@@ -5,35 +5,52 @@ once more, of numbers scaled by a power of two: neither huge nor tiny vectors lo
 """
 
 import math
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .blocks import kernel
-from .scalar_math import VOCABULARY
-from .specialize import SCALAR, inner
+from .blocks import factor_of, kernel
+from .scalar_math import pow64
+from .slots import ABSENT, unbound
+from .specialize import SCALAR, compiled, inner
 
-__all__ = ["DISTANCE", "run", "steps"]
+__all__ = ["DISTANCE", "prepare", "run", "steps"]
 
-# Names that the templates below find bound when they are specialized.
-formula: Any = None
-unpack: Any = None
-factor_of: Any = None
-pow64: Any = None
-euclidean: Any = None
-targets: Any = None
+
+class Slots(NamedTuple):
+    """Flags and functions that the templates of pairs of vectors read."""
+
+    formula: Callable[..., Any]
+    """Formula of the loss."""
+    unpack: Callable[..., Any]
+    """Function that makes the formula's parameters of an array."""
+    euclidean: bool
+    """Whether the norm is of order 2."""
+    targets: bool
+    """Whether the formula takes a target."""
+    unit: Callable[..., Any]
+    """Derivative of the norm by one difference."""
+
+
+use = unbound(Slots)
+
+ONE = np.ones(1)
+"""Factor of all pairs where no derivatives are wanted."""
 
 LEAST, MOST = 1e-270, 1e270
-"""Between which a sum of squares has lost nothing to underflow or overflow."""
+"""Bounds between which a sum of squares has lost nothing to underflow or overflow."""
 
 
 # Steps that may not be reassociated: x * scale - y * scale is finite where (x - y) * scale is not.
+@compiled(SCALAR)
 def gap(x, y, scale):
     """The scaled difference of two numbers."""
     return np.float64(x) * scale - np.float64(y) * scale
 
 
+@compiled(SCALAR)
 def shrunk(x, a, p):
     """A number times two factors, one after the other."""
     return np.float64(x) * a * p
@@ -42,7 +59,7 @@ def shrunk(x, a, p):
 def unit(x, y, scale, inverse, p):
     """The derivative of a norm by one difference, which the scale and the inverse of the scaled norm bring below 1."""
     e = gap(x, y, scale) * inverse
-    if euclidean:
+    if use.euclidean:
         return e
     size = 1.0 if p == 1.0 else pow64(abs(e), p - 1.0)
     return size if e > 0.0 else -size if e < 0.0 else e
@@ -50,14 +67,13 @@ def unit(x, y, scale, inverse, p):
 
 @cache
 def steps(euclidean: bool) -> tuple[tuple[str, Any], ...]:
-    """The steps above and the norm that they are for, as flags of a kernel."""
-    words: dict[str, Any] = {"gap": inner(gap, SCALAR), "shrunk": inner(shrunk, SCALAR)}
-    words["unit"] = inner(unit, SCALAR, gap=words["gap"], euclidean=euclidean, pow64=VOCABULARY["float64"]["pow"])
-    return (*words.items(), ("euclidean", euclidean))
+    """The norm of a kernel and its derivative, as flags."""
+    bare = Slots(formula=ABSENT, unpack=ABSENT, euclidean=euclidean, targets=ABSENT, unit=ABSENT)
+    return ("euclidean", euclidean), ("targets", ABSENT), ("unit", inner(unit, SCALAR, bare))
 
 
 def power_of_two(m):
-    """What brings a number near 1; finite itself."""
+    """Return a finite power-of-two scale factor that brings m close to 1."""
     if not m > 0.0:
         return 1.0
     if m > 1e308:
@@ -89,6 +105,7 @@ def powers(x, y, p, scale):
         for j in range(x.size):
             s += abs(gap(x[j], y[j], scale))
         return s
+    # Keeps powers in range: relative to the largest difference, none exceeds 1.
     top = farthest(x, y, scale)
     inverse = 1.0 / top if top > 0.0 else 1.0
     for j in range(x.size):
@@ -98,16 +115,17 @@ def powers(x, y, p, scale):
 
 def distance(x, y, p):
     """The scaled norm of a difference, and its scale."""
-    if euclidean:
+    if use.euclidean:
         s = squares(x, y, 1.0)
+        # Saves the pass for the largest difference: most sums lose nothing unscaled.
         if LEAST < s < MOST:
             return math.sqrt(s), 1.0
     scale = power_of_two(farthest(x, y, 1.0))
-    return (math.sqrt(squares(x, y, scale)) if euclidean else powers(x, y, p, scale)), scale
+    return (math.sqrt(squares(x, y, scale)) if use.euclidean else powers(x, y, p, scale)), scale
 
 
 DISTANCE = (power_of_two, farthest, squares, powers, distance)
-"""What forms a distance."""
+"""Functions that compute a distance, each after those that it calls."""
 
 
 def inverse_of(root):
@@ -117,31 +135,41 @@ def inverse_of(root):
 
 def single(lo, hi, params, factors, values, x, y, t, g, h):
     """Losses of the distance of two vectors; of a norm, where y is a single row of zeros."""
-    q = unpack(params)
+    q = use.unpack(params)
     for i in range(lo, hi):
         a, b = x[i], y[i if y.shape[0] > 1 else 0]
         root, scale = distance(a, b, 2.0)
         d = root / scale
-        out = formula(d, np.float64(t[i]), *q) if targets else formula(d, *q)
+        out = use.formula(d, np.float64(t[i]), *q) if use.targets else use.formula(d, *q)
         values[i] = out[0]
         if g.size > 0:
             factor, inverse = factor_of(factors, i), inverse_of(root)
+            # Selected, not multiplied: 0 times an infinite slope would be NaN.
             k = out[1] * factor if factor != 0.0 else 0.0
             u = g[i]
             if k == 0.0:
                 u[:] = 0.0
             else:
                 for j in range(a.size):
-                    u[j] = k * unit(a[j], b[j], scale, inverse, 2.0)
+                    u[j] = k * use.unit(a[j], b[j], scale, inverse, 2.0)
             if h.size > 0:
                 v = h[i]
                 for j in range(a.size):
                     v[j] = -u[j]
 
 
+def comparable(d, e):
+    """The squares of two distances; their difference and 0 where both overflow."""
+    left, right = d * d, e * e
+    if left == math.inf and right == math.inf:
+        # Keeps the sign of the difference, on which alone the loss depends: infinity less infinity has none.
+        return (d - e) * d + (d - e) * e, 0.0
+    return left, right
+
+
 def triples(lo, hi, params, options, factors, values, x, y, z, g, h, w):
     """Losses of the distances of a vector from two others."""
-    q = unpack(params)
+    q = use.unpack(params)
     p, squared, swap = options[0], options[1] > 0.0, options[2] > 0.0
     for i in range(lo, hi):
         a, b, c = x[i], y[i], z[i]
@@ -150,10 +178,12 @@ def triples(lo, hi, params, options, factors, values, x, y, z, g, h, w):
         swapped = False
         if swap:
             other, other_scale = distance(b, c, p)
+            # Compares unscaled distances: each has a scale of its own.
             if other / other_scale < far / far_scale:
                 far, far_scale, swapped = other, other_scale, True
         d, e = near / near_scale, far / far_scale
-        out = formula(d * d, e * e, *q) if squared else formula(d, e, *q)
+        left, right = comparable(d, e) if squared else (d, e)
+        out = use.formula(left, right, *q)
         values[i] = out[0]
         if g.size > 0:
             factor = factor_of(factors, i)
@@ -174,8 +204,8 @@ def triple_slopes(a, b, c, g, h, w, k, scale, inverse, m, far_scale, far_inverse
         return
     start = b if swapped else a
     for j in range(a.size):
-        e = k * unit(a[j], b[j], scale, inverse, p)
-        f = m * unit(start[j], c[j], far_scale, far_inverse, p)
+        e = k * use.unit(a[j], b[j], scale, inverse, p)
+        f = m * use.unit(start[j], c[j], far_scale, far_inverse, p)
         g[j] = e if swapped else e + f
         h[j] = f - e if swapped else -e
         w[j] = -f
@@ -211,7 +241,7 @@ def apart(x, y, a, p, b, q):
 
 def cosines(lo, hi, params, factors, values, x, y, t, g, h):
     """Losses of the cosine of two vectors, which is 0 where one of them is."""
-    n = unpack(params)
+    n = use.unpack(params)
     for i in range(lo, hi):
         u, v = x[i], y[i]
         a, b = 1.0, 1.0
@@ -221,8 +251,9 @@ def cosines(lo, hi, params, factors, values, x, y, t, g, h):
             uu, vv, uv = products(u, v, a, b)
         p, q = inverse_of(math.sqrt(uu)), inverse_of(math.sqrt(vv))
         c = uv * p * q
+        # Keeps the digits of nearly parallel vectors, where 1 - c cancels.
         rest = apart(u, v, a, p, b, q) if c > 0.5 else 1.0 - c
-        out = formula(rest, c, np.float64(t[i]), *n) if targets else formula(rest, c, *n)
+        out = use.formula(rest, c, np.float64(t[i]), *n) if use.targets else use.formula(rest, c, *n)
         values[i] = out[0]
         if g.size > 0:
             factor = factor_of(factors, i)
@@ -248,30 +279,40 @@ def cosine_slopes(x, y, a, p, b, q, rest, k, g, h):
 
 HELPERS = {
     single: (*DISTANCE, inverse_of),
-    triples: (*DISTANCE, inverse_of, triple_slopes),
+    triples: (*DISTANCE, inverse_of, comparable, triple_slopes),
     cosines: (power_of_two, largest, products, apart, inverse_of, cosine_slopes),
 }
 
 
-def run(call: Any) -> None:
-    """Evaluate every pair or triplet."""
-    arrays = [call[k] for k in call.record.predictions]
-    grads = list(call.grads.values()) or [np.empty((0, 0), call.dtype)] * len(arrays)
-    factors = call.factors() if call.grads else np.ones(1)
-    numbers, values = call.numbers(), call.values
-    target = next((call[k] for k in call.record.inputs if k not in call.record.predictions), None)
-    if len(arrays) == 1:
-        arrays.append(np.zeros((1, arrays[0].shape[1]), call.dtype))
-        grads.append(np.empty((0, 0), call.dtype))
-    template = triples if len(arrays) == 3 else cosines if "cosine" in call.record.name else single
+def prepare(call: Any) -> Callable[[Any], None]:
+    """Return what evaluates every pair or triplet of calls like one."""
+    record, first, empty = call.record, call[call.record.predictions[0]], np.empty((0, 0), call.dtype)
+    count, numbers = len(record.predictions), call.numbers()
+    target = next((k for k in record.inputs if k not in record.predictions), None)
+    template = triples if count == 3 else cosines if "cosine" in record.name else single
     euclidean = call.parameters.get("p", 2.0) == 2.0
     flags = (*steps(euclidean), ("targets", target is not None))
-    name = call.record.name if euclidean else f"{call.record.name}_p"
-    pairs = kernel(template, name, "float64", call.record.function, HELPERS[template], flags)
-    work = arrays[0].size * (4 if euclidean else 40)
+    name = record.name if euclidean else f"{record.name}_p"
+    pairs = kernel(template, name, "float64", record.function, HELPERS[template], flags)
+    launch = pairs.bound(call.units, first.size * (4 if euclidean else 40))
+    head: tuple[Any, ...] = (numbers,)
+    second: tuple[Any, ...] = ()
+    labels: tuple[Any, ...] = (np.empty(0, call.dtype),)
     if template is triples:
-        options = np.array([call.parameters[k] for k in ("p", "squared", "swap")], np.float64)
-        pairs(call.units, work, numbers, options, factors, values, *arrays, *grads)
-    else:
-        t = np.empty(0, call.dtype) if target is None else target
-        pairs(call.units, work, numbers, factors, values, *arrays, t, *grads)
+        head, labels = (numbers, np.array([call.parameters[k] for k in ("p", "squared", "swap")], np.float64)), ()
+    if count == 1:
+        second = (np.zeros((1, first.shape[1]), call.dtype),)
+    no_second, no_grads = (empty,) * len(second), (empty,) * max(count, 2)
+
+    def evaluate(call: Any) -> None:
+        arrays = [call[k] for k in record.predictions]
+        factors, grads = (call.factors(), (*call.grads.values(), *no_second)) if call.grads else (ONE, no_grads)
+        own = labels if target is None else (call[target],)
+        launch(*head, factors, call.values, *arrays, *second, *own, *grads)
+
+    return evaluate
+
+
+def run(call: Any) -> None:
+    """Evaluate every pair or triplet."""
+    prepare(call)(call)

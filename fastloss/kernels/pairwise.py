@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..arrays import rounded
-from .blocks import factor_of, kernel
-from .pairs import DISTANCE, LEAST, MOST, power_of_two, steps
+from .blocks import factor_of, kernel, launch_of
+from .pairs import DISTANCE, LEAST, MOST, distance, power_of_two, steps
 
 __all__ = ["deliver", "distances_of", "gathered", "room", "scaled", "weighed"]
 
-# Names that the templates below find bound when they are specialized.
-distance: Any = None
 
 TILE = 32
 """Rows and columns of a tile: two sets of 32 embeddings of 128 numbers fill a first-level cache of 64 kB."""
@@ -25,6 +23,7 @@ TILE = 32
 def corner(u):
     """Row and column of the tile number u of a lower triangle."""
     i = int((math.sqrt(8.0 * u + 1.0) - 1.0) * 0.5)
+    # Corrects the root, which is rounded.
     while i * (i + 1) // 2 > u:
         i -= 1
     while (i + 1) * (i + 2) // 2 <= u:
@@ -88,6 +87,7 @@ def blend(own, between, held, i, mine, factors, left, slope):
     """One row of a tile, added to the column that mirrors it."""
     for j in range(own.size):
         other = factor_of(factors, left + j)
+        # Selected, not multiplied: 0 times NaN would be NaN where a row does not count.
         s = (own[j] * mine if mine != 0.0 else 0.0) + (held[j, i] * other if other != 0.0 else 0.0)
         if slope != 0.0:
             s *= slope
@@ -109,6 +109,7 @@ def weigh(lo, hi, between, pull, factors, slope):
         top, left = row * TILE, column * TILE
         bottom, right = min(n, top + TILE), min(n, left + TILE)
         for j in range(left, right):
+            # Copies the mirrored tile first: rows of both tiles are overwritten below.
             held[j - left, : bottom - top] = pull[j, top:bottom]
         for i in range(top, bottom):
             end = min(right, max(i, left)) if top == left else right
@@ -157,18 +158,23 @@ def _tiles(n: int) -> int:
 
 def scaled(x: Any) -> tuple[Any, float, bool]:
     """Embeddings in float64, brought near 1 by a power of two; what brings them back; whether all are finite."""
-    largest = float(np.abs(x).max())
+    largest = float(np.maximum.reduce(np.abs(x), None))
     finite = math.isfinite(largest)
     scale = power_of_two(largest) if finite else 1.0
-    return x.astype(np.float64) * scale, 1.0 / scale, finite
+    wide = x.astype(np.float64)
+    wide *= scale
+    return wide, 1.0 / scale, finite
+
+
+COMPARE = (*DISTANCE, corner, two, rooted, compare_tile)
 
 
 def distances_of(x: Any) -> Any:
     """The distance of every pair of rows, -1 on the diagonal."""
     n, d = x.shape
     out = np.empty((n, n))
-    found = kernel(compare, "compare", "float64", None, (*DISTANCE, corner, two, rooted, compare_tile), steps(True))
-    found(_tiles(n), 0.5 * n * n * (8 + 0.3 * d), x, out)
+    which = compare, "compare", "float64", None, COMPARE, steps(True)
+    launch_of(_tiles(n), 0.5 * n * n * (8 + 0.3 * d), None, False, *which)(x, out)
     return out
 
 
@@ -186,13 +192,13 @@ def gathered(x: Any, pull: Any, out: Any) -> None:
 
 
 def room(call: Any) -> Any:
-    """Where the gradient is formed, in float64."""
+    """Return the float64 array in which the gradient is computed: the output itself, or a buffer."""
     grad = call.grads["embeddings"]
     return grad if grad.dtype == np.float64 else np.empty(grad.shape)
 
 
 def deliver(call: Any, grad: Any) -> None:
-    """Round a gradient to where it is wanted."""
+    """Round a gradient into its output."""
     out = call.grads["embeddings"]
     if out is not grad:
         out[...] = rounded(grad, out.dtype)

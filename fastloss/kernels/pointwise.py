@@ -5,9 +5,9 @@ inputs, 0 for those that are not given, and returns the value and a tuple of der
 that it is differentiated by. Parameters that are constants of a kernel leave out what other values of theirs ask for.
 """
 
-from contextlib import nullcontext
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -17,28 +17,45 @@ from numba.extending import intrinsic
 from .. import check
 from .access import alias_scopes
 from .blocks import kernel
+from .cpu import widest_vectors
+from .slots import unbound
 from .staging import lanes
 
-__all__ = ["run"]
+__all__ = ["prepare", "run"]
+
+ONE = np.ones(1)
+"""Factor of all points where no derivatives are wanted."""
 
 TILE = 256
 """Points whose factors are read together: one loop serves a factor for all and a factor for each."""
 
-# Names that the template below finds bound when it is specialized.
-T: Any = None
-ZERO: Any = None
-formula: Any = None
-widest_vectors: Any = None
-load: Any = None
-store: Any = None
-given: Any = None
+
+class Slots(NamedTuple):
+    """Constants and functions that the template of points reads."""
+
+    T: type
+    """Number type of the arrays, np.float32 or np.float64."""
+    ZERO: Any
+    """Zero in that type."""
+    formula: Callable[..., Any]
+    """Formula of the loss."""
+    load: Callable[..., Any]
+    """Function of (arrays, i): all numbers of point i."""
+    store: Callable[..., Any]
+    """Function of (arrays, i, slopes, factor) that writes the derivatives of point i."""
+    given: Callable[..., Any]
+    """Function that makes the formula's parameters of an array, constants included."""
+
+
+use = unbound(Slots)
 
 
 def points(lo, hi, params, factors, values, *arrays):
     """Value and derivatives of each point."""
+    T = use.T
     widest_vectors()
-    p = given(params)
-    held, found = lanes(ZERO, TILE), lanes(ZERO, TILE)
+    p = use.given(params)
+    held, found = lanes(use.ZERO, TILE), lanes(use.ZERO, TILE)
     for start in range(lo, hi, TILE):
         size = min(TILE, hi - start)
         if factors.size > 1:
@@ -49,9 +66,9 @@ def points(lo, hi, params, factors, values, *arrays):
             for k in range(size):
                 held[k] = T(factors[0])
         for k in range(size):
-            out = formula(*load(arrays, start + k), *p)
+            out = use.formula(*use.load(arrays, start + k), *p)
             found[k] = out[0]
-            store(arrays, start + k, out[1], held[k])
+            use.store(arrays, start + k, out[1], held[k])
         # In a loop of its own: one number of float64 would halve the vectors of a loop of float32.
         into = values[start : start + size]
         for k in range(size):
@@ -78,6 +95,7 @@ def _loader(columns: tuple[int, ...], number: str) -> Any:
                 for c in range(width):
                     place = builder.add(builder.mul(args[1], args[1].type(width)), args[1].type(c))
                     x = builder.load(builder.gep(data, [place], inbounds=True))
+                    # Keeps the loop vectorised: no output overlaps an input, and LLVM need not test it at run time.
                     x.set_metadata("alias.scope", alias_scopes(builder.module, ["input"]))
                     if isinstance(kind.dtype, types.Integer):
                         x = builder.uitofp(x, context.get_value_type(real))
@@ -97,6 +115,7 @@ def _storer(inputs: int, columns: tuple[int, ...]) -> Any:
         def codegen(context, builder, signature, args):
             arrays, i, slopes, factor = args
             zero = ir.Constant(factor.type, 0.0)
+            # Unordered, so that a factor of NaN counts.
             counts = builder.fcmp_unordered("!=", factor, zero)
             number = 0
             for k, width in enumerate(columns):
@@ -105,6 +124,7 @@ def _storer(inputs: int, columns: tuple[int, ...]) -> Any:
                 for c in range(width):
                     x = builder.fmul(builder.extract_value(slopes, number), factor)
                     place = builder.add(builder.mul(i, i.type(width)), i.type(c))
+                    # Selected, not multiplied: 0 times an infinite slope would be NaN.
                     x = builder.select(counts, x, zero)
                     written = builder.store(x, builder.gep(data, [place], inbounds=True))
                     written.set_metadata("alias.scope", alias_scopes(builder.module, ["grad"]))
@@ -131,6 +151,7 @@ def _giver(constants: tuple[float | None, ...], number: str) -> Any:
             numbers = []
             for k, constant in enumerate(constants):
                 if constant is not None:
+                    # Lets LLVM leave out what other values of the parameter ask for.
                     numbers.append(ir.Constant(form, constant))
                     continue
                 x = builder.load(builder.gep(data, [ir.Constant(ir.IntType(64), k)]))
@@ -188,21 +209,28 @@ def _compiled(
     return kernel(points, "_".join([function.__name__, str(len(written)), *said]), name, function, (), flags)
 
 
-def run(call: Any) -> None:
-    """Evaluate every point."""
+def prepare(call: Any) -> Callable[[Any], None]:
+    """Return what evaluates every point of calls like one."""
     record, arrays = call.record, call.arrays
-    for low, high in record.ordered:
-        check.ordered(record.name, low, arrays[low], high, arrays[high], call.shape)
-    inputs = [a for a in arrays.values() if a is not None]
     grads = list(call.grads.values())
     read = tuple(0 if a is None else 1 if a.ndim == 1 else a.shape[1] for a in arrays.values())
     written = tuple(1 if a.ndim == 1 else a.shape[1] for a in grads)
     numbers = call.numbers()
     named = zip(record.parameters.values(), numbers, strict=False)
     constants = tuple(float(v) if parameter.constant else None for parameter, v in named)
-    factors = call.factors() if grads else np.ones(1)
-    work = call.units * (8 + 4 * sum(read))
     found = _compiled(record.function, call.name, read, written, constants)
-    # Without the compiler a formula computes both sides of each choice with NumPy, which warns.
-    with np.errstate(all="ignore") if config.DISABLE_JIT else nullcontext():
-        found(call.units, work, numbers, factors, call.values, *inputs, *grads)
+    launch = found.bound(call.units, call.units * (8 + 4 * sum(read)))
+
+    def evaluate(call: Any) -> None:
+        for low, high in record.ordered:
+            check.ordered(record.name, low, call[low], high, call[high], call.shape, call.kept(-1))
+        inputs = [a for a in call.arrays.values() if a is not None]
+        factors = call.factors() if call.grads else ONE
+        launch(numbers, factors, call.values, *inputs, *call.grads.values())
+
+    return evaluate
+
+
+def run(call: Any) -> None:
+    """Evaluate every point."""
+    prepare(call)(call)

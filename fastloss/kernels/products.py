@@ -8,19 +8,21 @@ alone, and sums over tiles are taken in one order: the result has the same bits 
 
 from collections.abc import Callable
 from functools import cache, lru_cache
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
 from .. import dispatch
-from ..arrays import F64, NAMES
+from ..arrays import F64, NAMES, constants
 from ..dispatch import TILED_TO, rows_per_chunk
 from ..formulas.record import registered
 from .blas import add_product, multiplied, single_threaded
 from .cpu import array, call
 from .specialize import compile_driver
-from .threads import share
+from .subnormals import flushed_subnormals
+from .threads import one_by_one, share
 
 __all__ = ["Product", "rows_at_a_time", "softmax_of_product"]
 
@@ -47,6 +49,7 @@ def slopes_in_place(address, z, bias, labels, target, class_weight, values, keep
     none = np.empty((0, 0), np.float64)
     for lo in range(0, n, chunk):
         hi = min(n, lo + chunk)
+        # Copies the scores: their derivatives take their place.
         for i in range(lo, hi):
             copy, row = x[i - lo], z[i]
             if bias.size > 0:
@@ -67,7 +70,7 @@ def _driver(dtype: str) -> Any:
     arrays = (two, one, array("int64"), two, one, one)
     fixed = (types.boolean, types.float64, array("float64"), array("int64"), types.intp, types.intp)
     signature = types.void(types.intp, *arrays, *fixed)
-    return compile_driver(slopes_in_place, f"in_place_{dtype}", signature, parallel=False)
+    return compile_driver(slopes_in_place, f"in_place_{dtype}", signature)
 
 
 NO_LABELS = dispatch.EMPTY[np.dtype(np.int64)]
@@ -86,7 +89,7 @@ class Product(NamedTuple):
     the scores."""
     class_weight: Any = None
     beta: float = 1.0
-    """What the scores are multiplied by."""
+    """Factor of the scores."""
     smoothing: float = 0.0
     z_loss: float = 0.0
     lasting: bool = False
@@ -94,7 +97,7 @@ class Product(NamedTuple):
 
 
 def rows_at_a_time(n: int, k: int, itemsize: int) -> int:
-    """How many rows of k scores are held at a time."""
+    """Return the number of rows of k scores that are held at a time."""
     return min(n, max(ENOUGH_ROWS, ENOUGH_SCORES // k), max(16, SCORES // (k * itemsize)))
 
 
@@ -112,7 +115,7 @@ class _Kernel(NamedTuple):
 @lru_cache(maxsize=64)
 def _kernel(dtype: Any, k: int, labels: bool, keep: bool, smooth: bool, tiled: bool) -> _Kernel:
     kind, mode, name = "labels" if labels else "dense", "grad" if keep else "value", NAMES[dtype]
-    address = dispatch.rows(registered["cross_entropy"], name, mode, kind, smooth, tiled, False)[0]
+    address = dispatch.rows(registered["cross_entropy"], name, mode, kind, smooth, tiled)[0]
     chunk = rows_per_chunk(k)
     tail = (dispatch.helpers(k, dtype, tiled), dispatch.room(k, mode, kind, tiled, "softmax", chunk), chunk)
     ones = np.ones(0 if labels and not smooth else k, dtype)
@@ -142,7 +145,9 @@ def softmax_of_product(
     rows = min(n, rows) or rows_at_a_time(n, k, p.a.dtype.itemsize)
     scores = np.empty((rows if rows < k else 0, k), p.a.dtype)
     # What is infinite or NaN comes through without a warning, as in the kernels.
-    with np.errstate(all="ignore"), single_threaded() as products:
+    with np.errstate(all="ignore"), flushed_subnormals(), single_threaded(rows * k * p.a.shape[1]) as shared:
+        # Products one by one stay in this thread.
+        products = shared if shared is one_by_one else _flushed(shared)
         for lo in range(0, n, rows):
             hi = min(n, lo + rows)
             chunk = _Chunk(p, lo, hi, values, factors, grads)
@@ -150,6 +155,26 @@ def softmax_of_product(
                 chunk.by_columns(products, scores[: hi - lo])
             elif not chunk.by_rows(products):
                 chunk.by_products(products)
+
+
+def _flushed(products: Callable[..., None]) -> Callable[..., None]:
+    """Share products out as before, with subnormal numbers taken for 0 in all threads; the caller has seen to its own.
+
+    The sum of the first terms of an element may be subnormal where the element is not.
+    """
+    caller = get_ident()
+
+    def run(work: Callable[[Any], Any], items: Any) -> None:
+        def each(item: Any) -> None:
+            if get_ident() == caller:
+                work(item)
+                return
+            with flushed_subnormals():
+                work(item)
+
+        products(each, items)
+
+    return run
 
 
 class _Chunk:
@@ -164,6 +189,7 @@ class _Chunk:
         self.counted_a = self.a
         if factors is not None and factors.size > 1:
             self.own = factors[lo:hi].astype(p.a.dtype)[:, None]
+            # Keeps NaN of a row that does not count out of the sums: a product would spread it.
             self.counted_a = np.where(self.own != 0.0, self.a, p.a.dtype.type(0.0))
 
     def by_rows(self, products: Callable[..., None]) -> bool:
@@ -183,6 +209,7 @@ class _Chunk:
                 parts[i] = g.T @ self.counted_a[rows], g.sum(0) if len(self.sums) > 1 else None
 
         products(work, range(len(tiles)))
+        # Gives the same bits on any number of threads: tiles are added in their order.
         for part in parts:
             for total, one in zip(self.sums, part, strict=False):
                 total += one
@@ -223,6 +250,7 @@ class _Chunk:
         if self.to_a is not None:
             products(carry, range(len(tiles)))
             self.to_a[...] = parts[0]
+            # Gives the same bits on any number of threads: tiles are added in their order.
             for part in parts[1:]:
                 self.to_a += part
             self.clear()
@@ -251,7 +279,7 @@ class _Chunk:
         bias = dispatch.EMPTY[g.dtype] if p.bias is None else p.bias
         target = work.empty2 if target is None else target
         arrays = (g, bias, labels, target, work.ones if p.class_weight is None else p.class_weight)
-        params = np.array([p.beta, p.smoothing, p.z_loss], F64)
+        params = constants(F64, p.beta, p.smoothing, p.z_loss)
         work.driver(work.address, *arrays, found, keep, self.scale, params, *work.tail)
         self.values[rows] = found
         if keep and own is not None:

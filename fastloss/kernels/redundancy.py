@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .blas import multiplied, single_threaded
-from .blocks import kernel
+from .blocks import launch_of
 from .pairs import power_of_two
 
 __all__ = ["run"]
@@ -46,6 +46,7 @@ def moments(x, y, k, m, scale, means, others, xx, yy, xy, dd):
         for j in range(a.size):
             e, f = np.float64(a[j]) * scale, np.float64(b[j]) * scale
             dd[j] += (e - f) * (e - f)
+            # Takes a second pass about the means: sums of squares less squared sums cancel.
             e, f = e - means[j], f - others[j]
             xx[j] += e * e
             yy[j] += f * f
@@ -61,7 +62,7 @@ def move(x, k, m, scale, means, factors, out):
 
 
 def columns(lo, hi, options, x, y, stats, u, v):
-    """What is to be known of the columns of two views, and the columns themselves less their means.
+    """Write the statistics of the columns of two views, and the columns less their means.
 
     The columns are multiplied by the scale, and divided by their standard deviation unless eps is negative.
     """
@@ -95,6 +96,7 @@ def standardised(lo, hi, options, x, y, mean, factor, other, other_factor, diago
     for unit in range(lo, hi):
         k, m = unit * COLUMNS, min(x.shape[1], (unit + 1) * COLUMNS)
         s, center, p, start, q, w = along[: m - k], mean[k:m], factor[k:m], other[k:m], other_factor[k:m], diagonal[k:m]
+        # Goes down the columns row by row, as the views lie in memory: a vector of sums, one a column.
         s[:] = 0.0
         for i in range(n):
             a, b, c = x[i, k:m], y[i, k:m], product[i, k:m]
@@ -118,28 +120,35 @@ def spread_out(lo, hi, options, x, y, mean, apart, product, grad):
             g[j] = near * (e - np.float64(b[j])) + apart[j] * (e - mean[j]) + off * p[j]
 
 
+COLUMN_HELPERS = (inverse_deviation, mean_of, moments, move)
+
+
 def _moved(x: Any, y: Any, scale: float, eps: float) -> tuple[Any, Any, Any]:
     """Statistics of the columns of two views, and the columns moved, in the precision of the views."""
     n, d = x.shape
     stats, u, v = np.empty((8, d)), np.empty_like(x), np.empty_like(x)
-    found = kernel(columns, "columns", "float64", None, (inverse_deviation, mean_of, moments, move))
-    found.shared(-(-d // COLUMNS), n * d, np.array([scale, eps]), x, y, stats, u, v)
+    which = columns, "columns", "float64", None, COLUMN_HELPERS
+    launch_of(-(-d // COLUMNS), n * d, x.dtype.num, True, *which)(np.array([scale, eps]), x, y, stats, u, v)
     return stats, u, v
 
 
 def _dot(a: Any, b: Any) -> float:
     """The sum of the products of two matrices' elements, in float64."""
     sums = np.empty(len(a))
-    kernel(row_products, "row_products", "float64").shared(len(a), a.size, a, b, sums)
-    return float(sums.sum())
+    launch_of(len(a), a.size, a.dtype.num, True, row_products, "row_products", "float64")(a, b, sums)
+    return float(np.add.reduce(sums))
 
 
 def _products(
     products: Callable[..., None], a: Any, b: Any, divisor: float, diagonal: Any, derivatives: bool
 ) -> tuple[float, list[Any], bool]:
-    """Of C = a^T b / divisor, the squares off the diagonal, summed; b C^T and a C; whether these hold the diagonal."""
+    """Return the sum of squares off the diagonal of C = a^T b / divisor, and the products b C^T and a C.
+
+    The last result tells whether the products include the diagonal.
+    """
     n, d = a.shape
     if d >= 2 * n:
+        # Costs n^2 d rather than n d^2: where d is large, products of rows give the squares of C without C.
         rows = multiplied(products, a, a.T) / divisor
         others = rows if b is a else multiplied(products, b, b.T) / divisor
         pairs = ((others, a), (rows, b))
@@ -153,7 +162,7 @@ def _products(
     return off, parts, whole
 
 
-def _barlow_twins(call: Any, products: Callable[..., None]) -> None:
+def _barlow_twins(call: Any, grads: dict[str, Any], products: Callable[..., None]) -> None:
     x, y = call["z1"], call["z2"]
     n, d = x.shape
     lam, eps = call.parameters["lam"], call.parameters["eps"]
@@ -161,52 +170,58 @@ def _barlow_twins(call: Any, products: Callable[..., None]) -> None:
     scale = 1.0 if 1e-140 < largest < 1e140 or not math.isfinite(largest) else power_of_two(largest)
     stats, u, v = _moved(x, y, scale, eps * scale * scale if eps > 0.0 else 0.0)
     correlation = stats[4] / n * stats[6] * stats[7]
-    off, parts, whole = _products(products, u, v, n, correlation, bool(call.grads))
+    off, parts, whole = _products(products, u, v, n, correlation, bool(grads))
     call.values[0] = float(((correlation - 1.0) ** 2).sum()) + (lam * off if lam else 0.0)
-    if call.grads:
+    if grads:
         factor = call.factors()[0] / n
         options = np.array([scale, 2.0 * lam * factor])
         diagonal = 2.0 * factor * (correlation - 1.0 - (lam * correlation if whole else 0.0))
-        derive = kernel(standardised, "standardised", "float64")
-        units, work = -(-d // COLUMNS), n * d
+        which = standardised, "standardised", "float64"
+        derive = launch_of(-(-d // COLUMNS), n * d, x.dtype.num, True, *which)
         own, other = (stats[0], stats[6]), (stats[1], stats[7])
-        derive.shared(units, work, options, x, y, *own, *other, diagonal, parts[0], call.grads["z1"])
-        derive.shared(units, work, options, y, x, *other, *own, diagonal, parts[1], call.grads["z2"])
+        derive(options, x, y, *own, *other, diagonal, parts[0], grads["z1"])
+        derive(options, y, x, *other, *own, diagonal, parts[1], grads["z2"])
 
 
-def _vicreg(call: Any, products: Callable[..., None]) -> None:
+def _vicreg(call: Any, grads: dict[str, Any], products: Callable[..., None]) -> None:
     views = (call["z1"], call["z2"])
     n, d = views[0].shape
     sim, var, cov, gamma, eps = (call.parameters[k] for k in ("sim", "var", "cov", "gamma", "eps"))
     stats, *moved = _moved(*views, 1.0, -1.0)
     free = max(n - 1, 1)
-    value = sim * float(stats[5].sum()) / (n * d)
-    factor = call.factors()[0] if call.grads else 0.0
-    for k, u in enumerate(moved):
-        variance = stats[2 + k] / free
-        deviation = np.sqrt(variance + eps)
-        value += 0.5 * var * float(np.maximum(gamma - deviation, 0.0).mean())
-        off, parts, whole = _products(products, u, u, free, variance, bool(call.grads))
+    value = sim * float(np.add.reduce(stats[5])) / (n * d)
+    # Of both views at once.
+    variances = stats[2:4] / free
+    deviations = np.sqrt(variances + eps)
+    lacks = np.maximum(gamma - deviations, 0.0)
+    options: Any = None
+    aparts, derive = options, options
+    pull = 4.0 * cov / (d * free)
+    if grads:
+        factor = float(call.factors()[0])
+        # Nothing to pull apart where a deviation is large enough or 0; NaN goes on.
+        idle = (deviations >= gamma) | (deviations <= 0.0)
+        aparts = np.divide(-0.5 * var / (d * free), deviations, out=np.zeros((2, d)), where=~idle)
+        options = factor * np.array([2.0 * sim / (n * d), pull])
+        derive = launch_of(n, n * d, views[0].dtype.num, True, spread_out, "spread_out", "float64")
+    for k, (u, name) in enumerate(zip(moved, ("z1", "z2"), strict=True)):
+        value += 0.5 * var * (float(np.add.reduce(lacks[k])) / d)
+        off, parts, whole = _products(products, u, u, free, variances[k], bool(grads))
         value += cov * off / d
-        if call.grads:
-            short = (deviation < gamma) & (deviation > 0.0)
-            apart = np.divide(-0.5 * var / (d * free), deviation, out=np.zeros(d), where=short | np.isnan(deviation))
-            pull = 4.0 * cov / (d * free)
-            apart -= pull * variance if whole else 0.0
-            options = factor * np.array([2.0 * sim / (n * d), pull])
-            name = list(call.grads)[k]
-            derive = kernel(spread_out, "spread_out", "float64")
-            own = views[k], views[1 - k], stats[k], factor * apart, parts[0], call.grads[name]
-            derive.shared(n, n * d, options, *own)
+        if grads:
+            apart = aparts[k] - pull * variances[k] if whole else aparts[k]
+            derive(options, views[k], views[1 - k], stats[k], factor * apart, parts[0], grads[name])
     call.values[0] = value
 
 
 def run(call: Any) -> None:
     """Evaluate the batch."""
-    if call.grads and call.factors()[0] == 0.0:
-        for g in call.grads.values():
+    grads = call.grads
+    if grads and call.factors()[0] == 0.0:
+        for g in grads.values():
             g[...] = 0.0
-        call.grads = {}
+        grads = {}
     loss = _barlow_twins if call.record.name == "barlow_twins" else _vicreg
-    with np.errstate(over="ignore", invalid="ignore"), single_threaded() as products:
-        loss(call, products)
+    n, d = call["z1"].shape
+    with single_threaded(n * d * max(n, d)) as products:
+        loss(call, grads, products)

@@ -1,4 +1,4 @@
-"""What two sequences of tokens have in common: longest common subsequence, and runs of n tokens."""
+"""Overlap of two token sequences: longest common subsequence, and common runs of n tokens."""
 
 from typing import Any
 
@@ -103,7 +103,7 @@ def subsequences(lo, hi, tokens, starts, others, ends, lengths):
 
 
 def shared(lo, hi, orders, tokens, starts, others, ends, counts):
-    """How many runs of n tokens each pair has in common, each as often as in the sequence that has it less often."""
+    """Count the runs of n tokens that each pair has in common, each as often as the sequence that has fewer of it."""
     longest = longest_of(lo, hi, starts)
     table, left = np.empty(slots_for(longest), np.int64), np.empty(max(longest, 1), np.int64)
     for i in range(lo, hi):
@@ -140,7 +140,7 @@ def common_subsequence(a: Any, b: Any) -> Any:
 
 
 def common_runs(a: Any, b: Any, orders: Any) -> Any:
-    """How many runs of each length in `orders` each pair has in common; each side is (tokens, starts)."""
+    """Return the number of common runs of each pair, by the lengths in `orders`; each side is (tokens, starts)."""
     counts = np.empty((a[1].size - 1, orders.size), np.int64)
     work = 20.0 * orders.size * (a[0].size + b[0].size)
     kernel(shared, "shared", "float64", None, HELPERS)(len(counts), work, orders, *a, *b, counts)

@@ -5,28 +5,34 @@ keeps the sum of exponentials over it as exp(top) (1 + tail); one back adds up t
 positive, so that nothing overflows however far apart the risks lie.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .blocks import kernel
+from .blocks import factor_of, launch_of
 from .cpu import call as at_address
 from .cpu import widest_vectors
 from .groups import halves, in_double, longest, room_for, settle
 from .order import COUNTS, sorter
+from .scalar_math import exp64, log1p64, log64
+from .slots import unbound
 
 __all__ = ["run"]
 
 ROWS = 10
 """Rows of scratch: six of numbers, two of keys to sort, four of places, of 32 bits."""
 
-# Names that the templates below find bound when they are specialized.
-exp64: Any = None
-log64: Any = None
-log1p64: Any = None
-factor_of: Any = None
-lists: Any = None
-efron: Any = None
+
+class Slots(NamedTuple):
+    """Flags that the templates of risk sets read."""
+
+    lists: bool
+    """Whether the order is a ranking without censoring."""
+    efron: bool
+    """Whether tied failures are averaged as Efron does."""
+
+
+use = unbound(Slots)
 
 
 def line_up(first, order, times, scores, failed, x, lost, runs, top, above):
@@ -34,14 +40,14 @@ def line_up(first, order, times, scores, failed, x, lost, runs, top, above):
     n = order.size
     for i in range(n):
         q = first + order[i]
-        x[i], lost[i] = scores[q], 1 if lists else failed[q]
+        x[i], lost[i] = scores[q], 1 if use.lists else failed[q]
         # Times, until it is known who shares one.
         top[i] = times[q]
     i = 0
     largest = -np.inf
     while i < n:
         j = i + 1
-        while not lists and j < n and top[j] == top[i]:
+        while not use.lists and j < n and top[j] == top[i]:
             j += 1
         before = largest
         for q in range(i, j):
@@ -58,6 +64,7 @@ def exponentials(x, top, above, e, ratio):
     """Risks relative to the largest of their risk set; what the sum before them is to be multiplied by."""
     widest_vectors()
     for i in range(x.size):
+        # Equal infinities have no difference.
         e[i] = 1.0 if x[i] == top[i] else exp64(x[i] - top[i])
         ratio[i] = 1.0 if above[i] == top[i] else exp64(above[i] - top[i])
 
@@ -85,7 +92,7 @@ def add_up(x, runs, top, e, ratio, tail):
 
 
 def parts(lost, e, before):
-    """Of those at one time: how many failed, what they sum to, and the sum of all others at risk."""
+    """Return the number of failures at one time, their sum, and the sum of all others at risk."""
     events, own, rest = 0.0, 0.0, before
     for i in range(e.size):
         events += lost[i]
@@ -95,9 +102,10 @@ def parts(lost, e, before):
 
 
 def logarithms(x, lost, top, tail, losses):
-    """What each event adds to the negative log-likelihood."""
+    """Write the term of each event in the negative log-likelihood."""
     widest_vectors()
     for i in range(x.size):
+        # Equal infinities have no difference.
         ahead = 0.0 if x[i] == top[i] else top[i] - x[i]
         loss = log1p64(tail[i]) + ahead
         losses[i] = loss if lost[i] != 0 else 0.0
@@ -114,6 +122,7 @@ def average(x, lost, runs, top, e, ratio, tail, losses):
         if events > 1.0:
             total = 0.0
             for k in range(int(events)):
+                # Keeps positive terms alone: rest + own (1 - k / events), where a difference of sums would cancel.
                 total += log64(rest + own * ((events - k) / events))
             for q in range(i, j):
                 ahead = 0.0 if x[q] == top[q] else top[q] - x[q]
@@ -134,9 +143,9 @@ def carry_back(first, order, factors, lost, runs, e, ratio, tail, slopes, takes)
         inverse = 1.0 / (1.0 + tail[i])
         of_all = mass * inverse if mass != 0.0 else 0.0
         apart = False
-        if efron:
+        if use.efron:
             apart = events > 1.0 and mass != 0.0
-        if efron and apart:
+        if use.efron and apart:
             before = (1.0 + tail[i - 1]) * ratio[i] if i > 0 else 0.0
             _, own, rest = parts(lost[i:j], e[i:j], before)
             of_failed, of_all = 0.0, 0.0
@@ -177,7 +186,7 @@ def risk_groups(lo, hi, sort, offsets, scores, times, failed, factors, given, va
         sorted_by = index[int(at_address(sort[0], (times[first : offsets[g + 1]], 1, keys, index, counts)))]
         for i in range(o.size):
             # The last of a list is the first that is scanned.
-            o[i] = sorted_by[o.size - 1 - i if lists else i]
+            o[i] = sorted_by[o.size - 1 - i if use.lists else i]
         line_up(first, o, times, scores, failed, x[a:b], lost[a:b], runs[a:b], top[a:b], above[a:b])
     exponentials(x, top, above, e, ratio)
     for g in range(lo, hi):
@@ -189,23 +198,26 @@ def risk_groups(lo, hi, sort, offsets, scores, times, failed, factors, given, va
     for g in range(lo, hi):
         first = offsets[g]
         a, b = first - begin, offsets[g + 1] - begin
-        if efron:
+        if use.efron:
             average(x[a:b], lost[a:b], runs[a:b], top[a:b], e[a:b], ratio[a:b], tail[a:b], losses[a:b])
         total = 0.0
         for i in range(a, b):
             total += losses[i]
-            if not lists:
+            if not use.lists:
                 values[first + order[i]] = losses[i]
-        if lists:
+        if use.lists:
             values[g] = total
         if grad.size > 0:
-            own = factors[g : g + 1] if lists and factors.size > 1 else factors
-            place = 0 if lists else first
+            own = factors[g : g + 1] if use.lists and factors.size > 1 else factors
+            place = 0 if use.lists else first
             carry_back(
                 place, order[a:b], own, lost[a:b], runs[a:b], e[a:b], ratio[a:b], tail[a:b], slopes[a:b], takes[a:b]
             )
             for i in range(a, b):
                 grad[first + order[i]] = (e[i] * slopes[i] if slopes[i] != 0.0 else 0.0) - takes[i]
+
+
+HELPERS = (halves, line_up, exponentials, add_up, parts, logarithms, average, carry_back)
 
 
 def run(call: Any) -> None:
@@ -222,9 +234,9 @@ def run(call: Any) -> None:
     grad = in_double(call.grads)
     factors = call.factors() if call.grads else np.ones(1)
     efron = call.parameters.get("ties") == "efron"
-    helpers = (halves, line_up, exponentials, add_up, parts, logarithms, average, carry_back)
     # All in double precision: the scans set the pace, and one kernel serves both.
-    groups = kernel(risk_groups, call.record.name, "float64", None, helpers, (("lists", lists), ("efron", efron)))
+    which = risk_groups, call.record.name, "float64", None, HELPERS, (("lists", lists), ("efron", efron))
+    groups = launch_of(offsets.size - 1, 64.0 * scores.size, None, False, *which)
     arrays = (offsets, scores, times, lost, factors, room_for(ROWS, offsets), call.values, grad)
-    groups(offsets.size - 1, 64.0 * scores.size, sorter("float64")[0], *arrays)
+    groups(sorter("float64")[0], *arrays)
     settle(call.grads, grad)

@@ -11,21 +11,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import check
-from .blocks import kernel
+from ..arrays import F64, constants
+from .blocks import factor_of, launch_of
 from .order import ordered
+from .slots import Number, unbound
 
 __all__ = ["Side", "coupled", "run", "side"]
 
 BLOCK = 1 << 13
 """Samples of a block, at whose boundaries partial sums are formed on any number of threads."""
 
-# Names that the templates below find bound when they are specialized.
-T: Any = None
-factor_of: Any = None
+use = unbound(Number)
 
 
 def first_above(a, x):
-    """How many numbers of an ascending array are at most x."""
+    """Return the number of elements of an ascending array that are at most x."""
     low = 0
     high = a.size
     while low < high:
@@ -38,7 +38,7 @@ def first_above(a, x):
 
 
 def after(x, i):
-    """Where the samples that equal x[i] end."""
+    """Return the end of the run of samples that equal x[i]."""
     e = i + 1
     while e < x.size and x[e] == x[i]:
         e += 1
@@ -55,13 +55,14 @@ def start_of(x, i):
 def share(below, i, e, each, out):
     """Give the samples i to e of an atom their derivatives: so much by mass and place, times their mass."""
     for q in range(i, e):
-        out[q] = each * (below[q + 1] - below[q])
+        mass = below[q + 1] - below[q]
+        out[q] = each * mass if each != 0.0 and mass != 0.0 else 0.0
 
 
 def scatter(slopes, order, i, stop, out):
     """Put sorted derivatives where the samples were; in a loop of its own, which waits for nothing else."""
     for q in range(i, stop):
-        out[order[q]] = T(slopes[q])
+        out[order[q]] = use.T(slopes[q])
 
 
 def couple(x, y, a, b, i, stop, square, factor, out):
@@ -79,6 +80,7 @@ def couple(x, y, a, b, i, stop, square, factor, out):
             end = b[j + 1] if j + 1 < y.size else high
             to = min(end, high)
             moved = to - low
+            # Lets NaN through, of which every comparison is false.
             if not moved <= 0.0:
                 gap = place - np.float64(y[j])
                 if square:
@@ -117,6 +119,7 @@ def area(x, y, a, b, i, stop, tiny):
             j += 1
         else:
             return total
+        # Lets NaN through, of which every comparison is false; what rounding leaves of equal masses is no difference.
         if not abs(d) <= tiny:
             total += (d * d) * (to - place)
         place = to
@@ -146,6 +149,7 @@ def couplings(lo, hi, x, y, a, b, settings, order, factors, partial, slopes, out
         first = (unit - row * per_row) * BLOCK
         xs = x[row]
         below, under = a[row if a.shape[0] > 1 else 0], b[row if b.shape[0] > 1 else 0]
+        # Gives equal samples to one block: their derivative is a mean over all of them.
         i, stop = start_of(xs, first), start_of(xs, min(n, first + BLOCK))
         given = row if out.size > 0 else 0
         factor = factor_of(factors, row)
@@ -180,18 +184,29 @@ class Side(NamedTuple):
     below: Any
     """The mass below each, and at last 1; one row for all where none has weights."""
     order: Any
-    """Where the samples were; empty if nobody needs it."""
+    """Indices of the samples before sorting; empty where no derivatives are wanted."""
 
 
 def side(name: str, x: Any, weight: Any, traced: bool) -> Side:
     """Sort the samples of one side; where the weights of a row sum to 0, no mass is below any."""
     n = x.shape[1]
+    if weight is not None and not weight.all():
+        # A sample without mass may hold anything.
+        x = np.where(weight != 0.0, x, x.dtype.type(0.0))
     places, order = ordered(name, x, traced or weight is not None)
     if weight is None:
         return Side(places, _even(n), order)
     below = np.zeros((len(x), n + 1))
-    np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1, dtype=np.float64, out=below[:, 1:])
+    masses = np.take_along_axis(weight, order, axis=1)
+    with np.errstate(over="ignore"):
+        np.cumsum(masses, axis=1, dtype=np.float64, out=below[:, 1:])
+        over = np.isinf(below[:, -1])
+        if over.any():
+            # Sums of masses near the largest number overflow, though they are divided by their total.
+            below[over, 1:] = np.cumsum(masses[over] * 2.0**-64, axis=1)
     total = below[:, -1:].copy()
+    # Infinite masses are not to be divided by their sum.
+    total[np.isinf(total)] = np.nan
     with np.errstate(invalid="ignore"):
         below /= np.where(total == 0.0, 1.0, total)
     return Side(places, below, order)
@@ -203,6 +218,10 @@ def _even(n: int) -> Any:
     return (np.arange(n + 1) / n)[None]
 
 
+COUPLE = (first_above, after, start_of, share, scatter, couple)
+AREA = (first_above, after, start_of, share, scatter, area, slope)
+
+
 def _blocks(
     template: Any, helpers: Any, name: str, one: Side, other: Side, setting: float, factors: Any, out: Any
 ) -> Any:
@@ -210,30 +229,29 @@ def _blocks(
     per_row = -(-n // BLOCK)
     partial = np.zeros(rows * per_row)
     slopes = np.empty((rows, n) if out.size else (1, 0))
-    settings = np.array([setting])
     work = 4 * rows * (n + other.places.shape[1])
     places, below = (one.places, other.places), (one.below, other.below)
-    run_of = kernel(template, template.__name__, name, None, helpers)
-    run_of(rows * per_row, work, *places, *below, settings, one.order, factors, partial, slopes, out)
-    return partial.reshape(rows, per_row).sum(axis=1)
+    run_of = launch_of(rows * per_row, work, None, False, template, template.__name__, name, None, helpers)
+    run_of(*places, *below, constants(F64, setting), one.order, factors, partial, slopes, out)
+    return partial if per_row == 1 else partial.reshape(rows, per_row).sum(axis=1)
 
 
 def coupled(name: str, one: Side, other: Side, p: float, factors: Any, out: Any) -> Any:
     """The cost of coupling each row, to the power p; in out, its derivatives by the places of one side."""
-    return _blocks(couplings, (first_above, after, start_of, share, scatter, couple), name, one, other, p, factors, out)
+    return _blocks(couplings, COUPLE, name, one, other, p, factors, out)
 
 
 def _between(name: str, one: Side, other: Side, tiny: float, factors: Any, out: Any) -> Any:
     """The integral of (F - G)^2 of each row, or its derivatives by the places of one side."""
-    return _blocks(
-        areas, (first_above, after, start_of, share, scatter, area, slope), name, one, other, tiny, factors, out
-    )
+    return _blocks(areas, AREA, name, one, other, tiny, factors, out)
 
 
 def _check_mass(call: Any, x: Side, y: Side) -> None:
     """Raise where one side of a row has mass and the other has none."""
     totals = [s.below[:, -1] for s in (x, y)]
     uneven = (totals[0] == 0.0) != (totals[1] == 0.0)
+    if call.weight is not None:
+        uneven = uneven & (call.weight != 0.0)
     if uneven.any():
         i = int(np.argmax(uneven))
         name = "x_weight" if totals[0][i if len(totals[0]) > 1 else 0] == 0.0 else "y_weight"

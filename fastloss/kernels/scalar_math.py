@@ -80,13 +80,13 @@ def sqrt(x):
 
 
 class _Format:
-    """What the functions need to know of a floating-point format, in that format."""
+    """Constants of a floating-point format, in that format."""
 
     def __init__(self, real, integer):
         info = np.finfo(real)
         self.real, self.integer = real, integer
         self.digits, self.bias = info.nmant, info.maxexp - 1
-        self.tiny = info.tiny
+        self.tiny, self.largest = info.tiny, info.max
         self.shift = integer(self.digits)
         self.sign_mask = integer(np.iinfo(integer).min)
         self.magnitude_mask = integer(np.iinfo(integer).max)
@@ -132,7 +132,7 @@ def _elementary(form, log1p_tail, log1p_unit, tables):
     shift, sign_mask, magnitude_mask = form.shift, form.sign_mask, form.magnitude_mask
     exponent_mask, exponent_unit = form.exponent_mask, real(2.0**-form.digits)
     zero, half, one, two = real(0), real(0.5), real(1), real(2)
-    inf, nan, tiny = real(np.inf), real(np.nan), form.tiny
+    inf, nan, tiny, most = real(np.inf), real(np.nan), form.tiny, form.largest
     int_zero, int_one, one_bits = integer(0), integer(1), integer(form.bias << form.digits)
 
     log2e, ln2 = real(1 / math.log(2)), real(math.log(2))
@@ -140,6 +140,8 @@ def _elementary(form, log1p_tail, log1p_unit, tables):
     # e**exp_low rounds to zero and e**exp_high overflows; from `saturated` on, expm1(-x) is -1 and tanh(x) is 1.
     exp_low, exp_high = real(-(form.bias + form.digits + 1) * math.log(2)), real((form.bias + 1.4) * math.log(2))
     saturated = real(40)
+    # Below it expm1(x) rounds to x.
+    linear = real(2.0 ** -(form.digits + 3))
     exp_magic, expm1_magic = form.magic(2 * form.bias), form.magic(form.bias - 1)
     exp_series = form.polynomial(tables["exp"])
     tanh_series = form.polynomial(tables["tanh"])
@@ -191,7 +193,8 @@ def _elementary(form, log1p_tail, log1p_unit, tables):
         change = exp_series(r) * (r * r) + r
         half_scale = integer(real(shifted).view(integer) << shift).view(real)
         result = half_scale * change + (half_scale - half)
-        return with_sign(result + result, x)
+        # Keeps the digits of a subnormal x, of which half_scale would drop the last, and the sign of zero.
+        return x if abs(x) < linear else result + result
 
     @_jit
     def log_edges(y, x):
@@ -273,7 +276,13 @@ def _elementary(form, log1p_tail, log1p_unit, tables):
         """Return the distance from 1 to the next larger number."""
         return exponent_unit
 
-    words = (exp, log, log1p, expm1, tanh, atan, softplus, sigmoid, sign, epsilon, where, maximum, minimum, sqrt)
+    @_jit
+    def largest(x):
+        """Return the largest finite number."""
+        return most
+
+    chosen = (sign, epsilon, largest, where, maximum, minimum, sqrt)
+    words = (exp, log, log1p, expm1, tanh, atan, softplus, sigmoid, *chosen)
     return words, exp_of_sum, (scale, split, log_edges)
 
 
@@ -466,3 +475,8 @@ def _vocabularies():
 
 
 VOCABULARY: dict[str, dict[str, Dispatcher]] = _vocabularies()
+
+exp64, log64, log1p64 = (VOCABULARY["float64"][word] for word in ("exp", "log", "log1p"))
+pow64, sqrt64 = (VOCABULARY["float64"][word] for word in ("pow", "sqrt"))
+sigmoid64, softplus64 = (VOCABULARY["float64"][word] for word in ("sigmoid", "softplus"))
+"""Words of float64, for kernels that compute in it whatever the precision of their arrays."""

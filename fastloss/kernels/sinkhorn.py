@@ -4,6 +4,7 @@ With u = f / epsilon and v = g / epsilon + log b, the plan is P_ij = a_i exp(u_i
 the cost makes the rows of P right and sums its columns, so that each exponential is taken once an iteration.
 """
 
+import math
 import warnings
 from typing import Any, NamedTuple
 
@@ -12,6 +13,9 @@ import numpy as np
 from .. import dispatch
 from .blocks import kernel
 from .clouds import drawn, squared_distances
+from .cpu import widest_vectors
+from .scalar_math import exp64, log64
+from .slots import Number, unbound
 
 __all__ = ["run"]
 
@@ -24,11 +28,7 @@ TINY, HUGE = 1e-30, 1e30
 STAGE, NEAR = 20, 0.05
 """Iterations for an epsilon on the way to a smaller one: so many at most, until the marginals are right to that."""
 
-# Names that the templates below find bound when they are specialized.
-T: Any = None
-exp64: Any = None
-log64: Any = None
-widest_vectors: Any = None
+use = unbound(Number)
 
 
 def exponentials(c, u, v, rate, e):
@@ -53,6 +53,7 @@ def highest(c, v, rate):
 
 def right_row(c, u, v, rate, e):
     """The potential for which the exponentials of a row sum to 1, and what those in e sum to instead."""
+    # Saves the pass for the maximum: the last potential keeps the exponentials in range once iterations settle.
     total = exponentials(c, u, v, rate, e)
     if not TINY < total < HUGE:
         top = highest(c, v, rate)
@@ -68,6 +69,7 @@ def sweep(lo, hi, cost, a, rate, v, u, columns):
     n, m = cost.shape
     e = np.empty(m)
     for block in range(lo, hi):
+        # Gives the same bits on any number of threads: each block has its own sums, which are added in order.
         sums = columns[block if columns.shape[0] > 1 else 0]
         if sums.size > 0:
             for j in range(m):
@@ -75,6 +77,7 @@ def sweep(lo, hi, cost, a, rate, v, u, columns):
         for i in range(block * ROWS, min(n, (block + 1) * ROWS)):
             u[i], total = right_row(cost[i], u[i], v, rate[0], e)
             if sums.size > 0:
+                # Avoids 0 / 0 in a row without mass, and lets a mass of NaN through.
                 share = a[i] / total if a[i] > 0.0 else 0.0 * a[i]
                 for j in range(sums.size):
                     sums[j] += share * np.float64(e[j])
@@ -115,6 +118,7 @@ def columns_of_all(lo, hi, columns, b, shift, v, state):
 
 def plan(lo, hi, cost, a, rate, v, u, factor, out):
     """The plan times a factor."""
+    T = use.T
     widest_vectors()
     m = cost.shape[1]
     for i in range(lo, hi):
@@ -124,6 +128,7 @@ def plan(lo, hi, cost, a, rate, v, u, factor, out):
                 row[j] = T(0.0)
             continue
         exponentials(cost[i], u[i], v, rate[0], row)
+        # Keeps the loop in one precision: the factor is rounded once, before it.
         share = T(a[i] * factor[0])
         for j in range(m):
             row[j] *= share
@@ -152,12 +157,12 @@ class Solution(NamedTuple):
     shift: Any
     """log b."""
     error: float
-    """What is left of the error of the marginals."""
+    """Remaining error of the marginals."""
 
 
 def _sweep(problem: Problem, cost: Any, a: Any, v: Any, u: Any, columns: Any) -> None:
     blocks = -(-len(cost) // ROWS)
-    sweep_of = kernel(sweep, "sinkhorn_rows", problem.precision, None, HELPERS)
+    sweep_of = kernel(sweep, "sinkhorn_rows", problem.precision, None, HELPERS, flushes=True)
     sweep_of(blocks, 2 * cost.size, cost, a, np.array([1.0 / problem.epsilon]), v, u, columns)
 
 
@@ -173,9 +178,10 @@ def _other_side(problem: Problem, u: Any, v: Any) -> Any:
 def _epsilons(cost: Any, epsilon: float) -> Any:
     """From an eighth of the range of the costs down to epsilon by halves, where that is far; then epsilon."""
     finite = cost if np.isfinite(cost.min()) and np.isfinite(cost.max()) else cost[np.isfinite(cost)]
-    start = (float(finite.max()) - float(finite.min())) / 8.0 if finite.size else 0.0
+    start = float(finite.max()) / 8.0 - float(finite.min()) / 8.0 if finite.size else 0.0
     if start > 8.0 * epsilon:
-        yield from start * 0.5 ** np.arange(int(np.ceil(np.log2(start / epsilon))))
+        # Of logarithms, since the ratio may overflow.
+        yield from start * 0.5 ** np.arange(math.ceil(math.log2(start) - math.log2(epsilon)))
     yield epsilon
 
 
@@ -211,7 +217,7 @@ def _iterate(problem: Problem, shift: Any, u: Any, v: Any, state: Any) -> Any:
         if 2 * cost.size < dispatch.PARALLEL_FROM:
             # Small: all iterations in one call.
             limits = np.array([problem.tolerance, problem.most - state[0]])
-            all_of = kernel(iterate, "sinkhorn_small", precision, None, (*HELPERS, sweep, right_columns))
+            all_of = kernel(iterate, "sinkhorn_small", precision, None, (*HELPERS, sweep, right_columns), flushes=True)
             all_of(1, 1.0, cost, a, b, shift, rate, limits, v, u, columns, state)
         else:
             _sweep(problem, cost, a, v, u, columns)
@@ -226,7 +232,10 @@ def _iterate(problem: Problem, shift: Any, u: Any, v: Any, state: Any) -> Any:
 
 
 def _solve_own(problem: Problem) -> Solution:
-    """The same from a cloud to itself: the two potentials are one, and their mean gets there in a few iterations."""
+    """Solve the transport of a cloud to itself.
+
+    Both potentials are equal, and the mean of one and its update converges in a few iterations.
+    """
     a = problem.a
     with np.errstate(divide="ignore"):
         shift = np.log(a)
@@ -259,10 +268,14 @@ def _masses(call: Any, key: str, n: int) -> tuple[Any, float]:
     if given is None:
         return np.full(n, 1.0 / n), float(n)
     wide = given.astype(np.float64)
-    total = float(wide.sum())
-    if total == 0.0:
-        raise ValueError(f"{call.record.name}: {key} sums to 0; expected a positive sum")
-    return wide / total, total
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(wide.sum())
+        if total == 0.0:
+            raise ValueError(f"{call.record.name}: {key} sums to 0; expected a positive sum")
+        if total == np.inf:
+            # A sum of masses near the largest number overflows, though they are divided by it.
+            wide *= 2.0**-64
+        return wide / wide.sum(), total
 
 
 def _problem(call: Any, cost: Any, a: Any, b: Any) -> Problem:
@@ -287,7 +300,7 @@ def _with_costs(call: Any) -> float:
     call.grads["a"][...] = (f - _mean(f, a)) * (factor / mass_a)
     call.grads["b"][...] = (g - _mean(g, b)) * (factor / mass_b)
     rate, out = np.array([1.0 / problem.epsilon]), call.grads["cost"]
-    plan_of = kernel(plan, "sinkhorn_plan", call.name, None, (exponentials,))
+    plan_of = kernel(plan, "sinkhorn_plan", call.name, None, (exponentials,), flushes=True)
     plan_of(len(a), 2 * out.size, problem.cost, a, rate, found.v, found.u, np.array([factor]), out)
     return found.error
 
@@ -301,7 +314,7 @@ def _pull(problem: Problem, found: Solution, x: Any, columns: Any, weight: float
 
 
 def _turned(problem: Problem, found: Solution) -> tuple[Problem, Solution]:
-    """The same with its sides exchanged."""
+    """Return the problem and its solution with the sides exchanged."""
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = np.log(problem.a)
         # Nothing draws a point without mass.

@@ -3,15 +3,17 @@
 A row may be as short as one number. So several make one stretch, of at least STRETCH, along which loops run.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import check
 from ..dispatch import sum_in_order
 from ..formulas.record import UNIT
-from .blocks import kernel
+from .blocks import factor_of, kernel
 from .cpu import widest_vectors
+from .slots import unbound
 
 __all__ = ["run"]
 
@@ -20,12 +22,21 @@ STRETCH = 64
 BLOCK = 1 << 15
 """Elements summed by themselves, for any number of threads."""
 
-# Names that the templates below find bound when they are specialized.
-T: Any = None
-sigmoid: Any = None
-formula: Any = None
-factor_of: Any = None
-active: Any = None
+
+class Slots(NamedTuple):
+    """Constants and functions that the templates of soft counts read."""
+
+    T: type
+    """Number type of the arrays, np.float32 or np.float64."""
+    sigmoid: Callable[..., Any]
+    """Logistic function in that type."""
+    formula: Callable[..., Any]
+    """Formula of the loss."""
+    active: bool
+    """Whether scores pass through a sigmoid."""
+
+
+use = unbound(Slots)
 
 
 def add_up(lo, hi, lengths, x, t, partial):
@@ -40,9 +51,9 @@ def add_up(lo, hi, lengths, x, t, partial):
             b = min(a + wrong.size, last)
             xs, ts = x[a:b], t[a:b]
             for j in range(xs.size):
-                p = sigmoid(xs[j]) if active else xs[j]
+                p = use.sigmoid(xs[j]) if use.active else xs[j]
                 # From scores p - t is formed without cancellation, so that it has all its digits near a target of 1.
-                r = p * (T(1.0) - ts[j]) - ts[j] * sigmoid(-xs[j]) if active else xs[j] - ts[j]
+                r = p * (use.T(1.0) - ts[j]) - ts[j] * use.sigmoid(-xs[j]) if use.active else xs[j] - ts[j]
                 wrong[j] += np.float64(abs(r))
                 total[j] += np.float64(p) + np.float64(ts[j])
 
@@ -56,12 +67,13 @@ def classes(lo, hi, partial, values, counted, by_wrong, by_total):
             for j in range(k, partial.shape[2], c):
                 wrong += partial[block, 0, j]
                 total += partial[block, 1, j]
-        values[k], by_wrong[k], by_total[k] = formula(wrong, total)
+        values[k], by_wrong[k], by_total[k] = use.formula(wrong, total)
         counted[k] = 0.0 if total == 0.0 else 1.0
 
 
 def spread(lo, hi, lengths, x, t, by_wrong, by_total, factors, grad):
     """The slope of every element of some blocks."""
+    T = use.T
     widest_vectors()
     c = by_wrong.size
     room = np.empty((2, lengths[0]), x.dtype)
@@ -75,11 +87,11 @@ def spread(lo, hi, lengths, x, t, by_wrong, by_total, factors, grad):
         b = min(a + lengths[0], x.size)
         xs, ts, out = x[a:b], t[a:b], grad[a:b]
         for j in range(xs.size):
-            p = sigmoid(xs[j]) if active else xs[j]
-            r = p * (T(1.0) - ts[j]) - ts[j] * sigmoid(-xs[j]) if active else xs[j] - ts[j]
+            p = use.sigmoid(xs[j]) if use.active else xs[j]
+            r = p * (T(1.0) - ts[j]) - ts[j] * use.sigmoid(-xs[j]) if use.active else xs[j] - ts[j]
             side = wrongs[j] if r > T(0.0) else -wrongs[j]
             slope = totals[j] if r == T(0.0) else totals[j] + side
-            out[j] = slope * (p * sigmoid(-xs[j])) if active and slope != T(0.0) else slope
+            out[j] = slope * (p * use.sigmoid(-xs[j])) if use.active and slope != T(0.0) else slope
 
 
 def run(call: Any) -> None:
@@ -88,7 +100,7 @@ def run(call: Any) -> None:
     x, t = call["prediction"].reshape(-1), call["target"].reshape(-1)
     active = call.parameters["activation"] is not None
     if not active and sum_in_order(x, domain=UNIT)[1]:
-        check.violation(record.name, "prediction", call["prediction"], UNIT)
+        check.violation(record.name, "prediction", call.given["prediction"], UNIT, counts=call.kept(*call.shape))
     stretch = c * -(-STRETCH // c)
     rows = stretch * max(1, BLOCK // stretch)
     blocks = -(-x.size // rows)
@@ -96,7 +108,7 @@ def run(call: Any) -> None:
     lengths, flags = np.array((stretch, rows)), (("active", active),)
     kernel(add_up, "soft_counts", call.name, None, (), flags)(blocks, 2 * x.size, lengths, x, t, partial)
     call.counted = np.empty(c)
-    formulas = kernel(classes, record.name, "float64", record.function)
+    formulas = kernel(classes, record.name, "float64", record.function, (), flags)
     formulas(c, partial.size, partial, call.values, call.counted, slopes[0], slopes[1])
     for grad in call.grads.values():
         spreads = kernel(spread, "soft_slopes", call.name, None, (), flags)

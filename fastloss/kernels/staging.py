@@ -75,12 +75,14 @@ def _accumulate(typingctx, part, total, size):
 
     def codegen(context, builder, signature, args):
         def vector(kind, array):
+            # Leaves LLVM no loop to recognise: all lanes are one vector, which it splits into those of the CPU.
             wide = ir.VectorType(context.get_data_type(kind.dtype), size.literal_value)
             return builder.bitcast(context.make_array(kind)(context, builder, array).data, wide.as_pointer())
 
         low, high = vector(part, args[0]), vector(total, args[1])
         narrow = builder.load(low)
         before = builder.load(high)
+        # Allows aligned loads and stores: both arrays were reserved at the beginning of a cache line.
         narrow.align = before.align = 64
         wide = narrow if part.dtype == total.dtype else builder.fpext(narrow, before.type)
         builder.store(builder.fadd(before, wide), high).align = 64
@@ -160,6 +162,7 @@ def _streamable(typingctx, arrays):
 
     def codegen(context, builder, signature, args):
         word = context.get_value_type(types.intp)
+        # Takes one comparison for all arrays: a low bit of any address is one of all addresses, joined by or.
         all_bits = word(0)
         for k, kind in enumerate(signature.args[0]):
             a = context.make_array(kind)(context, builder, builder.extract_value(args[0], k)).data
@@ -171,7 +174,7 @@ def _streamable(typingctx, arrays):
 
 @intrinsic
 def _place(typingctx, staged, arrays, stages, lo):
-    """Where some arrays' step from lo on is: there, or in their stages.
+    """Return some arrays' step from lo on: in the arrays themselves, or in their stages.
 
     An intrinsic, since slices on two paths would be counted references: calls in every step.
     """
@@ -181,6 +184,7 @@ def _place(typingctx, staged, arrays, stages, lo):
         for k, kind in enumerate(signature.args[1]):
             a = context.make_array(kind)(context, builder, builder.extract_value(args[1], k)).data
             s = context.make_array(kind)(context, builder, builder.extract_value(args[2], k))
+            # Selects an address, not a path: the loop over a step is compiled once.
             data = builder.select(args[0], s.data, builder.gep(a, [args[3]]))
             result = builder.insert_value(result, _view(context, builder, kind, data, s.nitems), k)
         return result
@@ -216,10 +220,12 @@ def _flush(typingctx, arrays, stages, lo, hi, past):
     """Write a step of each output from its stage; past the caches, if it is a whole one and they are to be passed."""
 
     def codegen(context, builder, signature, args):
+        # Marks stores as non-temporal: they go past the caches.
         hint = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
         for kind, data, s, size in _each(context, builder, signature, args):
             each = PIECE * 8 // kind.dtype.bitwidth
             vector = ir.VectorType(context.get_data_type(kind.dtype), each).as_pointer()
+            # Copies a last, shorter step by ordinary stores: it need not be whole pieces.
             whole = builder.icmp_signed("==", size, s.nitems)
             with builder.if_else(builder.and_(whole, args[4])) as (streaming, copying):
                 with streaming:

@@ -1,7 +1,9 @@
-"""How many threads, and when a parallel region may be entered at all.
+"""Number of threads, and conditions under which a parallel region may be entered.
 
 Numba's OpenMP layer kills the child of a process that forked after a parallel region; its workqueue layer aborts
 when two Python threads enter at once. So a forked child stays serial, and workqueue is entered under a lock.
+A signal handler that calls a loss runs between two bytecodes of the call that it interrupts, under all locks which that
+call holds: the locks here are re-entrant, and no task is submitted within a submission.
 
 Between products of BLAS, work is shared out among Python threads instead, which hold no core while they wait.
 """
@@ -24,7 +26,7 @@ __all__ = ["get_num_threads", "one_by_one", "parallel_allowed", "run_parallel", 
 
 T = TypeVar("T")
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def _abandoned() -> bool:
@@ -55,7 +57,7 @@ _threads = _from_environment()
 
 
 def get_num_threads() -> int:
-    """How many threads large calls use."""
+    """Return the number of threads that large calls use."""
     return 1 if _forked else _threads
 
 
@@ -80,8 +82,8 @@ def run_parallel(driver: Callable[..., Any], *arguments: Any) -> Any:
     with guard:
         if mine == _threads:
             return driver(*arguments)
-        numba.set_num_threads(_threads)
         try:
+            numba.set_num_threads(_threads)
             return driver(*arguments)
         finally:
             numba.set_num_threads(mine)
@@ -93,6 +95,7 @@ def _new_pool() -> ThreadPoolExecutor:
 
 
 _pool = _new_pool()
+_submitting = threading.local()
 
 
 def one_by_one(work: Callable[[T], Any], items: Iterable[T]) -> None:
@@ -138,18 +141,27 @@ class _Crew(Generic[T]):
                 self.changed.wait()
 
 
+def _submit(task: Callable[[], None], times: int) -> None:
+    # The pool's own locks are not re-entrant: a signal handler that comes in between must not submit.
+    _submitting.now = True
+    try:
+        # No thread can be had: at the end of the interpreter, or past a limit of the system.
+        with contextlib.suppress(RuntimeError):
+            for _ in range(times):
+                _pool.submit(task)
+    finally:
+        _submitting.now = False
+
+
 def share(work: Callable[[T], Any], items: Sequence[T]) -> None:
     """Call work(item) for every item, in this thread and those of a pool; it should leave the interpreter's lock."""
     threads = min(get_num_threads(), len(items))
-    if threads == 1:
+    if threads == 1 or getattr(_submitting, "now", False):
         one_by_one(work, items)
         return
     crew = _Crew(work, items)
-    # No thread can be had: at the end of the interpreter, or past a limit of the system.
-    with contextlib.suppress(RuntimeError):
-        for _ in range(threads - 1):
-            _pool.submit(crew.help)
     try:
+        _submit(crew.help, threads - 1)
         one_by_one(work, crew.items)
     finally:
         crew.end()
@@ -167,7 +179,7 @@ def _exclusive() -> bool:
 
 def _after_fork_in_child() -> None:
     global _forked, _lock, _pool
-    _lock, _pool = threading.Lock(), _new_pool()
+    _lock, _pool = threading.RLock(), _new_pool()
     _forked = _forked or bool(getattr(_layer, "_is_initialized", True))
 
 

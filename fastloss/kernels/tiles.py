@@ -4,14 +4,20 @@ A tile of rows is transposed by shuffles compiled for its K: loads and stores wi
 these 0.05 (K = 2) to 0.25. What a label picks is then selected as its class passes by.
 """
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import config, types
 from numba.extending import intrinsic
 
+from . import access
+from .cpu import call, widest_vectors
+from .row_slots import RowSlots
+from .slots import unbound
 from .specialize import Chunk, compile_chunk
+from .staging import clear, flat, flush, lanes
 
 __all__ = ["GROUP", "SQUARE", "scan_tile", "spread_tile", "transposers", "turn"]
 
@@ -27,31 +33,34 @@ GROUP = 64
 HESS_LABEL = GROUP * 14
 COLUMNS = GROUP * 15
 
-# Names that the templates below find bound when they are specialized.
-T: Any = None
-ZERO: Any = None
-lanes: Any = None
-clear: Any = None
-flush: Any = None
-flat: Any = None
-exp: Any = None
-widest_vectors: Any = None
-call: Any = None
-tail_of: Any = None
-smooth: Any = None
-curvature: Any = None
-ROWS: Any = None
-move: Any = None
+
+class Move(NamedTuple):
+    """Constants and functions that the transposition of a tile reads."""
+
+    move: Callable[..., Any]
+    """Function that moves some rows into columns, or back."""
+    ROWS: int
+    """Number of those rows."""
 
 
-def pick_labels(labels, weight, class_weight, k, s):
-    """Label and weights of each row; -1 and 0 for rows to ignore and beyond the last."""
+use: Any = unbound(RowSlots, Move)
+
+times = access.times[True]
+
+
+def pick_labels(labels, weight, class_weight, k, alone, s):
+    """Label and weights of each row; -1 and 0 for rows to ignore and beyond the last.
+
+    Where a row's loss is that of its label alone, a class weight of 0 takes the row out.
+    """
+    T = use.T
     n = labels.size
     for i in range(n):
         inside = (labels[i] >= 0) & (labels[i] < k)
         s[LABEL + i] = T(labels[i]) if inside else T(-1.0)
         s[WEIGHT + i] = T(1.0) if inside else T(0.0)
         s[CLASS_WEIGHT + i] = T(1.0)
+    # Fills the last group up, so that loops over a group need no other length: rows beyond the last count for nothing.
     for i in range(n, GROUP):
         s[LABEL + i] = T(-1.0)
         s[WEIGHT + i] = T(0.0)
@@ -64,14 +73,28 @@ def pick_labels(labels, weight, class_weight, k, s):
             y = labels[i]
             if 0 <= y < k:
                 s[CLASS_WEIGHT + i] = class_weight[y]
+                if alone and class_weight[y] == T(0.0):
+                    s[WEIGHT + i] = T(0.0)
+
+
+def tail_of(total, rest):
+    """The sum of exponentials less one: all but the maximum where it is single, with every digit.
+
+    A count of the maxima would say so directly, but a conditional count keeps the loop scalar (10 times slower).
+    """
+    T = use.T
+    return rest if total - rest < T(1.5) else total - T(1.0)
 
 
 def scan_tile(z, beta, class_weight, address, e, pad, s):
     """Per row: maximum, sum of exponentials less one, and what the label picks; the exponentials go to e."""
+    T = use.T
+    ZERO = use.ZERO
     widest_vectors()
     n, k = z.shape
     rows = flat(z)
     if n < GROUP:
+        # Copies the last rows: the transposition reads a whole tile, and beyond the array lies other memory.
         for q in range(rows.size):
             pad[q] = rows[q]
         beyond = pad[rows.size :]
@@ -96,18 +119,20 @@ def scan_tile(z, beta, class_weight, address, e, pad, s):
             top[i] = x if x > top[i] else top[i]
     for j in range(k):
         label = T(j)
-        c = class_weight[j] if smooth else ZERO
+        c = class_weight[j] if use.smooth else ZERO
         for i in range(GROUP):
             x = e[j, i]
             d = (x - top[i]) * beta
-            p = exp(d)
+            p = use.exp(d)
             total[i] += p
+            # Keeps the digits of a sum near 1: the maximum, whose exponential is 1, is left out here.
             rest[i] += ZERO if x == top[i] else p
+            # Replaces a gather: what the label picks is selected as its class passes by.
             mine = own[i] == label
             shifted[i] = d if mine else shifted[i]
             picked[i] = p if mine else picked[i]
-            if smooth:
-                linear[i] += c * d
+            if use.smooth:
+                linear[i] += times(d, c)
             e[j, i] = p
     for i in range(GROUP):
         s[TOP + i] = top[i]
@@ -119,34 +144,39 @@ def scan_tile(z, beta, class_weight, address, e, pad, s):
 
 def spread_tile(e, bent, address, pad, class_weight, s, grad, hess, past):
     """Write the derivatives of each row from the exponentials."""
+    T = use.T
+    ZERO = use.ZERO
     widest_vectors()
     k = grad.shape[1]
-    if curvature:
+    if use.curvature:
         for j in range(k):
             label = T(j)
             for i in range(GROUP):
                 tail = s[TAIL + i]
                 inverse = T(1.0) / (tail + T(1.0))
                 p = e[j, i] * inverse
+                # Keeps the digits of the maximum's 1 - p: it is the tail's share, which subtracting p from 1 would
+                # lose.
                 q = tail * inverse if e[j, i] == T(1.0) else T(1.0) - p
                 d = p * (s[AT_PQ + i] * q + s[AT_PP + i] * p)
                 d = s[HESS_LABEL + i] if s[LABEL + i] == label else d
                 bent[j, i] = T(0.0) if s[WEIGHT + i] == T(0.0) else d
         put_rows(address, bent, pad, hess, past)
-    at_e, at_label, flat = lanes(ZERO, GROUP), lanes(ZERO, GROUP), lanes(ZERO, GROUP)
+    # Keeps them in registers: on the stack, no store to the tile can change them.
+    at_e, label_slope, flat = lanes(ZERO, GROUP), lanes(ZERO, GROUP), lanes(ZERO, GROUP)
     own, counted = lanes(ZERO, GROUP), lanes(ZERO, GROUP)
     for i in range(GROUP):
         at_e[i] = s[AT_E + i]
-        at_label[i] = s[AT_LABEL + i]
+        label_slope[i] = s[AT_LABEL + i]
         flat[i] = s[FLAT + i]
         own[i] = s[LABEL + i]
         counted[i] = s[WEIGHT + i]
     for j in range(k):
         label = T(j)
-        b = class_weight[j] if smooth else ZERO
+        b = class_weight[j] if use.smooth else ZERO
         for i in range(GROUP):
-            d = e[j, i] * at_e[i] - (b * flat[i] if smooth else ZERO)
-            d = at_label[i] if own[i] == label else d
+            d = e[j, i] * at_e[i] - (b * flat[i] if use.smooth else ZERO)
+            d = label_slope[i] if own[i] == label else d
             e[j, i] = ZERO if counted[i] == ZERO else d
     put_rows(address, e, pad, grad, past)
 
@@ -284,8 +314,8 @@ turn = _turn_square_python if config.DISABLE_JIT else _turn_square
 
 def _move_all(source, target):
     """Transpose a tile."""
-    for row in range(0, GROUP, ROWS):
-        move(source, target, row)
+    for row in range(0, GROUP, use.ROWS):
+        use.move(source, target, row)
     return 0.0
 
 
@@ -306,6 +336,6 @@ def transposers(k: int, dtype: str, array: Any) -> tuple[Chunk, Chunk]:
 
     def build(name: str, to_columns: bool) -> Chunk:
         moved = _mover(k, width, to_columns)
-        return compile_chunk(_move_all, f"{name}_{k}_{dtype}", signature, move=moved, ROWS=width)
+        return compile_chunk(_move_all, f"{name}_{k}_{dtype}", signature, Move(moved, width))
 
     return build("to_columns", True), build("to_rows", False)

@@ -14,14 +14,14 @@ def run(call: Any) -> None:
     """Sum up the tokens, then the gradient with what the sum's derivative makes of it."""
     logits, labels, mask = call["logits"], call["labels"], call["mask"]
     mask = None if mask is None else mask.reshape(-1, 1)
-    ignore, shape = call.parameters["ignore_index"], call.dims["*"]
-    rows, kept, counts = tokens.of(call.record.name, logits, labels.reshape(-1, 1), None, mask, ignore, shape)
+    ignore, given = call.parameters["ignore_index"], call.given["labels"]
+    rows, kept, counts = tokens.of(call.record.name, logits, labels.reshape(-1, 1), None, mask, ignore, given)
     numbers = [float(call[k]) for k, spec in call.record.inputs.items() if not spec.dims]
     if not all(x > 0.0 for x in numbers):
         raise ValueError(f"{call.record.name}: n_bytes is {numbers[0]:g}; expected 1 or more")
     count = float(counts.sum())
-    call.counted = np.full(1, min(count, 1.0))
     if not count:
+        call.values[0] = call.record.function(0.0, 1.0, *numbers)[0]
         for g in call.grads.values():
             g[...] = 0.0
         return

@@ -5,20 +5,22 @@ derivatives are set to zero and nothing is read.
 """
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import config
 
 from .. import check, dispatch
+from ..arrays import I64, NAMES, constants
 from ..formulas.record import registered
-from .blocks import kernel
+from .blocks import all_between, launch_of
 from .cpu import call as call_chunk
+from .slots import Number, unbound
 
 __all__ = ["Tokens", "nll", "of", "run"]
 
-# Names that the template below finds bound when it is specialized.
-T: Any = None
+use = unbound(Number)
 
 WORTH = 1 << 10
 """Elements that cost as much as one more call of the kernel."""
@@ -45,6 +47,7 @@ def keep(lo, hi, labels, lengths, mask, rules, kept, counts, wrong):
 
 def runs(lo, hi, numbers, scale, z, labels, weight, class_weight, params, helpers, values, grad):
     """Loss and derivatives of the rows that are kept, run by run, and zeros in the others."""
+    T = use.T
     nothing, details = z[:0], np.empty((0, 0), np.float64)
     scratch, stats = np.empty(numbers[1], T), np.empty(2, np.float64)
     gap, block, stride = numbers[3], numbers[4], numbers[5]
@@ -71,6 +74,38 @@ def runs(lo, hi, numbers, scale, z, labels, weight, class_weight, params, helper
             i = b
 
 
+class Settings(NamedTuple):
+    """Settings of the kernel of runs of rows, passed beside the arrays of rows."""
+
+    blocks: int
+    numbers: Any
+    """Address, scratch, streaming, gap, block and stride."""
+    class_weight: Any
+    parameters: Any
+    helpers: Any
+
+
+@lru_cache(maxsize=8)
+def _ones(k: int, dtype: Any) -> Any:
+    """Return equal class weights, one array for batches of all sizes: those of a vocabulary take 0.5 MB."""
+    return np.ones(k, dtype)
+
+
+@lru_cache(maxsize=64)
+def _settings(n: int, k: int, dtype: Any, mode: str, smoothing: float, streamed: bool) -> Settings:
+    """Return the settings of rows of k scores, which kernels only read."""
+    name, tiled, smooth = NAMES[dtype], k <= dispatch.TILED_TO, smoothing > 0.0
+    address = dispatch.rows(registered["cross_entropy"], name, mode, "labels", smooth, tiled)[0]
+    block = dispatch.rows_per_chunk(k)
+    blocks = -(-n // block)
+    gap, room = 64 if tiled else WORTH // k, dispatch.room(k, mode, "labels", tiled, "softmax", block)
+    numbers: Any = [address, room, streamed, gap, block, _stride(blocks)]
+    if not config.DISABLE_JIT:
+        numbers = np.array(numbers, np.int64)
+    class_weight = _ones(k, dtype) if smooth else dispatch.EMPTY[dtype]
+    return Settings(blocks, numbers, class_weight, np.array([1.0, smoothing, 0.0]), dispatch.helpers(k, dtype, tiled))
+
+
 def _stride(blocks: int) -> int:
     """An order of blocks in which every thread gets some of each part of a batch, which may be sorted by length."""
     stride = max(1, int(0.618 * blocks))
@@ -86,22 +121,14 @@ def nll(z: Any, labels: Any, weight: Any, scale: float, smoothing: float, grad: 
     `scale`.
     """
     n, k = z.shape
-    name, dtype = z.dtype.name, z.dtype
-    mode, tiled, smooth = "grad" if grad.size else "value", k <= dispatch.TILED_TO, smoothing > 0.0
-    address = dispatch.rows(registered["cross_entropy"], name, mode, "labels", smooth, tiled, False)[0]
-    block = dispatch.rows_per_chunk(k)
-    blocks = -(-n // block)
-    values = np.zeros(n, dtype)
-    streamed = grad.size > 0 and dispatch.overflows((z, grad))
-    gap, room = 64 if tiled else WORTH // k, dispatch.room(k, mode, "labels", tiled, "softmax", block)
-    numbers: Any = [address, room, streamed, gap, block, _stride(blocks)]
-    if not config.DISABLE_JIT:
-        numbers = np.array(numbers, np.int64)
-    class_weight = np.ones(k, dtype) if smooth else dispatch.EMPTY[dtype]
-    parameters = np.array([1.0, smoothing, 0.0])
-    arrays = (z, labels, weight, class_weight, parameters, dispatch.helpers(k, dtype, tiled), values, grad)
-    work = float(np.count_nonzero(labels >= 0)) * k + 0.1 * grad.size
-    kernel(runs, "tokens", name)(blocks, work, numbers, np.array([scale]), *arrays)
+    dtype, values = z.dtype, np.zeros(n, z.dtype)
+    is_small = z.size < dispatch.PARALLEL_FROM // 2
+    streamed = not is_small and grad.size > 0 and dispatch.overflows((z, grad))
+    own = _settings(n, k, dtype, "grad" if grad.size else "value", smoothing, streamed)
+    arrays = (z, labels, weight, own.class_weight, own.parameters, own.helpers, values, grad)
+    # Small work need not be counted.
+    work = 0.0 if is_small else float(np.count_nonzero(labels >= 0)) * k + 0.1 * grad.size
+    launch_of(own.blocks, work, None, False, runs, "tokens", NAMES[dtype])(own.numbers, np.array([scale]), *arrays)
     return values
 
 
@@ -113,35 +140,52 @@ class Tokens(NamedTuple):
     labels: Any
     """The label of each token; -1 where it is left out."""
     counts: Any
-    """How many tokens each sequence has."""
+    """Number of tokens of each sequence."""
 
 
-def of(loss: str, logits: Any, labels: Any, lengths: Any, mask: Any, ignore: int | None, shape: Any = None) -> Tokens:
+def of(
+    loss: str,
+    logits: Any,
+    labels: Any,
+    lengths: Any,
+    mask: Any,
+    ignore: int | None,
+    quoted: Any,
+    weight: Any = None,
+) -> Tokens:
     """Tokens that are kept: within their sequence's length, in the mask, and not to be ignored by their label.
 
-    `shape` is that of the labels as they were given, where they are laid out otherwise.
+    `quoted` are the labels as the caller gave them, for messages.
     """
     n, v = len(labels), logits.shape[-1]
+    if weight is not None and not weight.all():
+        # A token of weight 0 may have any label, and still is a token of its sequence: any class will do.
+        away = (weight == 0.0).reshape(labels.shape) & ((labels < 0) | (labels >= v))
+        if ignore is not None:
+            away &= labels != ignore
+        labels = np.where(away, next((k for k in range(min(v, 2)) if k != ignore), -1), labels)
     kept, found = np.empty(labels.shape, np.int64), np.empty((2, n), np.int64)
-    rules = np.array([v, 0 if ignore is None else ignore, ignore is not None], np.int64)
     given = (NO_LENGTHS if lengths is None else lengths, NO_MASK if mask is None else mask)
-    kernel(keep, "keep", "float64")(n, labels.size, labels, *given, rules, kept, found[0], found[1])
-    if n and found[1].max() >= 0:
+    launch = launch_of(n, labels.size, None, False, keep, "keep", "float64")
+    rules = constants(I64, v, 0 if ignore is None else ignore, ignore is not None)
+    launch(labels, *given, rules, kept, found[0], found[1])
+    if n and not all_between(found[1] + 1, 0):
         i = int(np.argmax(found[1] >= 0))
         first = i * labels.shape[1] + int(found[1, i])
-        also = "" if ignore is None else f", or {ignore} (ignore_index)"
-        where, value = check.position(first, labels.shape if shape is None else shape), labels.reshape(-1)[first]
-        raise ValueError(f"{loss}: labels[{where}] is {value}; allowed: 0 to {v - 1}{also}")
-    return Tokens(logits.reshape(-1, v), kept.reshape(-1), found[0])
+        where, value = check.position(first, quoted.shape), quoted.reshape(-1)[first]
+        raise ValueError(f"{loss}: labels[{where}] is {value}; allowed: {check.labels_allowed(v, ignore)}")
+    return Tokens(logits.reshape(labels.size, v), kept.reshape(-1), found[0])
 
 
 def run(call: Any) -> None:
     """Cross-entropy of every token of a batch of sequences."""
     options = call.parameters
     arrays = (call["logits"], call["labels"], call["lengths"], call["mask"])
-    rows, labels, counts = of(call.record.name, *arrays, options["ignore_index"])
+    labels_given = call.given["labels"]
+    rows, labels, counts = of(call.record.name, *arrays, options["ignore_index"], labels_given, call.weight)
     weight, share = dispatch.EMPTY[call.dtype], None
-    call.counted = (labels >= 0).astype(np.float64)
+    kept = labels >= 0
+    call.counted = kept.astype(np.float64)
     if options["normalization"] == "sequence":
         share = np.repeat(1.0 / np.maximum(counts, 1), call.shape[1])
         call.counted *= share
@@ -152,10 +196,12 @@ def run(call: Any) -> None:
     if factors.size > 1:
         scale, labels = 1.0, np.where(factors, labels, -1)
         weight = (factors if share is None else factors * share).astype(call.dtype)
+    if not rows.size:
+        return
     out = np.empty((0, rows.shape[1]), call.dtype) if grad is None else grad.reshape(rows.shape)
     values = nll(rows, labels, weight, scale, options["label_smoothing"], out)
     if factors.size > 1:
-        np.divide(values, factors, out=call.values, where=labels >= 0)
+        np.divide(values, factors, out=call.values, where=kept)
     else:
         call.values[:] = values
 

@@ -1,25 +1,31 @@
 """Unlikelihood of candidates: -log(1 - p) of each under the softmax of its row."""
 
-from functools import cache
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .blocks import kernel
+from .blocks import factor_of, kernel
 from .cpu import widest_vectors
-from .softmax import order_max, parts
-from .specialize import LOOP, inner
+from .scalar_math import exp64, log1p64, log64
+from .slots import unbound
+from .softmax import maximum
 
 __all__ = ["run"]
 
-# Names that the templates below find bound when they are specialized.
-T: Any = None
-exp: Any = None
-exp64: Any = None
-log64: Any = None
-log1p64: Any = None
-factor_of: Any = None
-top_of: Any = None
+
+class Slots(NamedTuple):
+    """Constants and functions that the templates of unlikelihood read."""
+
+    T: type
+    """Number type of the arrays, np.float32 or np.float64."""
+    exp: Callable[..., Any]
+    """Exponential in that type."""
+    top_of: Callable[..., Any]
+    """Maximum of a row, NaN if it has one."""
+
+
+use = unbound(Slots)
 
 SMALL = 1e-20
 """A sum of all but the largest exponential that may have lost digits to underflow."""
@@ -39,19 +45,23 @@ def chosen(candidates, mask, seen, picked):
             picked[count] = c
             count += 1
     for j in range(count if candidates.size > 0 else 0):
+        # Saves clearing the whole vocabulary: only these entries were set.
         seen[picked[j]] = 0
     return count
 
 
 def exponentials_from(x, base, at, e):
     """Exponentials relative to base, but for a 0 in one place; their sum."""
+    T = use.T
     widest_vectors()
     for j in range(x.size):
-        e[j] = exp(x[j] - base)
+        e[j] = use.exp(x[j] - base)
+    # Leaves out the largest, whose 1 - p is the others' share: subtracting p from 1 would lose it.
     e[at] = T(0.0)
     total = 0.0
     for lo in range(0, e.size, 512):
         block = e[lo : min(lo + 512, e.size)]
+        # Keeps digits over a large vocabulary: a block is summed in the type of the arrays, blocks in float64.
         part = T(0.0)
         for j in range(block.size):
             part += block[j]
@@ -61,14 +71,18 @@ def exponentials_from(x, base, at, e):
 
 def unlikely(x, candidates, e, g, factor):
     """Value of one row, and its derivatives if g is not empty. Sums stand relative to the largest score but one's."""
-    top = top_of(x)
+    T = use.T
+    top = use.top_of(x)
     at = 0
     while at < x.size - 1 and x[at] != top:
         at += 1
     base = top
     s = exponentials_from(x, top, at, e)
+    # Keeps digits that underflow took: the sum is formed again, relative to the largest of the other scores.
     if s < SMALL and x.size > 1:
-        base = max(top_of(x[:at]) if at > 0 else x[at + 1], top_of(x[at + 1 :]) if at + 1 < x.size else x[at - 1])
+        base = max(
+            use.top_of(x[:at]) if at > 0 else x[at + 1], use.top_of(x[at + 1 :]) if at + 1 < x.size else x[at - 1]
+        )
         s = exponentials_from(x, base, at, e)
     apart = np.float64(base) - np.float64(top)
     shrink = exp64(apart)
@@ -98,6 +112,7 @@ def unlikely(x, candidates, e, g, factor):
 
 def rows_of(lo, hi, logits, candidates, mask, factors, values, grad):
     """Value and derivatives of each row; one without candidates is never read."""
+    T = use.T
     v = logits.shape[1]
     e, picked, seen = np.empty(v, T), np.empty(v, np.int64), np.zeros(v, np.uint8)
     for i in range(lo, hi):
@@ -112,13 +127,6 @@ def rows_of(lo, hi, logits, candidates, mask, factors, values, grad):
                 g[k] = T(0.0)
 
 
-@cache
-def _maximum(dtype: str) -> Any:
-    """The vectorised maximum of a row, which lets NaN through."""
-    known = parts(dtype, True, False, False, False, True)
-    return inner(order_max, LOOP, **{k: known[k] for k in ("T", "BITS", "SHIFT", "MAGNITUDE", "LEAST")})
-
-
 def run(call: Any) -> None:
     """Evaluate every row."""
     logits, candidates, mask = call["logits"], call["candidates"], call["mask"]
@@ -129,5 +137,5 @@ def run(call: Any) -> None:
     candidates = np.empty((1, 0), np.int64) if candidates is None else candidates
     mask = np.empty((1, 0), np.uint8) if mask is None else mask
     helpers = (chosen, exponentials_from, unlikely)
-    each = kernel(rows_of, "unlikelihood", call.name, None, helpers, (("top_of", _maximum(call.name)),))
+    each = kernel(rows_of, "unlikelihood", call.name, None, helpers, (("top_of", maximum(call.name)),), True)
     each(call.units, 2.0 * logits.size, logits, candidates, mask, factors, call.values, grad)

@@ -21,7 +21,7 @@ __all__ = ["World", "carry", "cpu"]
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """What float literals become, what the words mean, and what is done to each function."""
+    """Backend of the formulas: its type of float literals, its functions by name, its last step on each function."""
 
     literal: Callable[[float], Any]
     words: Mapping[str, Any]
@@ -30,7 +30,7 @@ class World:
 
 @cache
 def carry(function: Callable[..., Any], world: World) -> Any:
-    """The same text with other literals and other words; functions it calls are carried too."""
+    """Return a function with the literals and named functions of a backend, as are all functions that it calls."""
     code = function.__code__
     retyped = code.replace(co_consts=tuple(_literal(c, world) for c in code.co_consts))
     bound = dict(function.__globals__)

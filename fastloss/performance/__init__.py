@@ -1,1 +1,1 @@
-"""How fast the losses are: the cases, what they are compared with, and how they are timed."""
+"""Benchmarks of the losses: cases, contestants and timing."""

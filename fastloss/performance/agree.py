@@ -1,4 +1,4 @@
-"""Whether contestants compute the same: none is timed that does not."""
+"""Check that contestants agree with the reference, without which they are not timed."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,20 +12,20 @@ from .contestants import OURS, Contestant, Outcome
 __all__ = ["agreeing", "disagreement", "expected"]
 
 TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
-"""Of a typical size: float32 sums of ten million elements and derivatives by other routes differ by some 1e-5."""
+"""Tolerances relative to a typical size: float32 sums of 1e7 elements, and other derivations, differ by some 1e-5."""
 
 BLOCK = 1 << 20
 
 
 class Expected(NamedTuple):
-    """The loss that is right, and the size of a typical element's loss, to which an error is compared."""
+    """Correct loss, and the size of a typical element's loss, to which errors are relative."""
 
     value: float
     typical: float
 
 
 def expected(case: Case, data: Data) -> Expected:
-    """The loss of a case by the plainest formula in double precision."""
+    """Return the loss of a case, from the reference formula in float64."""
     predictions = [np.asarray(p[: data.tile], np.float64) for p in data.predictions]
     target = data.target if data.target is None else data.target[: data.tile]
     if target is not None:
@@ -40,7 +40,7 @@ def expected(case: Case, data: Data) -> Expected:
 
 
 def _plain(case: Case, labels: Any) -> Any:
-    """Labels, as probabilities where the plain formula would make a matrix of K x K of them."""
+    """Return labels, as probabilities where the reference formula would build a (K, K) matrix from them."""
     if case.loss != "cross_entropy" or case.classes < 1000:
         return labels
     rows = np.zeros((labels.size, case.classes))
@@ -51,7 +51,7 @@ def _plain(case: Case, labels: Any) -> Any:
 def agreeing(
     case: Case, data: Data, entrants: Mapping[str, Contestant]
 ) -> tuple[dict[str, Contestant], dict[str, str]]:
-    """The contestants that compute what the reference computes, and by name what is wrong with the others."""
+    """Return the contestants that agree with the reference, and by name the errors of the others."""
     found: dict[str, Outcome] = {}
     errors = {}
     for name, contestant in entrants.items():
@@ -72,7 +72,7 @@ def agreeing(
 
 
 def disagreement(case: Case, right: Expected, ours: Outcome, theirs: Outcome) -> str | None:
-    """In what a contestant differs from the reference's value and from fastloss's derivatives; None if in nothing."""
+    """Return a sentence on how a contestant differs from the reference value or fastloss's derivatives, or None."""
     tolerance = TOLERANCES[case.dtype]
     if theirs.value is not None and not abs(theirs.value - right.value) <= tolerance * right.typical:
         return f"value {theirs.value:.9g}, expected {right.value:.9g}"
@@ -88,7 +88,7 @@ def disagreement(case: Case, right: Expected, ours: Outcome, theirs: Outcome) ->
 
 
 def _distance(a: Any, b: Any) -> float:
-    """The largest difference, relative to the element and the mean size."""
+    """Return the largest difference, relative to the element and the mean size."""
     typical = float(np.abs(a[:BLOCK]).mean()) or 1.0
     worst = 0.0
     for start in range(0, a.size, BLOCK):

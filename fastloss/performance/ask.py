@@ -1,4 +1,4 @@
-"""What the command line asks for, as cases: names, sizes, contestants."""
+"""Parser of the command line's losses, sizes and contestants into cases."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -7,21 +7,20 @@ from ..catalogue import LOSSES
 from ..check import nearest
 from ..evaluation.columns import InputError
 from ..evaluation.losses import named
-from ..formulas.record import LOOPS
 from .cases import CLASSES, DTYPES, MEASURED, MODES, Case, target_of
 from .contestants import BUILDERS, installed
 
 __all__ = ["SHORT", "chosen_contestants", "parse_loss", "parse_sizes", "table"]
 
 SHORT = ("mse", "huber", "bce_with_logits", "focal", "cross_entropy")
-"""What is measured where no loss is named."""
+"""Losses measured where none is named."""
 
 SLOW = ("torch.compile",)
-"""Contestants that compile for seconds a case: they take part when they are named."""
+"""Contestants that compile for seconds per case, and take part only when named."""
 
 
 def parse_loss(text: str) -> Case:
-    """`NAME[:param=value,...]`, for a loss of rows with `[K=1000]` or `[K=1000,probabilities]` behind it."""
+    """Parse `NAME[:param=value,...]`, followed for row-wise losses by `[K=1000]` or `[K=1000,probabilities]`."""
     match = re.fullmatch(r"(.*?)(?:\[(.*)\])?", text.strip())
     assert match
     try:
@@ -43,7 +42,7 @@ def parse_loss(text: str) -> Case:
 
 
 def _brackets(name: str, inside: str | None, text: str) -> tuple[int, str]:
-    """The columns and the kind of target of a loss of rows."""
+    """Parse the number of columns and the kind of target of a row-wise loss."""
     record = LOSSES[name].record
     if record.family != "rows":
         if inside is not None:
@@ -53,7 +52,7 @@ def _brackets(name: str, inside: str | None, text: str) -> tuple[int, str]:
     for part in filter(None, (p.strip() for p in (inside or "").split(","))):
         if (count := re.fullmatch(r"K=(\d+)", part)) and int(count[1]) > 1:
             classes = int(count[1])
-        elif part == "probabilities" and LOOPS[record.loop].dense == part:
+        elif part == "probabilities" and record.row_loop.dense == part:
             target = part
         else:
             raise InputError(f"{text!r}: expected [K=NUMBER] with at least 2 columns, got {part!r}")
@@ -61,7 +60,7 @@ def _brackets(name: str, inside: str | None, text: str) -> tuple[int, str]:
 
 
 def parse_sizes(texts: Iterable[str]) -> list[int]:
-    """Sizes such as 100, 1e6 or 1e4,1e7."""
+    """Parse sizes such as 100, 1e6 or 1e4,1e7."""
     sizes = []
     for text in (part.strip() for t in texts for part in t.split(",")):
         try:
@@ -84,7 +83,7 @@ def _words(option: str, given: Iterable[str], allowed: Sequence[str]) -> list[st
 
 
 def chosen_contestants(given: Sequence[str]) -> list[str]:
-    """The contestants asked for; by default all that are installed and start at once."""
+    """Return the named contestants; by default all that are installed and need no long compilation."""
     if not given:
         return [n for n in BUILDERS if installed(n) and n not in SLOW]
     names = list(dict.fromkeys(w.strip() for text in given for w in text.split(",")))
@@ -101,7 +100,7 @@ def chosen_contestants(given: Sequence[str]) -> list[str]:
 def table(
     names: Sequence[str], everything: bool, sizes: Iterable[int], dtypes: Iterable[str], modes: Iterable[str]
 ) -> list[Case]:
-    """The cases asked for."""
+    """Return the requested cases."""
     sizes, dtypes, modes = list(sizes), _words("--dtype", dtypes, DTYPES), _words("--mode", modes, MODES)
     losses = [parse_loss(n) for n in (names or (MEASURED if everything else SHORT))]
     return [

@@ -1,4 +1,4 @@
-"""What is measured: the table of cases, and data to measure them on."""
+"""Table of benchmark cases, and their data."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..catalogue import LOSSES
-from ..formulas.record import LOOPS, POSITIVE, SIGNS, UNIT, Domain
+from ..formulas.record import POSITIVE, SIGNS, UNIT, Domain
 from ..loss import Loss
 
 __all__ = ["DTYPES", "MEASURED", "MODES", "SIZES", "Case", "Data", "cases", "draw"]
@@ -17,18 +17,18 @@ SIZES = (100, 10_000, 1_000_000, 10_000_000)
 DTYPES = ("float32", "float64")
 MODES = ("value", "value_and_grad", "grad_and_hess")
 CLASSES = 10
-"""Columns of a row, where a case names none."""
+"""Default number of columns of a row."""
 
 MEASURED = tuple(name for name, loss in LOSSES.items() if loss.record.family != "arrays")
-"""The losses of a prediction and its target; those of several arrays have benchmarks of their own shapes."""
+"""Names of the elementwise and row-wise losses; losses over several arrays have separate benchmarks."""
 
 TILE = 1 << 17
-"""Elements after which data repeat: beyond, only the memory is new, and the exact mean is known from one tile."""
+"""Period of the data (elements): larger data repeat one tile, whose exact mean is known."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call of one loss: how large, in which precision, and what is asked of it."""
+    """Benchmark case: loss, size, dtype, mode and kind of target of one call."""
 
     loss: str
     size: int
@@ -36,29 +36,29 @@ class Case:
     mode: str = "value_and_grad"
     parameters: tuple[tuple[str, Any], ...] = ()
     classes: int = 0
-    """Columns of a row of scores; 0 for a loss of single elements."""
+    """Columns of a row of scores; 0 for elementwise losses."""
     target: str = ""
-    """What the target of a row is: "labels", "probabilities", "logits" or "number"."""
+    """Kind of target of a row: "labels", "probabilities", "logits" or "number"."""
 
     @property
     def bound(self) -> Loss:
-        """The loss with the case's parameters."""
+        """Loss with the case's parameters."""
         loss = LOSSES[self.loss]
         return loss.bind(**dict(self.parameters)) if self.parameters else loss
 
     @property
     def rows(self) -> int:
-        """Losses that the call computes: one per element or row."""
+        """Number of losses that the call computes: one per element or row."""
         return max(1, self.size // self.classes) if self.classes else self.size
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of a prediction."""
+        """Shape of a prediction."""
         return (self.rows, self.classes) if self.classes else (self.size,)
 
     @property
     def label(self) -> str:
-        """The loss as one names it on the command line: `huber:delta=2`, `cross_entropy[K=1000]`."""
+        """Loss in the notation of the command line: `huber:delta=2`, `cross_entropy[K=1000]`."""
         loss = self.bound
         shown = {k: loss.record.parameters[k].show(loss.defaults[k]).lower() for k, _ in self.parameters}
         parameters = ",".join(f"{k}={v}" for k, v in shown.items())
@@ -67,8 +67,8 @@ class Case:
 
     @property
     def id(self) -> str:
-        """A name that tells this case from all others."""
-        target = "/probabilities" if self.target == "probabilities" and LOOPS[self._loop].labels else ""
+        """Unique name of the case."""
+        target = "/probabilities" if self.target == "probabilities" and LOSSES[self.loss].record.row_loop.labels else ""
         return f"{self.label}/n={power(self.size)}/{self.dtype}/{self.mode}{target}"
 
     @property
@@ -77,7 +77,7 @@ class Case:
 
     @property
     def traffic(self) -> int:
-        """Bytes that the call must move at least: read the inputs, write the results."""
+        """Least memory traffic of the call (bytes): reading the inputs, writing the results."""
         record, item = self.bound.record, np.dtype(self.dtype).itemsize
         scores = math.prod(self.shape) * item
         target = {"labels": self.rows * 8, "number": self.rows * item, "probabilities": scores, "logits": scores}.get(
@@ -90,7 +90,7 @@ class Case:
 
 
 def power(n: int) -> str:
-    """A size in a short form: 1e4, 16e6, 4096."""
+    """Return a size in a short form: 1e4, 16e6, 4096."""
     text = str(n)
     zeros = len(text) - len(text.rstrip("0"))
     return f"{text[: len(text) - zeros]}e{zeros}" if zeros >= 2 else text
@@ -103,7 +103,7 @@ def cases(
     modes: Iterable[str] = MODES,
     classes: int = CLASSES,
 ) -> Iterator[Case]:
-    """The table: every loss at every size, precision and mode; for a loss of rows, size counts all scores."""
+    """Return the cases of every loss, size, dtype and mode; for row-wise losses the size counts all scores."""
     sizes, dtypes, modes = tuple(sizes), tuple(dtypes), tuple(modes)
     for name in MEASURED if losses is None else losses:
         record = LOSSES[name].record
@@ -117,12 +117,12 @@ def cases(
 
 
 def target_of(name: str) -> str:
-    """What the target of a loss of rows is in the table; empty for other losses."""
+    """Return the kind of target that a row-wise loss has in the table; an empty string for other losses."""
     record = LOSSES[name].record
     if record.family != "rows":
         return ""
-    loop = LOOPS[record.loop]
-    # With labels kl_div is nll.
+    loop = record.row_loop
+    # kl_div with labels would repeat nll.
     return "labels" if loop.labels and name != "kl_div" else loop.dense
 
 
@@ -132,11 +132,11 @@ class Data(NamedTuple):
     predictions: tuple[Any, ...]
     target: Any
     tile: int
-    """Rows, or elements, after which they repeat."""
+    """Period of the data (rows or elements)."""
 
 
 def draw(case: Case, seed: int = 0) -> Data:
-    """Valid data for a case, the same at every call."""
+    """Return valid data for a case, equal at every call."""
     record = case.bound.record
     rng = np.random.default_rng(seed)
     tile = min(case.rows, max(16, TILE // case.classes) if case.classes else TILE)
@@ -159,7 +159,7 @@ def _repeated(tile: Any, rows: int) -> Any:
 
 
 def _elements(domain: Domain, link: str, n: int, rng: np.random.Generator) -> Any:
-    """Predictions as they occur: of moderate size on a line, spread over an interval."""
+    """Return realistic predictions: of moderate size on the real line, or spread over an interval."""
     if domain == SIGNS:
         return rng.choice([-1.0, 1.0], n)
     low, high = domain.low, domain.high  # type: ignore[union-attr]
@@ -171,7 +171,7 @@ def _elements(domain: Domain, link: str, n: int, rng: np.random.Generator) -> An
 
 
 def _target(domain: Domain, link: str, n: int, rng: np.random.Generator) -> Any:
-    """Targets as they occur: labels where there are two classes, counts, amounts, real numbers."""
+    """Return realistic targets: binary labels, counts, positive amounts or real values."""
     if domain == UNIT:
         return (rng.random(n) < 0.5).astype(float)
     if domain != SIGNS and domain.low == 0.0:  # type: ignore[union-attr]
@@ -180,17 +180,17 @@ def _target(domain: Domain, link: str, n: int, rng: np.random.Generator) -> Any:
 
 
 def _row_tile(case: Case, n: int, rng: np.random.Generator) -> tuple[Any, Any]:
-    k, loop = case.classes, LOSSES[case.loss].record.loop
-    if loop == "ensemble":
+    k, loop = case.classes, LOSSES[case.loss].record.row_loop
+    if not loop.has_classes:
         # Members that differ: columns of different remainders. A tie's derivative is a matter of convention.
         return (rng.integers(-(1 << 20) // k, (1 << 20) // k, (n, k)) * k + np.arange(k)) * 2.0**-19, rng.normal(size=n)
     z = 3.0 * rng.standard_normal((n, k))
-    if loop in ("log_probs", "divergence"):
+    if loop.scores == "log-probabilities":
         z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
-    if loop == "angular":
+    if loop.scores == "cosines":
         z = np.tanh(0.1 * z)
     if case.target == "labels":
-        return z, rng.integers(0, k + (loop == "ordinal"), n)
+        return z, rng.integers(0, loop.classes(k), n)
     if case.target == "logits":
         return z, 3.0 * rng.standard_normal((n, k))
     return z, rng.dirichlet(np.ones(k), n)

@@ -1,4 +1,4 @@
-"""What `fastloss bench` does: measure the cases asked for, show progress on a terminal, print and write figures."""
+"""Implementation of `fastloss bench`: measurement, progress display, tables and output files."""
 
 import dataclasses
 import re
@@ -6,14 +6,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..evaluation.columns import InputError
+from ..evaluation.files import check_outputs, write_text
+from ..terminal import console as make_console
+from ..terminal import printable
 from . import report
 from .ask import chosen_contestants, parse_sizes, table
 from .cases import Case
@@ -26,12 +27,12 @@ from .startup import compilation, imports
 __all__ = ["Request", "bench"]
 
 SECONDS = 1.5
-"""What the rounds of one case may take, where the number of rounds is not asked for."""
+"""Time limit for the rounds of one case (seconds), where the number of rounds is not given."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """Options of one `fastloss bench` command."""
 
     names: list[str]
     everything: bool
@@ -48,7 +49,7 @@ class Request:
 
 
 def bench(request: Request) -> None:
-    """Measure and print; with `--json -` or `--markdown -` that is all that goes to stdout."""
+    """Measure and print; with `--json -` or `--markdown -` only that output goes to stdout."""
     if request.json == "-" and request.markdown == "-":
         raise InputError("--json and --markdown cannot both go to the standard output")
     names = chosen_contestants(request.contestants)
@@ -57,10 +58,8 @@ def bench(request: Request) -> None:
         from .plot import check
 
         check(request.plot)
-    for path in (request.json, request.markdown, request.plot):
-        # Before the minutes that the figures take.
-        if path not in (None, "-") and not Path(str(path)).parent.is_dir():
-            raise InputError(f"{path}: no folder {Path(str(path)).parent}")
+    # Before the minutes that the figures take.
+    check_outputs((p for p in (request.json, request.markdown, request.plot) if p not in (None, "-")), [])
     with threads(_checked(request.threads)):
         results = _measured(request, cases, names)
         document = Document(about(), request.rounds or 0, results, imports() if request.compile else {})
@@ -68,7 +67,7 @@ def bench(request: Request) -> None:
         if path == "-":
             sys.stdout.write(text().rstrip("\n") + "\n")
         elif path is not None:
-            Path(path).write_text(text().rstrip("\n") + "\n", encoding="utf-8")
+            write_text(path, text().rstrip("\n") + "\n")
     if request.plot is not None:
         from .plot import draw
 
@@ -106,14 +105,15 @@ def _measured(request: Request, cases: Sequence[Case], names: Sequence[str]) -> 
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str, bool], None]]:
-    """A bar on a terminal's stderr; nothing in a pipe."""
+    """Return a progress callback that draws a bar on a terminal's stderr and nothing in a pipe."""
     if not sys.stderr.isatty():
         yield lambda what, done: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=8) as bar:
+    label = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), label)
+    with Progress(*columns, console=make_console(stderr=True), transient=True, refresh_per_second=8) as bar:
         task = bar.add_task("starting", total=total)
 
         def progress(what: str, done: bool) -> None:
@@ -123,28 +123,28 @@ def _progress(total: int) -> Iterator[Callable[[str, bool], None]]:
 
 
 def show(document: Document) -> None:
-    """Print the tables, in the terminal's width and colours; in a pipe a line stays a line."""
-    console = Console(highlight=False)
+    """Print the tables in the terminal's width and colours; lines are not wrapped in a pipe."""
+    console = make_console()
     if not console.is_terminal:
-        console = Console(highlight=False, width=1000, no_color=True)
-    console.print(sentence(document.machine), markup=False)
+        console = make_console(width=1000, no_color=True)
+    console.print(sentence(document.machine))
     for title, results in report.groups(document.results).items():
         console.print()
-        console.print(title, style="bold", markup=False)
+        console.print(title, style="bold")
         _print(console, report.cells(results))
         console.print()
         console.print("memory of a call" + (", and a first call's time" if results[0].compile else ""), style="bold")
         _print(console, report.more(results))
     console.print()
     if document.beginnings:
-        console.print(document.beginnings, markup=False)
+        console.print(document.beginnings)
     for note in report.NOTES:
-        console.print(note, style="dim", markup=False)
-    for line in report.problems(document.results):
-        console.print(line, style="yellow", markup=False)
+        console.print(note, style="dim")
+    for line in (*report.problems(document.results), *report.disturbances(document)):
+        console.print(printable(line), style="yellow")
 
 
-def _print(console: Console, rows: Sequence[Sequence[str]]) -> None:
+def _print(console: Any, rows: Sequence[Sequence[str]]) -> None:
     heading, *body = rows
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for i, name in enumerate(heading):
@@ -165,4 +165,4 @@ def _print(console: Console, rows: Sequence[Sequence[str]]) -> None:
 
 
 def _cell(text: str, repeated: bool) -> Any:
-    return Text("" if repeated else text, style="bold red" if text.endswith(report.LOST) else "")
+    return Text("" if repeated else printable(text), style="bold red" if text.endswith(report.LOST) else "")

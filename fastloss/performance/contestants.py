@@ -1,4 +1,4 @@
-"""Who takes part in a case: fastloss, the NumPy reference, and the libraries that are installed."""
+"""Contestants of a case: fastloss, the NumPy reference, and the installed libraries."""
 
 import importlib
 import importlib.util
@@ -7,33 +7,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import numpy_rows
 from .cases import Case, Data
-from .numpy_world import reference
+from .numpy_world import source
 from .render import MissingWordError
 
 __all__ = ["BUILDERS", "OURS", "Contestant", "Outcome", "contestants", "installed"]
 
 
 OURS = "fastloss"
-"""The contestant to which all others are compared."""
+"""Contestant to which all others are compared."""
 
 
 class Outcome(NamedTuple):
-    """What a contestant computed: the loss, and the derivatives one after another."""
+    """Result of a contestant: the loss, and its derivatives in order."""
 
     value: float | None
     derivatives: tuple[Any, ...]
 
 
 class Contestant(NamedTuple):
-    """A call to be timed, and how to read what it returns."""
+    """Function to be timed, and the function that converts its result to an `Outcome`."""
 
     call: Callable[[], Any]
     read: Callable[[Any], Outcome]
 
 
 def _flat(case: Case, result: Any) -> Outcome:
-    """What fastloss and the reference return, as an outcome."""
+    """Convert a result of fastloss or of the reference to an `Outcome`."""
     if case.mode == "value":
         return Outcome(float(result), ())
     value, *rest = result if case.mode == "value_and_grad" else (None, *result)
@@ -46,7 +47,7 @@ def _inputs(case: Case, data: Data) -> tuple[Any, Any]:
 
 
 def fastloss(case: Case, data: Data) -> Contestant:
-    """The call with its results written where the caller says."""
+    """Build the call that writes its results into `out`."""
     if case.mode == "value":
         return fastloss_allocating(case, data)
     prediction, target = _inputs(case, data)
@@ -58,16 +59,16 @@ def fastloss(case: Case, data: Data) -> Contestant:
 
 
 def fastloss_allocating(case: Case, data: Data) -> Contestant:
-    """The call that allocates its results."""
+    """Build the call that allocates its results."""
     prediction, target = _inputs(case, data)
     function = case.bound if case.mode == "value" else getattr(case.bound, case.mode)
     return Contestant(lambda: function(prediction, target), lambda result: _flat(case, result))
 
 
 def numpy(case: Case, data: Data) -> Contestant | None:
-    """The NumPy reference; None where it needs SciPy, which is not installed."""
+    """Build the NumPy reference; None where it needs SciPy, which is not installed."""
     try:
-        function = reference(case)
+        function = numpy_rows.reference(case) if case.classes else source(case).compile()
     except MissingWordError:
         return None
     inputs = (*data.predictions, *([] if data.target is None else [data.target]))
@@ -79,15 +80,15 @@ Builder = Callable[[Case, Data], Contestant | None]
 
 
 class Entry(NamedTuple):
-    """How a contestant is made, and what it needs."""
+    """Builder of a contestant, and the module that it requires."""
 
     build: Builder
     needs: str
-    """The module that must be installed."""
+    """Name of the required module."""
 
 
 def _late(module: str, name: str) -> Builder:
-    """A builder of a module that is imported when it is used."""
+    """Return a builder whose module is imported on first use."""
 
     def build(case: Case, data: Data) -> Contestant | None:
         made: Contestant | None = getattr(importlib.import_module(f"{__package__}.{module}"), name)(case, data)
@@ -109,12 +110,12 @@ BUILDERS: Mapping[str, Entry] = {
 
 
 def installed(name: str) -> bool:
-    """Whether a contestant's library is there."""
+    """Whether a contestant's library is installed."""
     return importlib.util.find_spec(BUILDERS[name].needs) is not None
 
 
 def contestants(case: Case, data: Data, names: Iterable[str]) -> dict[str, Contestant]:
-    """Those of the named contestants that are installed and that can take part in this case."""
+    """Return the named contestants that are installed and support this case."""
     found = {}
     for name in names:
         if installed(name) and (made := BUILDERS[name].build(case, data)) is not None:

@@ -1,10 +1,9 @@
-"""What memory alone would take of a GPU: the bytes that a kernel must move, at the speed of a copy. No measurement."""
+"""Model of GPU time by memory traffic: the bytes that a kernel must move, at the speed of a copy. No measurement."""
 
 import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,36 +11,38 @@ import numpy as np
 from ..catalogue import LOSSES
 from ..devices import RUNNERS
 from ..evaluation.columns import InputError
-from ..formulas.record import LOOPS, Formula, Input
+from ..evaluation.files import write_text
+from ..formulas.record import Formula, Input
+from ..terminal import console as make_console
 from .cases import MODES, Case, power
 
 __all__ = ["CACHE", "SPEED", "Estimate", "estimates", "show"]
 
 SPEED = 3.0e12
-"""Bytes a second: what a copy reaches on devices of the newest memory."""
+"""Assumed bandwidth (bytes per second): that of a copy on devices with the newest memory."""
 
 CACHE = 50 << 20
-"""Bytes of the cache that all multiprocessors share."""
+"""Assumed size of the L2 cache (bytes)."""
 
 BLOCKS = 1024
-"""Rows that are under way at once, where each has a block."""
+"""Number of rows in progress at once, where each has a block."""
 
 SIZE = 1 << 24
-"""Numbers in a prediction."""
+"""Number of elements in a prediction."""
 
 CLASSES = (10, 1000, 131072)
-"""Columns of rows."""
+"""Numbers of columns of rows."""
 
 AXES = {
     "pointwise": {"*": 1 << 20},
     "pairs": {"*": 1 << 17, "d": 128, "n": 1 << 10, "+": 3 * 64 * 64},
     "regions": {"n": 16, "c": 1, "+": 512 * 512},
 }
-"""Lengths of the axes of losses of several arrays: a million boxes, pairs of 128 numbers, gradients by small images."""
+"""Axis lengths of losses over several arrays: 2**20 boxes, pairs of 128-element vectors, small images."""
 
 
 class Estimate(NamedTuple):
-    """One kernel at one size: the bytes that it moves."""
+    """Memory traffic (bytes) of one kernel at one size."""
 
     loss: str
     shape: str
@@ -51,12 +52,12 @@ class Estimate(NamedTuple):
 
     @property
     def microseconds(self) -> float:
-        """The time that the bytes take."""
+        """Time for the memory traffic (microseconds)."""
         return self.moved / SPEED * 1e6
 
 
 def _again(record: Formula, read: int, row: int) -> int:
-    """Bytes that are read a second time from memory: rows, or regions, that the cache cannot hold until then."""
+    """Return the bytes read again from memory, of rows or regions that the cache cannot hold."""
     waiting = read if record.loop == "regions" else min(read, row * BLOCKS)
     return read if waiting > CACHE else 0
 
@@ -67,7 +68,7 @@ def _of_elements(name: str, dtype: str, mode: str) -> Estimate:
 
 def _of_rows(name: str, dtype: str, mode: str, k: int) -> Estimate:
     record = LOSSES[name].record
-    target = "labels" if LOOPS[record.loop].labels else LOOPS[record.loop].dense
+    target = "labels" if record.row_loop.labels else record.row_loop.dense
     case = Case(name, SIZE, dtype, mode, classes=k, target=target)
     row = k * np.dtype(dtype).itemsize
     again = _again(record, case.rows * row, row) if mode != "value" else 0
@@ -105,7 +106,7 @@ def _supported(names: Sequence[str]) -> list[str]:
 
 
 def estimates(names: Sequence[str], dtypes: Iterable[str], modes: Iterable[str]) -> list[Estimate]:
-    """The table: every loss that has a CUDA kernel, or some of them."""
+    """Return the estimates of the named losses with CUDA kernels, or of all."""
     found = []
     dtypes, modes = list(dtypes), list(modes)
     for name in _supported([LOSSES[n].name for n in names]):
@@ -128,7 +129,6 @@ def show(names: Sequence[str], dtypes: Iterable[str], modes: Iterable[str], to_j
         text = json.dumps([{**x._asdict(), "microseconds": round(x.microseconds, 2)} for x in lines], indent=1)
         _write(to_json, text)
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -141,9 +141,9 @@ def show(names: Sequence[str], dtypes: Iterable[str], modes: Iterable[str], to_j
         name = "" if x.loss == previous else x.loss
         previous = x.loss
         table.add_row(name, x.shape, x.dtype, x.mode, f"{x.moved / 1e6:,.1f}", f"{x.microseconds:,.1f}")
-    console = Console(highlight=False)
+    console = make_console()
     if not console.is_terminal:
-        console = Console(highlight=False, width=200, no_color=True)
+        console = make_console(width=200, no_color=True)
     console.print(table)
     console.print(
         f"A model, not a measurement: inputs are read once and results written once, at {SPEED / 1e12:.1f} TB/s; "
@@ -155,4 +155,4 @@ def _write(path: str, text: str) -> None:
     if path == "-":
         sys.stdout.write(text + "\n")
     else:
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        write_text(path, text + "\n")

@@ -1,4 +1,4 @@
-"""The NumPy reference of losses of rows: one function for each loop, around the traced formula."""
+"""NumPy reference of row-wise losses: one function for each loop, around the traced formula."""
 
 from collections.abc import Callable
 from functools import partial
@@ -30,43 +30,50 @@ OPERANDS = {
     ("distillation", "logits"): ("lp", "lq"),
     ("angular", "labels"): ("x",),
 }
-"""What the formula in each loop is given."""
+"""Arguments of the formula in each loop."""
+
+
+def takes(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of a function's arguments."""
+    code = function.__code__
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
 
 def operands_and_results(case: Case) -> tuple[list[str], dict[str, Operand]]:
-    """The arrays that a row formula takes, and what it returns of them.
+    """Return the arrays that a row formula takes, and the results that it computes.
 
     A label's target is 1, and the number of members is known.
     """
     graph, loop = Graph(), case.bound.record.loop
     names = OPERANDS[loop, case.target]
     given: dict[str, Operand] = {n: float(case.classes) if n == "m" else graph.named("input", n) for n in names}
-    if loop in ("softmax", "log_probs") and case.target == "labels":
+    if "t" in takes(case.bound.record.function) and "t" not in given:
+        # The target at the label; it is 0 elsewhere.
         given["t"] = 1.0
     return [n for n in names if n != "m"], traced(case, **given)
 
 
 def terms(case: Case) -> Source:
-    """The formula alone: a function of its arrays that returns value, first and second, as far as the case asks."""
+    """Return the formula alone: a function of its arrays to value, first and second, as far as the case needs them."""
     names, results = operands_and_results(case)
     return function(dialect(case.dtype), names, {k: (x, "{}") for k, x in results.items()})
 
 
 def reference(case: Case) -> Callable[..., tuple[Any, ...]]:
-    """(scores, target) -> (value,), (value, gradient) or (gradient, second)."""
+    """Return the function (scores, target) -> (value,), (value, gradient) or (gradient, second)."""
     loop = LOOPS[case.bound.record.loop, case.target]
     given = case.bound.defaults
     beta = given.get("scale", 1.0) / given.get("temperature", 1.0)
-    own = {"beta": beta} if case.bound.record.loop in ("distillation", "angular") else {}
+    own = {"beta": beta} if "beta" in takes(loop) else {}
     return partial(loop, terms(case).compile(), case.mode, **own)
 
 
 NARROW = 32
-"""Columns up to which NumPy finds maxima faster column by column than along rows: at 2, 50 times."""
+"""Most columns for which NumPy finds maxima faster column by column than along rows: 50 times at 2 columns."""
 
 
 def _tops(z: Any) -> Any:
-    """The largest entry of each row."""
+    """Return the largest entry of each row."""
     if z.shape[1] > NARROW:
         return z.max(axis=1)
     top = z[:, 0].copy()
@@ -76,19 +83,19 @@ def _tops(z: Any) -> Any:
 
 
 def _sums(x: Any) -> Any:
-    """The sum of each row, by BLAS: NumPy's own takes 3 to 40 times as long."""
+    """Return the sum of each row, by BLAS: NumPy's own sum takes 3 to 40 times as long."""
     return x @ np.ones(x.shape[1], x.dtype)
 
 
 def _label_terms(f: Any, mode: str, lp: Any) -> tuple[Any, Any, Any]:
-    """Value, first and second of a formula, None where the mode does not ask for it."""
+    """Return value, first and second of a formula, None where the mode does not need them."""
     found = f(lp)
     value, derivatives = (None, found) if mode == "grad_and_hess" else (found[0], found[1:])
     return value, *(*derivatives, None, None)[:2]
 
 
 def softmax_labels(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
-    """A formula of the label's log-probability; its gradient spreads over the row by the softmax."""
+    """Evaluate a formula of the label's log-probability; its gradient spreads over the row by the softmax."""
     rows, n = np.arange(len(z)), len(z)
     e = z - _tops(z)[:, None]
     x = e[rows, y]
@@ -117,7 +124,7 @@ def _column(x: Any) -> Any:
 
 
 def softmax_probabilities(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]:
-    """A formula of each class's log-probability and target."""
+    """Evaluate a formula of each class's log-probability and target."""
     n = len(z)
     lp = z - _tops(z)[:, None]
     e = np.exp(lp)
@@ -139,7 +146,7 @@ def softmax_probabilities(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]:
 
 
 def log_probs_labels(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
-    """A formula of the label's log-probability, which is given."""
+    """Evaluate a formula of the label's given log-probability."""
     rows, n = np.arange(len(z)), len(z)
     value, first, second = _label_terms(f, mode, z[rows, y])
     if mode == "value":
@@ -154,7 +161,7 @@ def log_probs_labels(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
 
 
 def log_probs_probabilities(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]:
-    """A formula of each class's log-probability, which is given, and target."""
+    """Evaluate a formula of each class's given log-probability and target."""
     found, n = f(z, t), len(z)
     if mode == "value":
         return (found[0].sum() / n,)
@@ -168,7 +175,7 @@ def _whole(x: Any, z: Any) -> Any:
 
 
 def margin(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
-    """A formula of the margins to the label, divided by K."""
+    """Evaluate a formula of the margins to the label, divided by K."""
     rows, (n, k) = np.arange(len(z)), z.shape
     found = f(z - z[rows, y][:, None])
     if mode != "grad_and_hess":
@@ -191,7 +198,7 @@ def margin(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
 
 
 def top_margin(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
-    """A formula of the largest margin to the label."""
+    """Evaluate a formula of the largest margin to the label."""
     rows, n = np.arange(len(z)), len(z)
     others = z.copy()
     others[rows, y] = -np.inf
@@ -210,7 +217,7 @@ def top_margin(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
 
 
 def ensemble(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]:
-    """A formula of each member and its rank."""
+    """Evaluate a formula of each member and its rank."""
     n, m = z.shape
     rank = np.empty_like(z)
     np.put_along_axis(rank, z.argsort(axis=1), np.arange(1, m + 1, dtype=z.dtype)[None, :], axis=1)
@@ -223,14 +230,14 @@ def ensemble(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]:
 
 
 def _hot(y: Any, z: Any) -> Any:
-    """Labels as rows of 0 and 1."""
+    """Return labels as one-hot rows."""
     t = np.zeros_like(z)
     t[np.arange(len(z)), y] = 1.0
     return t
 
 
 def sparsemax_probabilities(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]:
-    """A formula of each score less the threshold that sorting finds, and target."""
+    """Evaluate a formula of each target, and of each score less the threshold that sorting finds."""
     n, k = z.shape
     down = -np.sort(-z, axis=1)
     sums = down.cumsum(axis=1)
@@ -244,17 +251,17 @@ def sparsemax_probabilities(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...
 
 
 def sparsemax_labels(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
-    """The same against labels."""
+    """Evaluate the sparsemax formula for labels."""
     return sparsemax_probabilities(f, mode, z, _hot(y, z))
 
 
 def ordinal(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
-    """A formula of each logit and whether the label is above its column."""
+    """Evaluate a formula of each logit and whether the label is above its column."""
     return log_probs_probabilities(f, mode, z, (y[:, None] > np.arange(z.shape[1])).astype(z.dtype))
 
 
 def evidence_probabilities(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]:
-    """A formula of each class's evidence and target, and of two sums over the row."""
+    """Evaluate a formula of each class's evidence and target, and of two sums over the row."""
     n = len(z)
     small = np.exp(-np.abs(z))
     e = np.maximum(z, 0.0) + np.log1p(small)
@@ -268,12 +275,12 @@ def evidence_probabilities(f: Any, mode: str, z: Any, t: Any) -> tuple[Any, ...]
 
 
 def evidence_labels(f: Any, mode: str, z: Any, y: Any) -> tuple[Any, ...]:
-    """The same against labels."""
+    """Evaluate the evidence formula for labels."""
     return evidence_probabilities(f, mode, z, _hot(y, z))
 
 
 def distillation(f: Any, mode: str, z: Any, t: Any, beta: float) -> tuple[Any, ...]:
-    """A formula of each class's log-probability and that of the teacher, both softened."""
+    """Evaluate a formula of each class's log-probability and the teacher's, both softened."""
     lq = (t - _tops(t)[:, None]) * z.dtype.type(beta)
     lq -= np.log(_sums(np.exp(lq)))[:, None]
     results = softmax_probabilities(f, mode, z * z.dtype.type(beta), lq)
@@ -282,7 +289,7 @@ def distillation(f: Any, mode: str, z: Any, t: Any, beta: float) -> tuple[Any, .
 
 
 def angular(f: Any, mode: str, z: Any, y: Any, beta: float) -> tuple[Any, ...]:
-    """Cross-entropy of scaled cosines, of which a formula changes the label's."""
+    """Evaluate the cross-entropy of scaled cosines, where the formula changes the label's cosine."""
     rows, b = np.arange(len(z)), z.dtype.type(beta)
     changed, *derivatives = f(z[rows, y])
     scores = b * z

@@ -1,6 +1,5 @@
-"""The NumPy reference: each loss as a careful user of NumPy and SciPy writes it, derived from its formula."""
+"""NumPy reference: each loss as a careful user of NumPy and SciPy writes it, derived from its formula."""
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -12,11 +11,11 @@ from .cases import Case
 from .render import Dialect, Source, function, tuples
 from .symbols import Graph, Node, Operand, trace
 
-__all__ = ["arrays", "dialect", "formula", "reference", "source"]
+__all__ = ["arrays", "dialect", "formula", "source"]
 
 
 def dialect(dtype: str) -> Dialect:
-    """NumPy's words in one precision; those of scipy.special where it is installed."""
+    """Return NumPy's functions for one dtype, and those of scipy.special where it is installed."""
     words: dict[str, Any] = {
         **{w: getattr(np, w) for w in ("exp", "expm1", "log", "log1p", "maximum", "minimum", "sign", "sqrt", "tanh")},
         **{"abs": np.abs, "where": np.where, "pow": np.power, "log1p_unit": np.log1p, "full": np.full},
@@ -43,16 +42,17 @@ def _special() -> dict[str, Any]:
 
 
 def formula(record: Formula) -> Formula:
-    """The formula that other libraries are held to: the plain one where one is written down."""
+    """Return the formula from which other libraries' code is derived: the one in `plain` where it exists."""
     return record._replace(function=plain.FORMULAS.get(record.name, record.function))
 
 
 def traced(case: Case, **given: Operand) -> dict[str, Operand]:
-    """What the case asks of the loss, as traced operands by name: value, first_0, second_0..."""
+    """Return the traced results that the case needs, by name: value, first_0, second_0..."""
     loss = case.bound
     results = trace(formula(loss.record), loss.defaults, case.dtype, given)
     # A changed cosine is needed for every result.
-    named = {"value": results[0]} if case.mode != "grad_and_hess" or loss.record.loop == "angular" else {}
+    turns = loss.record.family == "rows" and loss.record.row_loop.turns
+    named = {"value": results[0]} if case.mode != "grad_and_hess" or turns else {}
     if case.mode != "value":
         named |= {f"first_{i}": x for i, x in enumerate(tuples(results[1]))}
     if case.mode == "grad_and_hess":
@@ -61,13 +61,13 @@ def traced(case: Case, **given: Operand) -> dict[str, Operand]:
 
 
 def arrays(case: Case) -> list[str]:
-    """The names of the arrays that a loss of elements takes."""
+    """Return the names of the arrays that an elementwise loss takes."""
     record = case.bound.record
     return [*record.predictions, *([record.target] if record.target else [])]
 
 
 def source(case: Case) -> Source:
-    """The reference of a loss of elements, to be read: one function of the arrays."""
+    """Return the source of an elementwise loss's reference: one function of the arrays."""
     names, graph = arrays(case), Graph()
     results = traced(case, **{n: graph.named("input", n) for n in names})
     first = names[0]
@@ -81,11 +81,11 @@ def source(case: Case) -> Source:
 
 
 DOT_TO = 1_000_000
-"""Elements up to which BLAS sums float32 to seven digits; it keeps four of a hundred million, NumPy's own sum all."""
+"""Most elements that BLAS sums in float32 to seven digits; of 1e8 it keeps four digits, NumPy's own sum all."""
 
 
 def _total(x: Operand, size: int) -> Operand:
-    """The sum of an array: factors outside, and a product by BLAS, which needs no array for it."""
+    """Return code for the sum of an array, with constant factors outside and products by BLAS, without a temporary."""
     if isinstance(x, Node) and x.op == "*":
         a, b = x.args
         if not isinstance(a, Node) or a.scalar:
@@ -96,16 +96,7 @@ def _total(x: Operand, size: int) -> Operand:
 
 
 def _whole(name: str, x: Operand, first: str) -> tuple[Operand, str]:
-    """An array of its own for each derivative, also where it is a number or an input."""
+    """Return code that gives each derivative a separate array, also where it is a constant or an input."""
     if not isinstance(x, Node) or x.scalar:
         return x, f"full({first}.shape, {{}}, {first}.dtype)"
     return x, "{}.copy()" if x.op == "input" else "{}"
-
-
-def reference(case: Case) -> Callable[..., tuple[Any, ...]]:
-    """The NumPy function of a case: (predictions..., target) -> (value, gradients...) or (gradients..., second...)."""
-    if case.classes:
-        from . import numpy_rows
-
-        return numpy_rows.reference(case)
-    return source(case).compile()

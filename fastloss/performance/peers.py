@@ -1,6 +1,6 @@
-"""torch and JAX: each loss by the library's own function where it has one, else by its traced formula.
+"""Contestants torch and JAX: each loss by the library's own function where it has one, else by its traced formula.
 
-Both differentiate the value by themselves, as their users have them do.
+Both libraries differentiate the value automatically, as in normal use.
 """
 
 import dataclasses
@@ -23,26 +23,26 @@ __all__ = ["jax", "torch", "torch_compiled"]
 
 
 class Library(NamedTuple):
-    """What the loops over rows need of a library, beyond the words of formulas."""
+    """Array functions of a library that the loops over rows use beyond the functions in formulas."""
 
     dialect: Callable[[str], Dialect]
     log_softmax: Callable[[Any], Any]
     pick: Callable[[Any, Any], Any]
-    """(n, K) and labels to the labels' entries."""
+    """Function from scores (n, K) and labels to the labels' entries (n,)."""
     others: Callable[[Any, Any, float], Any]
-    """(n, K) and labels to the same with this number at the labels."""
+    """Function that returns scores (n, K) with a constant at the labels."""
     largest: Callable[[Any], Any]
     ranks: Callable[[Any], Any]
-    """(n, K) to each entry's rank in its row, from 1."""
+    """Function from (n, K) to each entry's rank in its row, from 1."""
     sort: Callable[[Any], Any]
-    """Each row in ascending order."""
+    """Function that sorts each row in ascending order."""
     softplus: Callable[[Any], Any]
     columns: Callable[[int], Any]
-    """0 to K - 1."""
+    """Function from K to the array of 0 to K - 1."""
 
 
 def value(case: Case, library: Library) -> Callable[..., Any]:
-    """The reduced loss as a function of the library's arrays, from the formula."""
+    """Return the reduced loss as a function of the library's arrays, from the formula."""
     asked = dataclasses.replace(case, mode="value")
     mean = case.bound.record.reduction == "mean"
     if not case.classes:
@@ -57,7 +57,7 @@ def value(case: Case, library: Library) -> Callable[..., Any]:
 
 
 def _rows(case: Case, library: Library, f: Callable[..., Any]) -> Callable[..., Any]:
-    """The mean over rows of a formula in its loop."""
+    """Return the mean over rows of a formula in its loop."""
     k = case.classes
     given = case.bound.defaults
     beta = given.get("scale", 1.0) / given.get("temperature", 1.0)
@@ -141,7 +141,7 @@ def _torch() -> Library:
 
 
 def _functional(case: Case, compiled: bool) -> Callable[..., Any] | None:
-    """torch's own function for the loss with its default parameters."""
+    """Return torch's own function for the loss with its default parameters."""
     import torch
 
     own = torch.nn.functional
@@ -168,7 +168,7 @@ def _functional(case: Case, compiled: bool) -> Callable[..., Any] | None:
 
 
 def torch(case: Case, data: Data, compiled: bool = False) -> Contestant | None:
-    """Forward and backward in torch on CPU tensors."""
+    """Build torch's forward and backward pass on CPU tensors."""
     import torch as t
 
     t.set_num_threads(get_num_threads())
@@ -190,7 +190,7 @@ def torch(case: Case, data: Data, compiled: bool = False) -> Contestant | None:
 
 
 def _torch_second(case: Case, f: Callable[..., Any], xs: list[Any], target: list[Any]) -> Contestant | None:
-    """Both derivatives of a loss of elements, by differentiating twice."""
+    """Return both derivatives of an elementwise loss, by differentiating twice."""
     import torch as t
 
     if case.classes:
@@ -209,7 +209,7 @@ def _torch_second(case: Case, f: Callable[..., Any], xs: list[Any], target: list
 
 
 def torch_compiled(case: Case, data: Data) -> Contestant | None:
-    """The same with the loss compiled by torch.compile, whose backward pass is compiled too."""
+    """Build torch's forward and backward pass, both compiled by torch.compile."""
     import torch as t
 
     if case.mode == "grad_and_hess":
@@ -265,7 +265,7 @@ def _jax_library() -> Library:
 
 
 def jax(case: Case, data: Data) -> Contestant | None:
-    """The jitted function of JAX on the CPU."""
+    """Build JAX's jitted function on the CPU."""
     library = _jax()
     f = value(case, _jax_library())
     xs = [library.numpy.asarray(p) for p in data.predictions]
@@ -284,7 +284,7 @@ def jax(case: Case, data: Data) -> Contestant | None:
 
 
 def _jax_second(case: Case, library: Any, f: Callable[..., Any], xs: list[Any], target: list[Any]) -> Contestant:
-    """Both derivatives of a loss of elements; the second along a vector of ones is the diagonal."""
+    """Return both derivatives of an elementwise loss; the Hessian times a vector of ones is its diagonal."""
     n = case.size if case.bound.record.reduction == "mean" else 1
 
     def both(*given: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Peers that work on NumPy arrays: scikit-learn's own losses, and numexpr on the traced formulas."""
+"""Contestants that work on NumPy arrays: scikit-learn's own losses, and numexpr on the traced formulas."""
 
 from collections.abc import Callable
 from functools import cache
@@ -17,7 +17,7 @@ __all__ = ["numexpr", "sklearn"]
 
 
 def _sklearn_losses(case: Case) -> dict[str, tuple[Callable[[], Any], float]]:
-    """By name, scikit-learn's loss, and what its value and derivatives are multiplied by to be ours."""
+    """Return scikit-learn's losses by name, with the factors that convert value and derivatives to fastloss's."""
     from sklearn._loss import loss as losses
 
     given = case.bound.defaults
@@ -34,11 +34,11 @@ def _sklearn_losses(case: Case) -> dict[str, tuple[Callable[[], Any], float]]:
 
 
 PLAIN_DEFAULTS = ("bce_with_logits", "poisson", "gamma", "cross_entropy")
-"""Losses of which scikit-learn has the default parameters only."""
+"""Losses that scikit-learn has with default parameters only."""
 
 
 def sklearn(case: Case, data: Data) -> Contestant | None:
-    """scikit-learn's compiled loss; as its estimators do, derivatives are left undivided."""
+    """Build scikit-learn's compiled loss; derivatives are not divided by n, as in its estimators."""
     known = _sklearn_losses(case)
     if case.loss not in known or (case.parameters and case.loss in PLAIN_DEFAULTS):
         return None
@@ -77,7 +77,7 @@ def _known() -> frozenset[str]:
 
 
 def numexpr(case: Case, data: Data) -> Contestant | None:
-    """numexpr on one expression for each result; the sum of the values is NumPy's."""
+    """Build one numexpr expression for each result; NumPy sums the values."""
     import numexpr as library
 
     if case.classes:

@@ -1,7 +1,7 @@
-"""Formulas as one writes them for arrays, where that is faster than the form that suits a compiler.
+"""Alternative formulas for array libraries, where these are faster than the form that suits a compiler.
 
-Same arguments and results as the formulas of the package, which guard more: infinities, weights of 0, digits of tiny
-values. What is compared with fastloss is derived from these, so that it is as fast as its users get it.
+Arguments and results are those of the package's formulas, which also guard infinities, weights of 0 and the digits of
+tiny values. Other libraries' code is derived from these, so that it is as fast as in normal use.
 """
 
 from ..formulas.vocabulary import digamma, exp, lgamma, log, log1p, maximum, minimum, pow, sqrt, tanh, trigamma, where

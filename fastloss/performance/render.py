@@ -1,4 +1,4 @@
-"""Writes traced nodes as the source of a Python function in another library's words."""
+"""Code generator: traced nodes become the source of a Python function that calls another library."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -7,42 +7,42 @@ from .symbols import Node, Operand
 
 __all__ = ["Dialect", "MissingWordError", "Source", "expression", "function", "tuples"]
 
-INFIX = frozenset(["+", "-", "*", "/", "<", "<=", ">", ">=", "==", "!="])
+INFIX = frozenset(["+", "-", "*", "/", "<", "<=", ">", ">=", "==", "!=", "&", "|"])
 
 
 class MissingWordError(LookupError):
-    """A library has no function for a word of the formula."""
+    """Error for a formula's function that a library lacks."""
 
 
 class Dialect(NamedTuple):
-    """How a library writes what a formula says."""
+    """Functions and constants of a library, as generated code writes them."""
 
     words: Mapping[str, Any]
-    """Its function for each word."""
+    """Library's function for each function in formulas."""
     typed: Callable[[float], Any]
-    """A number in the precision of the arrays, for functions that would otherwise choose their own."""
+    """Conversion of a constant to the arrays' dtype, for functions that would otherwise choose another."""
 
 
 class Source(NamedTuple):
-    """A function's text, and the names that it finds bound."""
+    """Source of a function, and its global names."""
 
     text: str
     names: dict[str, Any]
 
     def compile(self) -> Callable[..., Any]:
-        """The function."""
+        """Return the compiled function."""
         bound = dict(self.names)
         exec(compile(self.text, "<formula>", "exec"), bound)
         return bound["f"]  # type: ignore[no-any-return]
 
 
 def tuples(x: Any) -> tuple[Operand, ...]:
-    """The derivatives of a formula, which is a tuple only where there are several predictions."""
+    """Return a formula's derivatives as a tuple, also for a single prediction."""
     return x if isinstance(x, tuple) else (x,)
 
 
 class _Writer:
-    """Writes nodes; one that is used once goes where it is used, so that its memory can be used again."""
+    """Writer of nodes; a node used once is written inline, so that its memory can be reused."""
 
     def __init__(self, dialect: Dialect, results: Iterable[Operand], inline: bool = False) -> None:
         self.dialect, self.inline = dialect, inline
@@ -101,7 +101,7 @@ def function(
     results: Mapping[str, tuple[Operand, str]],
     before: Iterable[str] = (),
 ) -> Source:
-    """`def f(arguments)` that returns a tuple of the results, each an operand and the text around it."""
+    """Return the source of a function of the arguments to a tuple of results, each an operand and its wrapping text."""
     writer = _Writer(dialect, [x for x, _ in results.values()])
     returned = [around.format(writer.write(x)) for x, around in results.values()]
     if any(around.startswith("full") for _, around in results.values()):
@@ -111,6 +111,6 @@ def function(
 
 
 def expression(dialect: Dialect, result: Operand) -> Source:
-    """One expression without local names, in which each number is a name too."""
+    """Return one expression without local names, in which each constant is a name too."""
     writer = _Writer(dialect, [result], inline=True)
     return Source(writer.write(result), writer.names)

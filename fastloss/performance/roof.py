@@ -1,4 +1,4 @@
-"""What this machine could do at best: the memory's speed, measured beside a case, and the arithmetic's in cache."""
+"""Roofs of this machine: memory bandwidth, measured beside a case, and arithmetic speed on data in cache."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -24,10 +24,10 @@ OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 LINE = 64
-"""Bytes of a cache line; streamed arrays start at one."""
+"""Size of a cache line (bytes), to which streamed arrays are aligned."""
 
 CHUNK = 1 << 15
-"""Elements that a thread streams at a time."""
+"""Number of elements that a thread streams at a time."""
 
 
 def _copy(z: Any, g: Any) -> None:
@@ -42,7 +42,7 @@ def _difference(p: Any, t: Any, g: Any) -> None:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _stream(typingctx: Any, inputs: Any, g: Any, start: Any, stop: Any) -> Any:
-    """g = the difference of the inputs, or the one input, with stores that go past the caches, a line at a time."""
+    """Write the difference of the inputs, or the one input, to g with non-temporal stores, a cache line at a time."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = [*signature.args[0], signature.args[1]]
@@ -74,11 +74,11 @@ _differences = {parallel: cached_jit(**OPTIONS, parallel=parallel)(_difference) 
 _streams = {parallel: cached_jit(**OPTIONS, parallel=parallel)(_streamed) for parallel in (False, True)}
 
 STREAMED_FROM = 1 << 22
-"""Bytes of an array from which stores past the caches can be the faster ones."""
+"""Least size of an array for which non-temporal stores can be faster (bytes)."""
 
 
 class Move(NamedTuple):
-    """A kernel that only moves memory: which roof it measures, the call, and the bytes that it moves."""
+    """Kernel that only moves memory: the roof that it measures, the call, and its traffic (bytes)."""
 
     roof: str
     call: Callable[[], object]
@@ -86,10 +86,10 @@ class Move(NamedTuple):
 
 
 def memory(case: Case) -> dict[str, Move]:
-    """Kernels that only move memory, at the size of a prediction.
+    """Return kernels that only move memory, at the size of a prediction.
 
     ``copy`` reads one array and writes one, ``triad`` is g = p - t: what the lightest loss with a gradient must do.
-    Both come with stores past the caches too, where arrays are large; the faster is the roof.
+    Large arrays are also written with non-temporal stores; the faster variant is the roof.
     """
     n = case.rows * max(1, case.classes)
     p, t = (np.ones(n, case.dtype) for _ in range(2))
@@ -108,7 +108,7 @@ def memory(case: Case) -> dict[str, Move]:
 
 
 def _aligned(n: int, dtype: str) -> Any:
-    """An array that starts at a cache line."""
+    """Return an array that starts at a cache line."""
     item = np.dtype(dtype).itemsize
     space = np.empty(n + LINE // item, dtype)
     skipped = -space.ctypes.data % LINE // item
@@ -117,7 +117,7 @@ def _aligned(n: int, dtype: str) -> Any:
 
 @contextmanager
 def threads(n: int | None) -> Iterator[None]:
-    """Let fastloss use n threads; None leaves it as it is."""
+    """Let fastloss use n threads within a block; None changes nothing."""
     before = get_num_threads()
     if n is not None:
         set_num_threads(n)
@@ -128,11 +128,11 @@ def threads(n: int | None) -> Iterator[None]:
 
 
 SMALL, LARGE = 1 << 13, 1 << 15
-"""Elements that stay in a core's own cache; their difference in time has no cost of the call in it."""
+"""Numbers of elements that stay in a core's own cache; the difference of their times excludes call overhead."""
 
 
 def arithmetic(case: Case, rounds: int = 9) -> float:
-    """Seconds that the case would take if all data lay in cache and threads shared it evenly: its compute roof.
+    """Return the compute roof: the case's time (seconds) if all data lay in cache and threads shared it evenly.
 
     One thread runs the loss on 8 and on 32 thousand elements; what the larger takes longer is its time per element.
     """

@@ -1,4 +1,4 @@
-"""Seconds until a first result: measured in processes of their own, with a kernel cache of their own."""
+"""Startup times, measured in separate processes with a separate kernel cache."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ print(time.perf_counter() - start)
 
 
 def _child(code: str, *arguments: str, **environment: str) -> float:
-    """Run code in a process of its own; it prints one number."""
+    """Run code in a new process and return the number that it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env={**os.environ, **environment},
@@ -52,7 +52,7 @@ def _child(code: str, *arguments: str, **environment: str) -> float:
 
 
 def compilation(case: Case) -> dict[str, float]:
-    """Seconds of the first call of a case where the compiler has run before: `cold`, and `cached` from disk."""
+    """Return the times of a case's first call (seconds), with the compiler warm: `cold`, and `cached` from disk."""
     small = dataclasses.replace(case, size=100)
     text = json.dumps(dataclasses.asdict(small))
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +60,7 @@ def compilation(case: Case) -> dict[str, float]:
 
 
 def imports(repeats: int = 5) -> dict[str, float]:
-    """Seconds to import fastloss after NumPy, and from nothing to a first result with compiled kernels on disk."""
+    """Return the time to import fastloss after NumPy, and to a first result with cached kernels (seconds)."""
     with tempfile.TemporaryDirectory() as folder:
         _child(FIRST_RESULT, FASTLOSS_CACHE_DIR=folder)
         codes = {"import after numpy": IMPORT, "first result of a process": FIRST_RESULT}

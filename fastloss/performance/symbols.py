@@ -1,7 +1,7 @@
-"""A formula as a graph of operations: run once on symbols, it records what it computes.
+"""Symbolic tracing: a formula, run once on symbols, becomes a graph of operations.
 
-What a parameter decides is decided then (`x * 1.0` is x, a branch on a switch is gone), and each common
-subexpression is one node. `render` writes the graph as the source of another library.
+Parameters are constants during tracing (`x * 1.0` becomes x, a branch on a switch disappears), and each common
+subexpression becomes one node. `render` writes the graph as source code for another library.
 """
 
 import operator
@@ -17,11 +17,11 @@ from ..kernels.worlds import World, carry
 __all__ = ["Graph", "Node", "trace"]
 
 Operand = Any
-"""A Node, or a Python float or bool: a number known while tracing."""
+"""Operand of a node: a Node, or a Python float or bool known while tracing."""
 
 
 class Node:
-    """One operation on operands; `input` and `scalar` nodes are named instead."""
+    """Operation on operands; `input` and `scalar` nodes have a name instead."""
 
     __slots__ = ("args", "graph", "number", "op")
 
@@ -30,7 +30,7 @@ class Node:
 
     @property
     def scalar(self) -> bool:
-        """Whether this is one number at run time, not an array."""
+        """Whether this is a scalar at run time, not an array."""
         return self.op in ("scalar", "sum", "dot") or (
             self.op != "input" and all(not isinstance(a, Node) or a.scalar for a in self.args)
         )
@@ -85,6 +85,18 @@ class Node:
     def __ne__(self, other: object) -> Any:
         return self.graph.make("!=", self, other)
 
+    def __and__(self, other: Operand) -> Operand:
+        return self.graph.make("&", self, other)
+
+    def __rand__(self, other: Operand) -> Operand:
+        return self.graph.make("&", other, self)
+
+    def __or__(self, other: Operand) -> Operand:
+        return self.graph.make("|", self, other)
+
+    def __ror__(self, other: Operand) -> Operand:
+        return self.graph.make("|", other, self)
+
     def __bool__(self) -> bool:
         raise TypeError("a formula branches on data; where() is the form that every world understands")
 
@@ -100,6 +112,8 @@ PYTHON: dict[str, Callable[..., Any]] = {
     ">=": operator.ge,
     "==": operator.eq,
     "!=": operator.ne,
+    "&": operator.and_,
+    "|": operator.or_,
     "neg": operator.neg,
     "abs": abs,
 }
@@ -110,22 +124,22 @@ def _is(x: Operand, number: float) -> bool:
 
 
 def _negated(x: Operand) -> Operand:
-    """What x is the negative of; None if it is no negative."""
+    """Return the operand that x negates; None if x is not a negation."""
     return x.args[0] if isinstance(x, Node) and x.op == "neg" else None
 
 
 class Graph:
-    """The nodes of one traced formula, each operation once."""
+    """Nodes of one traced formula, each operation once."""
 
     def __init__(self) -> None:
         self._nodes: dict[Any, Node] = {}
 
     def named(self, op: str, name: str) -> Node:
-        """An array that is given (`input`) or a number that is known at run time (`scalar`)."""
+        """Return the node of an array argument (`input`) or of a scalar known at run time (`scalar`)."""
         return self._intern(op, (name,))
 
     def make(self, op: str, *args: Operand) -> Operand:
-        """The result of an operation: a number if all operands are, a simpler node where there is one."""
+        """Return the result of an operation: a number if all operands are, a simplified node where possible."""
         if not any(isinstance(a, Node) for a in args):
             return (PYTHON.get(op) or getattr(vocabulary, op))(*args)
         rule = RULES.get(op)
@@ -172,7 +186,7 @@ def _multiply(g: Graph, a: Operand, b: Operand) -> Operand:
 
 
 def _gathered(g: Graph, a: Operand, b: Operand) -> Operand:
-    """Numbers of a product come first and together, so that an array is multiplied once."""
+    """Group the constants of a product in front, so that an array is multiplied once."""
     if _scalar(b) and not _scalar(a):
         return g.make("*", b, a)
     for x, y in ((a, b), (b, a)):
@@ -208,6 +222,20 @@ def _where(g: Graph, condition: Operand, a: Operand, b: Operand) -> Operand:
     return a if same else None
 
 
+def _both(g: Graph, a: Operand, b: Operand) -> Operand:
+    for x, y in ((a, b), (b, a)):
+        if not isinstance(x, Node):
+            return y if x else False
+    return None
+
+
+def _either(g: Graph, a: Operand, b: Operand) -> Operand:
+    for x, y in ((a, b), (b, a)):
+        if not isinstance(x, Node):
+            return True if x else y
+    return None
+
+
 def _power(g: Graph, x: Operand, y: Operand) -> Operand:
     powers: dict[float, Callable[[], Operand]] = {
         0.0: lambda: 1.0,
@@ -227,6 +255,8 @@ RULES: dict[str, Callable[..., Operand]] = {
     "/": _divide,
     "neg": _negate,
     "where": _where,
+    "&": _both,
+    "|": _either,
     "pow": _power,
     "log1p_unit": lambda g, x: g.make("log1p", x),
 }
@@ -254,8 +284,8 @@ PLAIN: dict[str, Callable[..., Any]] = {
     "normal_within": lambda u: 2.0 * _word(u, "ndtr") - 1.0,
     "gamma_ratio": _gamma_ratio,
 }
-"""Helpers of formulas that guard digits and infinities, as one writes them who does not: other libraries are not held
-to more than their users ask, so that none is slowed by a care that it would not take."""
+"""Unguarded versions of formula helpers that guard digits and infinities, so that no other library is slowed by care
+that its users would not take."""
 
 
 def _words(graph: Graph, dtype: str) -> dict[str, Callable[..., Operand]]:
@@ -263,11 +293,15 @@ def _words(graph: Graph, dtype: str) -> dict[str, Callable[..., Operand]]:
         return lambda *args: graph.make(name, *args)
 
     words = {name: word(name) for name in vocabulary.__all__}
-    return {**words, **PLAIN, "epsilon": lambda x: float(np.finfo(dtype).eps)}
+    return {
+        **words,
+        **PLAIN,
+        **{k: lambda x, v=float(v): v for k, v in (("epsilon", np.finfo(dtype).eps), ("largest", np.finfo(dtype).max))},
+    }
 
 
 def trace(record: Formula, parameters: Mapping[str, float], dtype: str, given: Mapping[str, Operand]) -> Any:
-    """What the formula returns for these operands, by name: (value, first, second[, surrogate]) as nodes and numbers.
+    """Return the traced formula's (value, first, second[, surrogate]) for operands given by name.
 
     The first operand is a node, whose graph takes all others.
     """

@@ -1,4 +1,4 @@
-"""The cases that are tracked from revision to revision: few, small, and quick to build."""
+"""Cases tracked from revision to revision: few, small, and quick to build."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ TRACKED = (
 
 
 def tracked_cases() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
-    """By name, a call of fastloss and the NumPy reference's for the same result."""
+    """Return by name a call of fastloss, and the NumPy reference's call for the same result."""
     found: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {}
     reuse_memory()
     for case in TRACKED:

@@ -1,4 +1,4 @@
-"""Every loss in its plainest NumPy form: name(inputs..., **parameters) -> float64, one value per element, row or unit.
+"""Reference losses in plain NumPy: name(inputs..., **parameters) -> float64, one value per element, row or unit.
 
 Independent of the rest of the package: these lines state the mathematics, against which the fast ones are tested.
 """

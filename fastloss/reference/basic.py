@@ -1,4 +1,4 @@
-"""Losses of elements and of rows of scores in plain NumPy."""
+"""Elementwise and row-wise losses in plain NumPy."""
 
 import math
 
@@ -224,9 +224,9 @@ def bce_with_logits(z, t, pos_weight=1.0, label_smoothing=0.0):
 
 
 def focal(z, t, alpha=0.25, gamma=2.0):
-    """Focal loss from logits, with log(1 - p_t) = t log(1 - p) + (1 - t) log p."""
+    """Focal loss from logits, with p_t = p t + (1 - p) (1 - t)."""
     weight = 1.0 if alpha is None else alpha * t + (1 - alpha) * (1 - t)
-    wrong = np.exp(-t * _softplus(z) - (1 - t) * _softplus(-z))
+    wrong = t * _sigmoid(-z) + (1 - t) * _sigmoid(z)
     return weight * wrong**gamma * bce_with_logits(z, t)
 
 

@@ -1,4 +1,4 @@
-"""Losses of boxes in plain NumPy."""
+"""Box losses in plain NumPy."""
 
 import numpy as np
 
@@ -6,19 +6,19 @@ __all__ = ["ciou", "diou", "giou", "iou", "siou"]
 
 
 def corners(boxes, box_format):
-    """Lower and upper corners as given, which may be the wrong way round."""
+    """Return the lower and upper corners as given, which may be swapped."""
     if box_format == "cxcywh":
         return boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2
     return boxes[..., :2], boxes[..., 2:]
 
 
 def ratio(x, y):
-    """x / y, 0 where y is."""
+    """Return x / y, and 0 where y is 0."""
     return np.divide(x, y, out=np.zeros_like(x), where=y != 0)
 
 
 class Pair:
-    """What the losses of a box A and its target B are made of, by the textbook."""
+    """Geometric quantities of a box A and its target B, by the textbook."""
 
     def __init__(self, boxes, target, box_format):
         (a, b), (c, d) = corners(boxes, box_format), corners(target, box_format)
@@ -42,27 +42,27 @@ def iou(boxes, target, box_format="xyxy"):
 
 
 def giou(boxes, target, box_format="xyxy"):
-    """Its sum with the uncovered part of the hull."""
+    """IoU loss plus the uncovered part of the hull."""
     p = Pair(boxes, target, box_format)
     area = p.hull.prod(-1)
     return 1 - p.iou + ratio(area - p.union, area)
 
 
 def diou(boxes, target, box_format="xyxy"):
-    """Its sum with the squared distance of the centres over the squared diagonal of the hull."""
+    """IoU loss plus the squared distance of the centres over the squared diagonal of the hull."""
     p = Pair(boxes, target, box_format)
     return 1 - p.iou + ratio((p.between**2).sum(-1), (p.hull**2).sum(-1))
 
 
 def ciou(boxes, target, box_format="xyxy", alpha=None):
-    """The same and alpha times the difference in aspect; alpha may be given, to be held constant."""
+    """Distance IoU loss plus alpha times the difference in aspect; a given alpha is held constant."""
     p = Pair(boxes, target, box_format)
     alpha = ratio(p.v, 1 - p.iou + p.v) if alpha is None else alpha
     return diou(boxes, target, box_format) + alpha * p.v
 
 
 def siou(boxes, target, box_format="xyxy", theta=4.0):
-    """Distance with its angle, and shape."""
+    """SIoU loss: IoU loss plus costs of distance, with its angle, and of shape."""
     p = Pair(boxes, target, box_format)
     centre = np.hypot(*np.moveaxis(p.between, -1, 0))
     sine = ratio(np.abs(p.between[..., 1]), centre)

@@ -1,4 +1,4 @@
-"""Losses of embeddings that are to find each other, in plain NumPy with whole matrices."""
+"""In-batch contrastive losses in plain NumPy with whole matrices."""
 
 import numpy as np
 
@@ -21,20 +21,20 @@ def _among_others(z, temperature):
 
 
 def info_nce(queries, keys, negatives=None, temperature=0.07, normalize=True, chunk=None):
-    """Each query against all keys and negatives; its own key is right."""
+    """Cross-entropy of each query against all keys and negatives, with its own key as the label."""
     q, k = _unit(queries, normalize), _unit(keys if negatives is None else np.vstack([keys, negatives]), normalize)
     return -np.diagonal(_log_softmax(q @ k.T / temperature))
 
 
 def ntxent(z1, z2, temperature=0.07, normalize=True, chunk=None):
-    """Each of 2n views against all others; the other view of its sample is right."""
+    """Cross-entropy of each of 2n views against all others, with the other view of its sample as the label."""
     n = len(z1)
     found = _among_others(_unit(np.vstack([z1, z2]), normalize), temperature)
     return -np.stack([np.diagonal(found[:n, n:]), np.diagonal(found[n:, :n])])
 
 
 def supcon(features, labels, temperature=0.07, normalize=True, chunk=None):
-    """Each embedding against all others; those of its class are right, and 0 where there are none."""
+    """Cross-entropy of each embedding against all others, with its class as positives; 0 where there are none."""
     found = _among_others(_unit(features, normalize), temperature)
     same = (labels[:, None] == labels) & ~np.eye(len(labels), dtype=bool)
     total = -np.where(same, found, 0.0).sum(1)
@@ -42,7 +42,7 @@ def supcon(features, labels, temperature=0.07, normalize=True, chunk=None):
 
 
 def n_pairs(anchors, positives, labels=None, l2_reg=0.0, chunk=None):
-    """Each anchor against all positives; those of its row, or of its class, are right."""
+    """Cross-entropy of each anchor against all positives, with those of its row or class as labels."""
     found = _log_softmax(anchors @ positives.T)
     same = np.eye(len(anchors)) if labels is None else labels[:, None] == labels
     lengths = (anchors**2).sum(1) + (positives**2).sum(1)

@@ -1,4 +1,4 @@
-"""Losses of a linear layer and its softmax in plain NumPy."""
+"""Fused linear-layer losses in plain NumPy."""
 
 import numpy as np
 

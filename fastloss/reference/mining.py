@@ -1,4 +1,4 @@
-"""Losses of triplets and pairs of a labelled batch, by plain loops over all of them."""
+"""Batch-mined triplet and pair losses, by plain loops over all pairs."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ __all__ = ["batch_all_triplet", "batch_hard_triplet", "circle", "semi_hard_tripl
 
 
 def _anchors(embeddings, labels, squared):
-    """For each anchor, its distances from its positives and from its negatives."""
+    """Yield each anchor's distances from its positives and from its negatives."""
     for i, x in enumerate(embeddings):
         d = np.linalg.norm(embeddings - x, axis=1) ** (2 if squared else 1)
         same = labels == labels[i]
@@ -18,7 +18,7 @@ def _violation(near, far, margin, soft):
 
 
 def batch_hard_triplet(embeddings, labels, margin=1.0, soft=False, squared=False):
-    """The farthest positive against the nearest negative of each anchor."""
+    """Triplet loss of each anchor's farthest positive and nearest negative."""
     return [
         _violation(near.max(), far.min(), margin, soft) if near.size and far.size else 0.0
         for near, far in _anchors(embeddings, labels, squared)
@@ -26,7 +26,7 @@ def batch_hard_triplet(embeddings, labels, margin=1.0, soft=False, squared=False
 
 
 def batch_all_triplet(embeddings, labels, margin=1.0, soft=False, squared=False):
-    """All positives against all negatives of each anchor."""
+    """Triplet loss of all positives and negatives of each anchor."""
     return [
         _violation(near[:, None], far[None, :], margin, soft).sum()
         for near, far in _anchors(embeddings, labels, squared)
@@ -34,7 +34,7 @@ def batch_all_triplet(embeddings, labels, margin=1.0, soft=False, squared=False)
 
 
 def semi_hard_triplet(embeddings, labels, margin=1.0, soft=False, squared=False):
-    """Each positive of an anchor against the nearest negative that is farther, else the farthest."""
+    """Triplet loss of each positive with the nearest negative that is farther, else with the farthest negative."""
     values = []
     for near, far in _anchors(embeddings, labels, squared):
         chosen = [far[far > d].min() if (far > d).any() else far.max() for d in near] if far.size else []

@@ -1,4 +1,4 @@
-"""Textbook forms of losses of classes, margins and adversarial training."""
+"""Multiclass, margin and adversarial losses in textbook form."""
 
 import math
 
@@ -84,7 +84,7 @@ def _softmax(z):
 
 
 def _goal(z, t):
-    """Labels (n,) as rows of 0 and 1; rows of probabilities as they are."""
+    """Return labels (n,) as one-hot rows, and probabilities unchanged."""
     t = np.asarray(t)
     return np.eye(z.shape[-1])[t] if t.ndim == z.ndim - 1 else t
 
@@ -99,7 +99,8 @@ def reverse_kl(log_probs, targets):
     p = np.exp(log_probs)
     with np.errstate(divide="ignore"):
         gap = np.where(p > 0, log_probs, 0.0) - np.where(p > 0, np.log(targets), 0.0)
-    return (p * gap).sum(axis=-1)
+    missing = (np.asarray(targets) == 0) & np.isfinite(log_probs)
+    return np.where(missing, np.inf, p * np.where(missing, 0.0, gap)).sum(axis=-1)
 
 
 def label_relaxation(logits, targets, alpha=0.1):

@@ -1,4 +1,4 @@
-"""Losses of pairs and triplets of embeddings in plain NumPy."""
+"""Embedding pair and triplet losses in plain NumPy."""
 
 import numpy as np
 

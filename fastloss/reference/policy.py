@@ -1,4 +1,4 @@
-"""Losses of policies in plain NumPy."""
+"""Policy losses in plain NumPy."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Losses of preferences in plain NumPy."""
+"""Preference losses in plain NumPy."""
 
 import numpy as np
 

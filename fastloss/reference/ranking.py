@@ -1,4 +1,4 @@
-"""Losses of ranking in plain NumPy: loops over groups, whole matrices of pairs."""
+"""Ranking losses in plain NumPy: loops over groups, whole matrices of pairs."""
 
 from itertools import pairwise
 
@@ -19,19 +19,19 @@ __all__ = [
 
 
 def _groups(scores, offsets):
-    """The slices that groups are; all of it where no offsets are given."""
+    """Return the slice of each group; one slice of all items without offsets."""
     ends = [0, len(scores)] if offsets is None else offsets
     return [slice(a, b) for a, b in pairwise(ends)]
 
 
 def _over_pairs(loss, chosen, pairs):
-    """The loss of the chosen pairs of a group, added up or averaged; 0 of none."""
+    """Return the sum or mean of the chosen pairs' losses; 0 without pairs."""
     total = loss[chosen].sum()
     return total / max(chosen.sum(), 1) if pairs == "mean" else total
 
 
 def pairwise_logistic(scores, relevance, offsets=None, sigma=1, pairs="mean"):
-    """Of log(1 + exp(-sigma (s_i - s_j))) over the pairs where i is better than j."""
+    """Pairwise logistic loss: log(1 + exp(-sigma (s_i - s_j))) over the pairs where i is better than j."""
     values = []
     for g in _groups(scores, offsets):
         d = scores[g, None] - scores[None, g]
@@ -55,7 +55,7 @@ def _gains(relevance, gain):
 
 
 def lambda_rank(scores, relevance, offsets=None, sigma=1, k=None, gain="exponential", pairs="sum"):
-    """The logistic loss of pairs, weighted by the change of NDCG that swapping them would bring."""
+    """Logistic loss of pairs, weighted by the change of NDCG on swapping them."""
     values = []
     for g in _groups(scores, offsets):
         s, gains = scores[g], _gains(relevance[g], gain)

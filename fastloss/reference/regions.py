@@ -1,4 +1,4 @@
-"""Losses of regions in plain NumPy."""
+"""Region (segmentation) losses in plain NumPy."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ __all__ = [
 
 
 def _probabilities(prediction, activation):
-    """Probabilities of each class, as (n, c, pixels)."""
+    """Return the probabilities of each class (n, c, pixels)."""
     z = prediction.reshape(*prediction.shape[:2], -1)
     if activation == "sigmoid":
         return 0.5 * (1 + np.tanh(z / 2))
@@ -27,7 +27,7 @@ def _probabilities(prediction, activation):
 
 
 def _regions(prediction, target, ignore_index):
-    """The region of each class, and the pixels that are labelled."""
+    """Return the region of each class, and the mask of labelled pixels."""
     n, c = prediction.shape[:2]
     if target.shape == prediction.shape:
         return target.reshape(n, c, -1), np.ones((n, int(np.prod(prediction.shape[2:]))), bool)
@@ -38,7 +38,7 @@ def _regions(prediction, target, ignore_index):
 
 
 def _units(per, *arrays):
-    """The classes and pixels of each unit: of a sample, or of all samples together."""
+    """Return the classes and pixels of each unit: one sample, or all samples together."""
     if per == "sample":
         return list(zip(*arrays, strict=True))
     return [tuple(np.concatenate(list(a), axis=-1) for a in arrays)]
@@ -56,7 +56,7 @@ def _means(
     include_background=True,
     ignore_index=-100,
 ):
-    """The mean over classes of score(p, t) for each unit; for "micro" it gets all classes and their weights."""
+    """Return the mean over classes of score(p, t) for each unit; for "micro" the score gets all classes and weights."""
     p = _probabilities(prediction, activation)
     t, known = _regions(prediction, target, ignore_index)
     if mask is not None:
@@ -65,8 +65,9 @@ def _means(
     weight = np.ones(p.shape[1]) if class_weight is None else class_weight
     values = []
     for a, b, m in _units(per, p, t, known):
-        a, b, w = a[first:, m], b[first:, m], weight[first:]
-        if a.size == 0 or not w.any():
+        kept = (weight != 0) & (np.arange(weight.size) >= first)
+        a, b, w = a[kept][:, m], b[kept][:, m], weight[kept]
+        if a.size == 0:
             values.append(0.0)
         elif average == "micro":
             values.append(score(a, b, w[:, None]))
@@ -77,7 +78,7 @@ def _means(
 
 
 def _confusion(p, t, w):
-    """Weighted sums of true and false positives, false and true negatives of soft regions."""
+    """Return weighted sums of true and false positives, false and true negatives of soft regions."""
     parts = np.minimum(p, t), np.maximum(p - t, 0), np.maximum(t - p, 0), np.minimum(1 - p, 1 - t)
     return [(w * x).sum() for x in parts]
 
@@ -115,7 +116,7 @@ def tversky(prediction, target, alpha=0.5, beta=0.5, smooth_num=1e-5, smooth_den
 
 
 def focal_tversky(prediction, target, alpha=0.5, beta=0.5, gamma=4 / 3, smooth_num=1e-5, smooth_den=1e-5, **options):
-    """The Tversky loss to the power 1 / gamma."""
+    """Tversky loss to the power 1 / gamma."""
 
     def score(p, t, w):
         tp, fp, fn, _ = _confusion(p, t, w)
@@ -141,7 +142,7 @@ def generalized_dice(
 
 
 def mcc(prediction, target, **options):
-    """One minus the correlation of Matthews."""
+    """One minus the Matthews correlation."""
 
     def score(p, t, w):
         tp, fp, fn, tn = _confusion(p, t, w)
@@ -152,12 +153,12 @@ def mcc(prediction, target, **options):
 
 
 def boundary(prediction, distance, **options):
-    """The mean of distance times probability."""
+    """Mean of distance times probability."""
     return _means(lambda p, d, w: (w * p * d).mean(), prediction, distance, **options)
 
 
 def _lovasz(errors, region):
-    """The Lovasz extension of the Jaccard loss, as its authors write it."""
+    """Return the Lovasz extension of the Jaccard loss, in its authors' form."""
     order = np.argsort(-errors, kind="stable")
     sorted_errors, found = errors[order], region[order]
     inter = region.sum() - np.cumsum(found)
@@ -168,7 +169,7 @@ def _lovasz(errors, region):
 
 
 def lovasz_hinge(prediction, target, **options):
-    """The Lovasz extension of the Jaccard loss at hinge errors."""
+    """Lovasz extension of the Jaccard loss at hinge errors."""
 
     def score(z, t, w):
         return _lovasz(np.maximum(1 - (2 * t - 1) * z, 0), t)
@@ -177,7 +178,7 @@ def lovasz_hinge(prediction, target, **options):
 
 
 def lovasz_softmax(prediction, target, classes="present", mask=None, class_weight=None, **options):
-    """The same at distances of probabilities, mean over classes that are present, or over all."""
+    """Lovasz extension of the Jaccard loss at absolute errors, mean over classes that are present, or over all."""
     per, first = options.get("per", "sample"), 0 if options.get("include_background", True) else 1
     p = _probabilities(prediction, options.get("activation"))
     t, known = _regions(prediction, target, options.get("ignore_index", -100))

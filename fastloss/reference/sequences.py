@@ -1,4 +1,4 @@
-"""Losses of sequences in plain NumPy."""
+"""Sequence losses in plain NumPy."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ __all__ = ["bits_per_byte", "ctc", "perplexity", "sequence_cross_entropy", "unli
 
 
 def _behind(a, k):
-    """The same with k places of log 0 put in front."""
+    """Return the array shifted by k positions, filled with log 0 in front."""
     return np.concatenate([np.full(min(k, len(a)), -np.inf), a[: len(a) - k]])
 
 
@@ -38,7 +38,7 @@ def _log_softmax(z):
 
 
 def _token_losses(logits, labels, kept, label_smoothing=0.0):
-    """Cross-entropy of the tokens that are kept, 0 of the others."""
+    """Return the cross-entropy of the kept tokens, and 0 for the others."""
     log_p = _log_softmax(logits)
     picked = np.take_along_axis(log_p, np.where(kept, labels, 0)[..., None], -1)[..., 0]
     return np.where(kept, -(1 - label_smoothing) * picked - label_smoothing * log_p.mean(-1), 0.0)

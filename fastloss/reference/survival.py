@@ -1,4 +1,4 @@
-"""Losses of times until an event in plain NumPy."""
+"""Survival losses in plain NumPy."""
 
 import math
 
@@ -13,7 +13,7 @@ DISTRIBUTIONS = {
     "logistic": (lambda x: 1 / (np.exp(x / 2) + np.exp(-x / 2)) ** 2, lambda x: 1 / (1 + np.exp(-x))),
     "extreme": (lambda x: np.exp(x - np.exp(x)), lambda x: 1 - np.exp(-np.exp(x))),
 }
-"""Density and distribution function."""
+"""Density and distribution functions, by name."""
 
 
 def aft(prediction, lower, upper, distribution="normal", sigma=1.0):

@@ -1,4 +1,4 @@
-"""Losses of transport in plain NumPy."""
+"""Transport losses in plain NumPy."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ __all__ = [
 
 
 def _coupling(x, y, a, b, p):
-    """Integral of |Q_x - Q_y|^p over masses from 0 to 1, for two lists of places with their masses."""
+    """Return the integral of |Q_x - Q_y|^p over masses from 0 to 1, for two lists of positions with masses."""
     i, j = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
     f, g = np.cumsum(a[i]) / a.sum(), np.cumsum(b[j]) / b.sum()
     levels = np.concatenate([[0.0], np.sort(np.concatenate([f, g]))])

@@ -1,1 +1,1 @@
-"""What `fastloss track` does: measure ratios, compare them, compare two revisions on one machine, keep the history."""
+"""Implementation of `fastloss track`: measured ratios, their comparison between records or revisions, and history."""

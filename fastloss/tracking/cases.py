@@ -1,6 +1,6 @@
-"""A module of cases: names, each with a candidate to track and a reference to divide its time by.
+"""Loader for modules of cases, each a name with a tracked candidate and a reference that divides its time.
 
-This file needs nothing but Python, as the workers of a gate read it in environments that need not have it.
+This file imports only the standard library, as workers of a gate load it in environments without fastloss.
 """
 
 import importlib
@@ -15,26 +15,35 @@ __all__ = ["Case", "CasesError", "load"]
 Case = tuple[Callable[[], object], Callable[[], object]]
 
 NAMES = ("tracked_cases", "cases", "CASES")
-"""What a module of cases may call its function, or its dictionary."""
+"""Accepted names of the function or dictionary in a module of cases."""
 
 
 class CasesError(ValueError):
-    """A module of cases that cannot be used."""
+    """Error for a module of cases that cannot be used."""
 
 
 def load(source: str) -> dict[str, Case]:
-    """The cases of a module, which is the path of a Python file or a dotted name."""
-    module = _module(source)
-    found = next((getattr(module, n) for n in NAMES if hasattr(module, n)), None)
-    if found is None:
-        raise CasesError(f"{source} defines no cases(); expected a function that returns a dictionary of cases")
-    cases = found() if callable(found) else found
+    """Return the cases of a module, given as the path of a Python file or a dotted name."""
+    try:
+        cases = _found(source)
+    except SystemExit as error:
+        raise CasesError(
+            f"{source} calls sys.exit({error.code!r}) when it is loaded; expected a module that defines cases()"
+        ) from None
     if not isinstance(cases, Mapping) or not cases:
         raise CasesError(f"the cases of {source} are {_short(cases)}; expected a dictionary of at least one case")
     for name, case in cases.items():
         if not isinstance(case, (tuple, list)) or len(case) != 2 or not all(map(callable, case)):
             raise CasesError(f"case {name!r} of {source} is {_short(case)}; expected (candidate, reference), callables")
     return {str(name): (candidate, reference) for name, (candidate, reference) in cases.items()}
+
+
+def _found(source: str) -> object:
+    module = _module(source)
+    found = next((getattr(module, n) for n in NAMES if hasattr(module, n)), None)
+    if found is None:
+        raise CasesError(f"{source} defines no cases(); expected a function that returns a dictionary of cases")
+    return found() if callable(found) else found
 
 
 def _short(value: object) -> str:

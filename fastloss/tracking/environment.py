@@ -1,8 +1,9 @@
-"""A revision of a project, checked out and installed in an environment of its own."""
+"""Checkout of a project's revision, and its installation in a separate environment."""
 
 import contextlib
 import importlib.metadata
 import os
+import shutil
 import site
 import subprocess
 import sys
@@ -14,24 +15,24 @@ from typing import NamedTuple
 
 from ..evaluation.columns import InputError
 
-__all__ = ["Environment", "checkout", "install", "last_line", "project"]
+__all__ = ["Environment", "checkout", "install", "last_line", "project", "working_tree"]
 
 
 class Environment(NamedTuple):
-    """An interpreter that sees one revision of the project."""
+    """Environment in which one revision of the project is installed."""
 
     name: str
     python: Path
     home: Path
-    """The folder of its packages."""
+    """Folder of installed packages."""
     packages: list[str]
-    """The names by which the project is imported."""
+    """Import names of the project's packages."""
     requires: list[str]
-    """What the project depends on."""
+    """Dependencies of the project."""
 
 
 def project() -> tuple[Path, Path]:
-    """The root of the repository, and the folder of the project in it: this one, or the root."""
+    """Return the root of the repository, and the project's folder in it: the current one, or the root."""
     here = Path.cwd().resolve()
     root = Path(_git(here, "rev-parse", "--show-toplevel")).resolve()
     for folder in (here, root):
@@ -42,23 +43,25 @@ def project() -> tuple[Path, Path]:
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, encoding="utf-8", errors="surrogateescape"
+        )
     except FileNotFoundError:
         raise InputError("there is no git, which checks out the revisions") from None
     if done.returncode:
         raise InputError(f"git {' '.join(arguments)}: {last_line(done.stderr)}")
-    return done.stdout.strip()
+    return done.stdout.strip("\n")
 
 
 def last_line(text: str) -> str:
-    """What an output says went wrong: its last line that begins with "error", or its last."""
+    """Return the line of a program's output that gives the error: the last that begins with "error", or the last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return next((s for s in reversed(lines) if s.lower().startswith("error")), lines[-1] if lines else "no output")
 
 
 @contextlib.contextmanager
 def checkout(root: Path, revision: str, folder: Path) -> Iterator[str]:
-    """A worktree of a revision, removed in the end; yields its short commit."""
+    """Check out a worktree of a revision for a `with` block; yield its short commit."""
     try:
         commit = _git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").splitlines()[-1]
     except InputError:
@@ -70,12 +73,33 @@ def checkout(root: Path, revision: str, folder: Path) -> Iterator[str]:
         _git(root, "worktree", "remove", "--force", str(folder))
 
 
-def install(sources: Sequence[tuple[str, Path, Path]]) -> list[Environment]:
-    """Environments of revisions, given by name, source and folder.
+@contextlib.contextmanager
+def working_tree(root: Path, folder: Path) -> Iterator[None]:
+    """Copy the working tree as git sees it: its last commit, with changed, new and deleted files.
 
-    Each sees the packages of the environment that runs this, after its own, so that only the project itself is
-    installed. Where the revisions depend on different packages, these are installed too, in either's own
-    environment.
+    A build may write beside its sources, which must not happen in the working tree.
+    """
+    with checkout(root, "HEAD", folder):
+        changed = _git(root, "diff", "--name-only", "--no-renames", "-z", "HEAD").split("\0")
+        new = _git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
+        for name in filter(None, [*changed, *new]):
+            here, there = root / name, folder / name
+            is_file = here.is_symlink() or here.is_file()
+            if there.is_symlink() or there.is_file():
+                there.unlink()
+            elif is_file and there.is_dir():
+                shutil.rmtree(there)
+            if is_file:
+                there.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(here, there, follow_symlinks=False)
+        yield
+
+
+def install(sources: Sequence[tuple[str, Path, Path]]) -> list[Environment]:
+    """Install revisions, given by name, source and folder, in separate environments.
+
+    Each environment also sees the packages of the running environment, after its own, so that only the project itself
+    is installed. Where the revisions have different dependencies, each environment gets its own.
     """
     with ThreadPoolExecutor() as pool:
         made = list(pool.map(lambda s: _environment(*s), sources))
@@ -99,7 +123,7 @@ def _environment(name: str, source: Path, folder: Path) -> Environment:
 
 
 def _pip(source: Path, home: Path, *options: str) -> None:
-    """Install a project; with the build backend that is here, or the one that pip fetches."""
+    """Install a project with pip, with the installed build backend or one that pip fetches."""
     base = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-warn-conflicts"]
     base += ["--target", str(home), *options]
     for isolation in (["--no-build-isolation"], []):

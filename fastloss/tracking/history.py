@@ -1,4 +1,4 @@
-"""The history of a project's ratios: a line of JSON for each commit, and a picture of them."""
+"""History of a project's ratios: one line of JSON per commit, and a chart."""
 
 import json
 import math
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..evaluation.columns import InputError
-from .intervals import Interval, of_median
+from .changes import one_line
+from .intervals import Interval, of_pairs
 from .records import Record, whole
 
 __all__ = ["Entry", "add", "draw", "read"]
@@ -19,7 +20,7 @@ SMALL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5, "color"
 
 
 class Entry(NamedTuple):
-    """One commit."""
+    """Ratios of one commit."""
 
     commit: str
     date: str
@@ -28,38 +29,60 @@ class Entry(NamedTuple):
 
 
 def read(path: str) -> list[Entry]:
-    """All entries of a file, the oldest first; none where there is no file."""
+    """Return the entries of a file, oldest first; an empty list where there is no file."""
     if not Path(path).exists():
         return []
     entries = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_text(path).splitlines(), 1):
         try:
             found = json.loads(line)
-            cases = {n: Interval(*map(float, c)) for n, c in found["cases"].items()}
-            entries.append(Entry(found["commit"], found["date"], found["machine"], cases))
-        except (KeyError, TypeError, ValueError, AttributeError):
+            cases = {n: _interval(c) for n, c in found["cases"].items()}
+            entry = Entry(found["commit"], found["date"], found["machine"], cases)
+            if not all(isinstance(text, str) for text in entry[:3]):
+                raise TypeError("commit, date and machine are texts")
+            entries.append(entry)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
             raise InputError(f"{path}, line {number} is no entry of a history: {line[:60]}") from None
     return entries
 
 
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no history; expected lines of JSON in UTF-8") from None
+
+
+def _interval(given: Any) -> Interval:
+    """Return a ratio with its bounds; raise unless all are positive and finite."""
+    ratio, low, high = (float(x) for x in given)
+    if not 0 < low <= ratio <= high < math.inf:
+        raise ValueError("an interval has a ratio between its bounds")
+    return Interval(ratio, low, high)
+
+
 def add(path: str, record: Record, commit: str | None) -> None:
-    """Append a record's ratios as one line; the file is replaced whole."""
+    """Append a record's ratios as one line, replacing the file atomically."""
     entries = [*read(path), _entry(record, commit or _commit())]
     lines = [json.dumps(e._asdict(), separators=(",", ":"), allow_nan=False) for e in entries]
     with whole(path) as file:
-        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        file.write(("\n".join(lines) + "\n").encode())
 
 
 def _entry(record: Record, commit: str) -> Entry:
     machine = record.machine
-    cases = {n: Interval(*(float(f"{x:.4g}") for x in of_median(s.ratios))) for n, s in record.cases.items()}
-    if any(not math.isfinite(i.high) for i in cases.values()):
-        raise InputError("the record has too few rounds for an interval; record it again with more --rounds")
+    cases = {n: Interval(*(float(f"{x:.4g}") for x in of_pairs(record.ratios(n)))) for n in record.cases}
+    unsure = [n for n, i in cases.items() if not math.isfinite(i.high)]
+    if unsure:
+        raise InputError(
+            f"the record has too few undisturbed processes for an interval of {unsure[0]!r}; record it again on a"
+            " machine that is less busy, or with more --processes"
+        )
     return Entry(commit, str(machine.get("date", "")), str(machine.get("processor", "")), cases)
 
 
 def _commit() -> str:
-    """The commit that a workflow runs on, or that of the folder."""
+    """Return the commit that a workflow runs on, or the one checked out in the folder."""
     if os.environ.get("GITHUB_SHA"):
         return os.environ["GITHUB_SHA"]
     try:
@@ -70,7 +93,7 @@ def _commit() -> str:
 
 
 def draw(entries: list[Entry], path: str) -> None:
-    """Draw every case over the commits, with its interval as a shade."""
+    """Draw every case over the commits, with its interval as a shaded band."""
     kind = Path(path).suffix[1:]
     if kind not in ("svg", "png"):
         raise InputError(f"plot is {path}; expected FILE.svg or FILE.png")
@@ -114,7 +137,7 @@ def _line(axes: Any, entries: list[Entry], name: str, colour: str) -> None:
 
 
 def _frame(axes: Any, entries: list[Entry]) -> None:
-    """Axes, commits, the reference, and where the machine changed."""
+    """Draw the axes, the commits, the reference line and the changes of machine."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     count = len(entries)
@@ -128,7 +151,7 @@ def _frame(axes: Any, entries: list[Entry]) -> None:
     axes.annotate("the reference", (0.0, 1.0), xycoords=("axes fraction", "data"), xytext=(2, 3), **SMALL)
     step = max(1, math.ceil(count / 9))
     ticks = list(range(count - 1, -1, -step))[::-1]
-    axes.set_xticks(ticks, [f"{entries[i].commit[:7]}\n{entries[i].date}" for i in ticks])
+    axes.set_xticks(ticks, [_tick(entries[i]) for i in ticks], parse_math=False)
     for i in range(1, count):
         if entries[i].machine != entries[i - 1].machine:
             axes.axvline(i - 0.5, color="#9aa5b1", linewidth=0.9, linestyle=":")
@@ -140,8 +163,12 @@ def _frame(axes: Any, entries: list[Entry]) -> None:
     axes.set_title("Time over that of the reference (1x), with 95% intervals: lower is faster", loc="left", fontsize=11)
 
 
+def _tick(entry: Entry) -> str:
+    return f"{one_line(entry.commit)[:7]}\n{one_line(entry.date)}"
+
+
 def _labels(axes: Any, ends: list[tuple[str, float, str]]) -> None:
-    """Names beside the ends of their lines, in order, moved apart until none covers another."""
+    """Write names beside the ends of their lines, moved apart until none overlap."""
     axes.figure.canvas.draw()
     low, high = (math.log(y) for y in axes.get_ylim())
     places = [(math.log(y) - low) / (high - low) for _, y, _ in ends]
@@ -154,8 +181,9 @@ def _labels(axes: Any, ends: list[tuple[str, float, str]]) -> None:
                 places[i] += short / 2
     for (name, y, colour), place in zip(ends, places, strict=True):
         axes.annotate(
-            f"{name}  {y:.3g}x",
+            f"{one_line(name)}  {y:.3g}x",
             (1.0, (math.log(y) - low) / (high - low)),
+            parse_math=False,  # a dollar in a name is no formula
             xycoords="axes fraction",
             xytext=(1.03, place),
             textcoords="axes fraction",

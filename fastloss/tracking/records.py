@@ -1,113 +1,136 @@
-"""A record: the raw samples of all cases in one run on one machine, as JSON."""
+"""Record of the samples of all cases in several processes on one machine, as JSON."""
 
 import json
 import math
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..evaluation.columns import InputError
-from ..evaluation.files import beside, settle
+from ..evaluation.files import output as whole
 from ..performance.machine import about
-from ..performance.timing import interleave
-from . import cases
-from .changes import Samples
-from .intervals import ALPHA, fewest, of_median
+from .intervals import ALPHA, fewest, of_pairs
+from .sampling import SAMPLE, SIDES, Samples, sampled
+from .workers import workers
 
 __all__ = ["Record", "measure", "read", "whole"]
 
-SIDES = ("candidate", "reference")
-AT_A_TIME = 10
-"""Rounds of a case before the next one has its turn."""
-FORMAT = "fastloss track record, version 1"
+FORMAT = "fastloss track record, version 2"
+
+SHORTEST, LONGEST = 1e-12, 1e9
+"""Bounds of the times that a record may hold (seconds per call)."""
+
+Processes = dict[str, list[Samples]]
+"""Samples of each case, by process."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What was measured, and on what."""
+    """Samples of all cases, and a description of the machine."""
 
     machine: dict[str, Any]
-    cases: dict[str, Samples]
+    cases: Processes
 
     @property
-    def busy(self) -> bool:
-        """Whether others kept the machine busy: then a loss on several threads waits for the one that has no core."""
-        load, cores = self.machine.get("load"), self.machine.get("cores")
-        return isinstance(load, (int, float)) and isinstance(cores, int) and load > cores / 2
+    def busy(self) -> float:
+        """Share of the samples that other work disturbed."""
+        samples = [s for processes in self.cases.values() for s in processes]
+        disturbed = sum(s.disturbed for s in samples)
+        total = disturbed + sum(len(getattr(s, which)) for s in samples for which in SIDES)
+        return disturbed / total if total else 0.0
+
+    def ratios(self, case: str) -> list[float]:
+        """Return candidate over reference for every process that timed both."""
+        return [s.ratio for s in self.cases[case] if not math.isnan(s.ratio)]
 
     def to_json(self) -> str:
-        """All samples, and the interval of each case by itself for those who only want to look."""
-        found = {}
-        for name, samples in self.cases.items():
-            ratio, low, high = of_median(samples.ratios)
-            found[name] = {"ratio": ratio, "low": low, "high": high, **samples.__dict__}
+        """Return all samples as JSON, with the interval of each case for readers."""
+        found: dict[str, Any] = {}
+        for name, processes in self.cases.items():
+            interval = of_pairs(self.ratios(name))
+            numbers = {k: v if math.isfinite(v) else None for k, v in interval._asdict().items()}
+            found[name] = {**numbers, "processes": [asdict(s) for s in processes]}
         document = {"format": FORMAT, "level": 1 - ALPHA, "machine": self.machine, "cases": found}
         return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
 def measure(
-    source: str, rounds: int, budget: float, report: Callable[[str, float], object] = lambda text, done: None
+    source: str,
+    processes: int,
+    rounds: int,
+    budget: float,
+    report: Callable[[str, float], object] = lambda text, done: None,
 ) -> Record:
-    """Time every candidate beside its reference, for so many rounds, or fewer once the seconds are spent.
+    """Time every candidate beside its reference in several processes, one after another.
 
-    The cases come round and round again, a few rounds at a time. So a minute in which the machine is busy is a
-    part of every case and not all of one; and threads that still spin after a case rarely meet the next.
+    Each process gets an equal part of the budget (seconds). The state of the memory, and the load on the machine, then
+    vary from one value of a case to the next.
     """
-    found = load(source)
-    if rounds < fewest(len(found)):
-        raise InputError(f"rounds is {rounds}; to compare {len(found)} cases takes at least {fewest(len(found))}")
-    machine, samples = about(), {name: Samples() for name in found}
+    machine, cases = about(), Processes()
     start = time.perf_counter()
-    for done in range(0, rounds, AT_A_TIME):
-        spent = (time.perf_counter() - start) / budget
-        if spent > 1 and done >= fewest(len(found)):
-            break
-        for i, (name, pair) in enumerate(found.items()):
-            report(f"{name}, from round {done + 1}", min(1.0, max(spent, (done + i / len(found)) / rounds)))
-            times = interleave(dict(zip(SIDES, pair, strict=True)), min(AT_A_TIME, rounds - done))
-            samples[name].candidate += times["candidate"]
-            samples[name].reference += times["reference"]
-    return Record(machine, samples)
-
-
-def load(source: str) -> dict[str, cases.Case]:
-    """The cases of a module; what is wrong with them is the user's to mend."""
-    try:
-        return cases.load(source)
-    except cases.CasesError as error:
-        raise InputError(str(error)) from None
-
-
-@contextmanager
-def whole(path: str) -> Iterator[Path]:
-    """A file beside `path` to write to; in the end it takes that place, unless there was an error."""
-    temporary = beside(Path(path))
-    try:
-        yield temporary
-        settle(temporary, Path(path))
-    finally:
-        temporary.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fastloss-record-") as folder:
+        for k in range(processes):
+            with workers([None], source, Path(folder)) as (worker,):
+                names = worker.ask("names")
+                if processes < fewest(len(names)):
+                    needed = fewest(len(names))
+                    raise InputError(f"--processes is {processes}; expected at least {needed}, by the number of cases")
+                repeats = {}
+                for i, name in enumerate(names):
+                    report(f"process {k + 1}: warming up {name}", (k + i / len(names) / 2) / processes)
+                    repeats[name] = worker.ask("prepare", name, SAMPLE)
+                report(f"process {k + 1} of {processes}", (k + 0.5) / processes)
+                left = budget * (k + 1) / processes - (time.perf_counter() - start)
+                for name, samples in sampled([worker], repeats, rounds, left)[0].items():
+                    cases.setdefault(name, []).append(samples)
+    return Record(machine, cases)
 
 
 def read(path: str) -> Record:
-    """A record from a file."""
+    """Read a record from a file."""
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
         if document["format"] != FORMAT:
-            raise InputError(f"{path} has the format {document['format']!r}; expected {FORMAT!r}")
-        found = {n: Samples(c["candidate"], c["reference"]) for n, c in document["cases"].items()}
-        sound = all(_sound(s) for s in found.values()) and isinstance(document["machine"], dict)
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError):
-        sound = False
-    if not sound:
-        raise InputError(f"{path} is no record; expected a file that fastloss track record wrote")
-    return Record(document["machine"], found)
+            older = str(document["format"]).startswith(FORMAT.rsplit(" ", 1)[0])
+            advice = "record it again with this version of fastloss" if older else f"expected {FORMAT!r}"
+            raise InputError(f"{path} has the format {str(document['format'])[:60]!r}; {advice}")
+        return Record(_machine(document["machine"]), {n: _processes(c) for n, c in document["cases"].items()})
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
+        raise InputError(f"{path} is no record; expected a file that fastloss track record wrote") from None
 
 
-def _sound(samples: Samples) -> bool:
-    """As many times of one as of the other, all positive and finite."""
-    both = [*samples.candidate, *samples.reference]
-    return len(samples.candidate) == len(samples.reference) and all(0 < x < math.inf for x in both)
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no time")
+
+
+def _machine(given: Any) -> dict[str, Any]:
+    """Return the description of a machine; comparisons use its processor and date."""
+    if not all(isinstance(given.get(k, ""), str) for k in ("processor", "date")):
+        raise TypeError("a machine is described by text")
+    return dict(given)
+
+
+def _processes(case: Any) -> list[Samples]:
+    """Return the samples of a case; raise unless all are positive and finite."""
+    found = []
+    for process in case["processes"]:
+        candidate, reference, disturbed = (
+            _times(process["candidate"]),
+            _times(process["reference"]),
+            process["disturbed"],
+        )
+        if type(disturbed) is not int or disturbed < 0:
+            raise TypeError("a count is a whole number")
+        found.append(Samples(candidate, reference, disturbed))
+    return found
+
+
+def _times(given: Any) -> list[float]:
+    if type(given) is not list or not all(type(x) in (int, float) and SHORTEST <= x <= LONGEST for x in given):
+        raise ValueError("times are positive numbers of seconds")
+    return [float(x) for x in given]

@@ -4,13 +4,14 @@ from functools import partial
 
 import fastloss as fl
 from fastloss.dispatch import sum_record
-from fastloss.formulas.record import LOOPS, NONNEGATIVE
+from fastloss.formulas.record import NONNEGATIVE
 from fastloss.kernels.cuda.elementwise import elementwise_kernel
+from fastloss.kernels.cuda.labels import signing_kernel
 from fastloss.kernels.cuda.memory import real
 from fastloss.kernels.cuda.pairs import pairs_kernel
 from fastloss.kernels.cuda.points import points_kernel
 from fastloss.kernels.cuda.regions import collecting, judging, measuring, normalising, spreading
-from fastloss.kernels.cuda.rows import counting_kernel, row_kernel
+from fastloss.kernels.cuda.rows import balancing_kernel, counting_kernel, row_kernel
 from fastloss.kernels.cuda.scalars import width
 from fastloss.kernels.cuda.sums import finishing
 
@@ -43,6 +44,8 @@ for f in ("float32", "float64"):
     # The sum of weights, which divides a mean under weights.
     KERNELS[f"sum-{f}"] = partial(elementwise_kernel, sum_record(NONNEGATIVE), f, f)
 KERNELS |= {f"count-{number}": partial(counting_kernel, number) for number in ("float32", "float64")}
+KERNELS |= {f"balance-{number}": partial(balancing_kernel, number) for number in ("float32", "float64")}
+KERNELS["sign_labels"] = signing_kernel
 for name, loss in fl.LOSSES.items():
     record, formats = loss.record, (*FORMATS, *["bfloat16"] * (name in BRAIN))
     if record.loop in MAKERS:
@@ -50,8 +53,8 @@ for name, loss in fl.LOSSES.items():
     if "p" in record.parameters and record.loop == "pairs":
         KERNELS |= {f"{name}_p-{f}": partial(pairs_kernel, record, f, real(f), False) for f in FORMATS}
     if record.family == "rows":
-        for kind, there in zip(("labels", "dense"), LOOPS[record.loop][1:], strict=True):
-            for f in formats * bool(there):
+        for kind in record.row_loop.kinds():
+            for f in formats:
                 target = f if kind == "dense" else real(f)
                 KERNELS[f"{name}-{kind}-{f}"] = partial(row_kernel, record, kind, f, target)
 for f in FORMATS:

@@ -182,6 +182,19 @@ def test_long_and_short_vectors_lose_nothing(scale, device):
     np.testing.assert_allclose(grads["x1"], wanted["x1"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_triplet_whose_squares_overflow_is_no_nan(dtype, device):
+    size = dtype(1e30 if dtype == np.float32 else 1e160)
+    a, p = np.zeros((3, 2), dtype), np.array([[0, 1], [3, 0], [0, 1]], dtype) * size
+    n = np.array([[2, 0], [0, 1], [1, 0]], dtype) * size
+    given = {"anchor": a, "positive": p, "negative": n}
+    values, grads = device("triplet", given, margin=0.5, squared=True, reduction="none")
+    assert values.tolist() == [0.0, np.inf, 0.5]
+    slopes = np.array([[0], [2], [2]], dtype)
+    for key, expected in (("anchor", slopes * (n - p)), ("positive", slopes * p), ("negative", slopes * -n)):
+        np.testing.assert_allclose(grads[key], expected, rtol=4 * np.finfo(dtype).eps)
+
+
 def test_vectors_that_are_equal_or_zero_have_no_slope(device):
     given = {k: np.ones((2, 5)) for k in ("anchor", "positive", "negative")}
     for options in ({}, {"p": 1.0}, {"p": 3.0}):
@@ -255,6 +268,18 @@ def changed(given, key, place, value, like=None):
         ("simpo", {"chosen": [0.0] * 2, "rejected": [1.0] * 2, "weight": [1.0, -3.0]}, 1, r"weight\[1\] is -3; allow"),
         ("cosine_embedding", {**VECTORS, "t": [1, -1, 0]}, 2, r"t\[2\] is 0; allowed: \{-1, \+1\}"),
         ("dice", changed(IMAGE, "target", (1, 2), 3), 1, r"target\[1, 2\] is 3; allowed: 0 to 2, or -100 \(ignore_ind"),
+        (
+            "dice",
+            changed(IMAGE, "target", (1, 2), 2**64 - 100, np.zeros((2, 4), np.uint64)),
+            1,
+            r"target\[1, 2\] is 18446744073709551516; allowed: 0 to 2, or -100",
+        ),
+        (
+            "jaccard",
+            {**changed(IMAGE, "target", (1, 2), 2**63 - 1, np.zeros((2, 4), np.uint64)), "ignore_index": None},
+            1,
+            r"target\[1, 2\] is 9223372036854775807; allowed: 0 to 2$",
+        ),
         ("mcc", changed(IMAGE, "prediction", (1, 2, 3), 1.5), 1, r"prediction\[1, 2, 3\] is 1.5; allowed: \[0, 1\]"),
         (
             "dice",
@@ -268,10 +293,16 @@ def changed(given, key, place, value, like=None):
             None,
             r"class_weight\[2\] is -1; allowed: \[0, ",
         ),
+        (
+            "tversky",
+            changed(IMAGE, "class_weight", 1, np.inf, np.ones(3)),
+            None,
+            r"class_weight\[1\] is inf; allowed: \[0, inf\)",
+        ),
     ],
 )
 def test_violations_are_nan_and_reported_by_synchronize(name, given, unit, message, put, fetch):
-    given = {k: put(np.array(a)) for k, a in given.items()}
+    given = {k: a if a is None else put(np.array(a)) for k, a in given.items()}
     values = fetch(fl.LOSSES[name](**given, reduction="none"))
     assert np.flatnonzero(np.isnan(values)).tolist() == ([0, 1] if unit is None else [unit])
     with pytest.raises(ValueError, match=rf"^{name}: {message}"):

@@ -1,9 +1,12 @@
 """Which backend runs a call, with arrays in host memory and on the simulated device."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import fastloss as fl
+from fastloss.kernels.cuda import launch
 
 
 def test_arrays_in_host_memory_go_to_the_device_and_back_where_it_is_asked_for():
@@ -39,3 +42,25 @@ def test_losses_without_a_kernel_run_on_the_cpu(put, fetch):
     assert value == fl.energy_distance(x, y)
     with pytest.raises(fl.BackendError, match="energy_distance has no CUDA kernel"):
         fl.energy_distance(put(x), put(y), backend="cuda")
+
+
+def test_configurations_of_a_kernel_are_kept_up_to_a_bound(monkeypatch):
+    made, launched = [], []
+
+    class Compiled:
+        def __getitem__(self, configuration):
+            made.append(configuration)
+            return launched.append
+
+    fake = SimpleNamespace(
+        get_current_device=lambda: SimpleNamespace(id=0), jit=lambda *_, **__: lambda function: Compiled()
+    )
+    monkeypatch.setattr(launch, "SIMULATED", False)
+    monkeypatch.setattr(launch, "cuda", fake)
+    kernel = launch.Kernel(lambda x: None, "nothing", None)
+    for blocks in range(1, 2000):
+        kernel((blocks, 2), 32, 0, blocks)
+        kernel((blocks, 2), 32, 0, -blocks)
+    assert len(kernel._configured) <= launch.CONFIGURATIONS
+    assert [x for x in launched if x > 0] == list(range(1, 2000)) == [-x for x in launched if x < 0]
+    assert made == [((blocks, 2), 32, 0) for blocks in range(1, 2000)]

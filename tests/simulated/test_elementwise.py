@@ -28,8 +28,8 @@ def draw(name, dtype, n=N, **variant):
 
 def exact(record, variant, dtype, prediction, target):
     """Value, gradients, curvatures, surrogates per element at fifty digits."""
-    eps = mp.mpf(float(np.finfo(dtype).eps))
-    formula = carry(record.function, mp_number, MP_WORDS | {"epsilon": lambda x: eps})
+    eps, huge = (mp.mpf(float(x)) for x in (np.finfo(dtype).eps, np.finfo(dtype).max))
+    formula = carry(record.function, mp_number, MP_WORDS | {"epsilon": lambda x: eps, "largest": lambda x: huge})
     columns = [*tuples(prediction), *(() if target is None else (target,))]
     parameters = [mp.mpf(float(dtype(p))) for p in numbers(record, variant)]
     rows = []

@@ -1,7 +1,10 @@
 """Losses of rows on the simulated device, against NumPy's textbook forms and their numerical derivatives."""
 
+import re
+
 import numpy as np
 import pytest
+from left_out import row_inputs
 
 import fastloss as fl
 from fastloss import reference
@@ -12,8 +15,8 @@ ROWS = {name: loss for name, loss in fl.LOSSES.items() if loss.record.family == 
 KINDS = [
     (name, kind)
     for name, loss in ROWS.items()
-    for kind, there in zip(("labels", "dense"), LOOPS[loss.record.loop][1:], strict=True)
-    if there
+    for kind in ("labels", "dense")
+    if getattr(LOOPS[loss.record.loop], kind)
 ]
 each_kind = pytest.mark.parametrize(("name", "kind"), KINDS)
 # A scale of 64 makes differences of differences useless.
@@ -22,18 +25,9 @@ USUAL = {"arcface": {"scale": 4.0}, "cosface": {"scale": 4.0}, "multi_margin": {
 
 def draw(name, kind, n, k, dtype=np.float64, seed=0):
     """A prediction and a target that the loss takes."""
-    rng = np.random.default_rng(seed)
-    loop = ROWS[name].record.loop
-    z = rng.normal(0, 1.5, (n, k))
-    if loop in ("log_probs", "divergence"):
-        z -= np.logaddexp.reduce(z, axis=1, keepdims=True)
-    if loop == "angular":
-        z = np.tanh(z / 4)
-    if loop == "ensemble":
-        return z.astype(dtype), rng.normal(size=n).astype(dtype)
+    z, t = row_inputs(name, kind, k, n, seed).values()
     if kind == "labels":
-        return z.astype(dtype), rng.integers(0, k + (loop == "ordinal"), n)
-    t = rng.normal(0, 2, (n, k)) if name == "distillation" else rng.dirichlet(np.ones(k), n)
+        return z.astype(dtype), np.random.default_rng(seed).integers(0, k + (ROWS[name].record.loop == "ordinal"), n)
     return z.astype(dtype), t.astype(dtype)
 
 
@@ -148,6 +142,19 @@ def test_surrogates(put, fetch):
     near(fetch(fl.crps_ensemble.grad_and_hess(put(z), put(t), curvature="surrogate")[1]), np.full((2, 5), 0.2))
 
 
+@pytest.mark.parametrize("kind", ["labels", "dense"])
+def test_surrogate_beside_a_z_loss(kind, put, fetch):
+    z, t = draw("cross_entropy", kind, 3, 7, seed=6)
+    z -= np.array([[0.0], [10.0], [30.0]], z.dtype)
+    mass = 1.0 if kind == "labels" else t.astype(np.float64).sum(axis=1, keepdims=True)
+    lse = np.logaddexp.reduce(z.astype(np.float64), axis=1, keepdims=True)
+    p = np.exp(z - lse)
+    for zeta in (0.0, 0.03):
+        expected = np.maximum(mass + 2 * zeta * lse, 0) * p * (1 - p) + 2 * zeta * p * p
+        near(fetch(fl.cross_entropy.grad_and_hess(put(z), put(t), curvature="surrogate", z_loss=zeta)[1]), expected)
+    assert (mass + 2 * zeta * lse < 0).any()
+
+
 VARIANTS = [
     ("cross_entropy", {"label_smoothing": 0.1}),
     ("cross_entropy", {"temperature": 2.5, "z_loss": 0.05}),
@@ -172,6 +179,24 @@ def test_parameters(name, options, kind, put, fetch):
     values, grad = map(fetch, ROWS[name].value_and_grad(put(z), put(t), reduction="none", **given))
     near(values, oracle(name, z, t, c, **options), 12)
     near(grad, differences(name, z, t, c, **options)[0])
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 10.0])
+def test_mean_of_a_z_loss_under_class_weights(size, put, fetch):
+    z, t = draw("cross_entropy", "labels", 5, 6, seed=6)
+    t[3] = -100
+    given = {"label_smoothing": 0.1, "z_loss": 0.1}
+    weight, c = np.linspace(0.5, 2.0, 5), size * np.linspace(0.5, 1.5, 6)
+    value, grad = map(
+        fetch, fl.cross_entropy.value_and_grad(put(z), put(t), weight=put(weight), class_weight=put(c), **given)
+    )
+    squares = np.where(t < 0, 0.0, weight) * np.logaddexp.reduce(z, axis=1) ** 2
+    kept = t >= 0
+    own = oracle("cross_entropy", z[kept], t[kept], c, label_smoothing=0.1)
+    mass = weight[kept] @ c[t[kept]]
+    near(value, 0.1 * squares.sum() / weight[kept].sum() + (weight[kept] @ own / mass if size else 0.0))
+    assert np.isfinite(grad).all()
+    assert abs(grad).sum() > 0.0
 
 
 MERGES = [("cross_entropy", "labels"), ("cross_entropy", "dense"), ("crammer_singer", "labels")]
@@ -270,6 +295,29 @@ def test_labels_out_of_range_are_nan_and_reported_by_synchronize(put, fetch):
         fl.nll(z.reshape(2, 2, 5), np.array([[0, 1], [2, 9]]))
 
 
+WRAPPING = [(2**64 - 100, -100), (2**63, None), (2**64 - 1, -1), (2**63 + 2, 2**63 - 1), (2**64 - 2, 2), (7, -100)]
+
+
+@pytest.mark.parametrize(("label", "index"), WRAPPING)
+def test_unsigned_labels_never_wrap(label, index, put, fetch):
+    z, _ = draw("cross_entropy", "labels", 3, 5)
+    also = "" if index is None else f", or {index} (ignore_index)"
+    target = np.array([0, label, index if index and index > 0 else 1], np.uint64)
+    message = f"^{re.escape(f'nll: target[1] is {label}; allowed: 0 to 4{also}')}$"
+    with fl.backend("cuda"), pytest.raises(ValueError, match=message):
+        fl.nll(z, target, ignore_index=index)
+    there = put(target)
+    values = fetch(fl.nll(put(z), there, ignore_index=index, reduction="none"))
+    assert np.isnan(values).tolist() == [False, True, False]
+    with pytest.raises(ValueError, match=message):
+        fl.synchronize()
+    target[1] = 2
+    values = fetch(fl.nll(put(z), put(target), ignore_index=index, reduction="none"))
+    rows = np.array([0.0 if y == index else -z[i, y] for i, y in enumerate(target.astype(object))])
+    assert values.tolist() == rows.tolist()
+    fl.synchronize()
+
+
 def test_numbers_out_of_their_domains(put, fetch):
     z, t = draw("kl_div", "dense", 3, 4)
     negative = t.copy()
@@ -291,6 +339,26 @@ def test_numbers_out_of_their_domains(put, fetch):
         assert np.isnan(fetch(fl.cross_entropy(put(z), put(target), class_weight=weight)))
         with pytest.raises(ValueError, match=r"cross_entropy: class_weight\[3\] is -2; allowed: \[0, inf\)"):
             fl.synchronize()
+
+
+@each_kind
+def test_an_infinite_class_weight_is_nan_and_reported_by_synchronize(name, kind, put, fetch):
+    if name == "crps_ensemble":
+        pytest.skip("it has no classes")
+    z, t = draw(name, kind, 3, 4)
+    t = np.arange(3) if kind == "labels" else t
+    hit = [False, True, False] if kind == "labels" and ROWS[name].record.loop != "ordinal" else [True] * 3
+    weight = put(np.array([1.0, np.inf, 1.0, 1.0]))
+    message = rf"^{name}: class_weight\[1\] is inf; allowed: \[0, inf\)$"
+    values, grad = map(fetch, ROWS[name].value_and_grad(put(z), put(t), class_weight=weight, reduction="none"))
+    # Probabilities against an infinite weight may be infinite, each for itself.
+    assert (np.isnan(values) if kind == "labels" and name != "ordinal" else ~np.isfinite(values)).tolist() == hit
+    assert (~np.isfinite(grad[hit])).any(axis=1).all()
+    with pytest.raises(ValueError, match=message):
+        fl.synchronize()
+    assert np.isnan(fetch(ROWS[name](put(z), put(t), class_weight=weight)))
+    with pytest.raises(ValueError, match=message):
+        fl.synchronize()
 
 
 @pytest.mark.parametrize("kind", ["labels", "dense"])

@@ -127,3 +127,12 @@ def test_a_loss_without_a_kernel_gives_tensors_too():
     assert isinstance(loss, torch.Tensor)
     assert loss.dtype is torch.float32
     assert all(isinstance(g, torch.Tensor) for g in (grads if isinstance(grads, tuple) else (grads,)))
+
+
+def test_unsigned_labels_are_taken():
+    z = torch.log_softmax(torch.arange(15.0).reshape(3, 5), 1)
+    t = torch.tensor(np.array([0, 2**64 - 100, 4], np.uint64))
+    values = fl.nll(z, t, reduction="none")
+    assert torch.isnan(values).tolist() == [False, True, False]
+    with pytest.raises(ValueError, match=r"^nll: target\[1\] is 18446744073709551516; allowed: 0 to 4, or -100"):
+        fl.synchronize()

@@ -1,1 +1,1 @@
-"""The same formulas on a GPU: kernels for numba-cuda, imported when an array on a device first asks for one."""
+"""CUDA kernels of the formulas for numba-cuda, imported with the first array on a device."""

@@ -4,14 +4,16 @@ One kernel per loss and format serves values, gradients and curvatures: an addre
 the compiler moves what only an absent output needs into the branch that writes it.
 """
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
 from ...formulas.record import NONNEGATIVE, Formula
 from .. import access
+from ..slots import unbound
 from ..specialize import bind
 from ..worlds import carry
 from .launch import ADDRESS, Kernel, addresses
@@ -22,44 +24,78 @@ from .world import gpu
 
 __all__ = ["elementwise_kernel"]
 
-# Names that the templates below find bound when they are specialized; branches on flags are pruned.
-T: Any = None
-width: Any = None
-formula: Any = None
-unpack: Any = None
-numbers: Any = None
-slopes: Any = None
-times: Any = None
-fault_of: Any = None
-targeted: Any = None
-bent: Any = None
-either: Any = None
-load: Any = None
-load_one: Any = None
-each: Any = None
-lane: Any = None
-save: Any = None
-save_one: Any = None
-scale_over: Any = None
-end_block: Any = None
+
+class Lane(NamedTuple):
+    """Constants and functions that the evaluation of one element reads."""
+
+    T: type
+    """Number type in which the loss is computed, np.float32 or np.float64."""
+    formula: Callable[..., Any]
+    """Formula of the loss."""
+    numbers: Callable[..., Any]
+    """Function of (inputs, k): element k of each prediction."""
+    slopes: Callable[..., Any]
+    """Function that lines up value, derivatives and the fault."""
+    times: Callable[..., Any]
+    """Product with a weight; 0 where a weight is 0."""
+    fault_of: Callable[..., Any]
+    """Function of (inputs, k): 0, or the first input whose element k is outside its domain."""
+    targeted: bool
+    """Whether there is a target."""
+    bent: bool
+    """Whether there is a curvature, or a surrogate of it."""
+    either: bool
+    """Whether there are both."""
+
+
+class Slots(NamedTuple):
+    """Constants and functions that the loop over elements reads."""
+
+    T: type
+    """Number type in which the loss is computed, np.float32 or np.float64."""
+    width: int
+    """Elements of 128 bits."""
+    unpack: Callable[..., Any]
+    """Function that makes the formula's parameters of a tuple."""
+    load: Callable[..., Any]
+    """Function of (addresses, i): a group of each input, and of weights."""
+    load_one: Callable[..., Any]
+    """Counterpart for one element."""
+    each: Callable[..., Any]
+    """Function that evaluates the elements of a group."""
+    lane: Callable[..., Any]
+    """Function that evaluates one element of a group."""
+    save: Callable[..., Any]
+    """Function of (addresses, i, results) that writes the results of a group that are wanted."""
+    save_one: Callable[..., Any]
+    """Counterpart for one element."""
+    scale_over: Callable[..., Any]
+    """Scale over the sum of the weights."""
+    end_block: Callable[..., Any]
+    """Function that leaves the sum over a block."""
+
+
+use: Any = unbound(Slots, Lane)
 
 
 def _lane(x, k, s, p, surrogate):
     """The results of one element: value, derivatives, and which input is out of its domain: then they are NaN."""
-    if targeted:
-        out = formula(*numbers(x, k), x[-2][k], *p)
+    T = use.T
+    if use.targeted:
+        out = use.formula(*use.numbers(x, k), x[-2][k], *p)
     else:
-        out = formula(*numbers(x, k), *p)
-    fault = fault_of(x, k)
+        out = use.formula(*use.numbers(x, k), *p)
+    fault = use.fault_of(x, k)
+    # Makes value and derivatives of a fault NaN: the host learns of it later.
     w = x[-1][k] if fault == T(0.0) else T(np.nan)
     ws = w * s
-    value = times(out[0], w)
-    if bent:
+    value = use.times(out[0], w)
+    if use.bent:
         second = out[2]
-        if either:
+        if use.either:
             second = out[3] if surrogate else out[2]
-        return slopes(value, out[1], second, ws, fault)
-    return slopes(value, out[1], out[1], ws, fault)
+        return use.slopes(value, out[1], second, ws, fault)
+    return use.slopes(value, out[1], out[1], ws, fault)
 
 
 def _elementwise(inputs, outputs, partials, firsts, n, groups, scale, mass, surrogate, params):
@@ -68,28 +104,31 @@ def _elementwise(inputs, outputs, partials, firsts, n, groups, scale, mass, surr
     The first `groups` of 128 bits are aligned; what follows them is taken one by one. A violation's place is eight
     times its index and the number of the input.
     """
-    p, s = unpack(params), scale_over(scale, mass)
+    T = use.T
+    p, s = use.unpack(params), use.scale_over(scale, mass)
     high, low, first = T(0.0), T(0.0), NONE
+    # Serves any size with a grid of bounded size: each thread takes every gridsize-th group.
     step = np.uint64(cuda.gridsize(1))
     start = np.uint64(cuda.grid(1))
     i = start
     while i < groups:
-        o = each(load(inputs, i), s, p, surrogate)
-        save(outputs, i, o)
-        for k in range(width):
+        o = use.each(use.load(inputs, i), s, p, surrogate)
+        use.save(outputs, i, o)
+        for k in range(use.width):
             high, low = plus(high, low, o[k][0])
             if o[k][-1] != T(0.0):
-                first = earlier(first, (np.int64(i) * width + k) * 8 + np.int64(o[k][-1]))
+                first = earlier(first, (np.int64(i) * use.width + k) * 8 + np.int64(o[k][-1]))
         i += step
-    i = start + groups * np.uint64(width)
+    # Takes what does not fill 128 bits one by one.
+    i = start + groups * np.uint64(use.width)
     while i < n:
-        one = lane(load_one(inputs, i), 0, s, p, surrogate)
-        save_one(outputs, i, (one,))
+        one = use.lane(use.load_one(inputs, i), 0, s, p, surrogate)
+        use.save_one(outputs, i, (one,))
         high, low = plus(high, low, one[0])
         if one[-1] != T(0.0):
             first = earlier(first, np.int64(i) * 8 + np.int64(one[-1]))
         i += step
-    end_block(partials, firsts, high, low, first)
+    use.end_block(partials, firsts, high, low, first)
 
 
 def _loading(formats: tuple[str, ...], width: int, number: str) -> Any:
@@ -131,7 +170,7 @@ def _faults(record: Formula, number: str) -> Any:
     places = [*range(count), *[count] * target, -1]
     domains = [*record.prediction_domains, *[record.target_domain] * target, NONNEGATIVE]
     tests = [(f"x[{i}][k]", access.check(d, number)) for i, d in zip(places, domains, strict=True)]
-    return faults(tests, number, "x, k")
+    return faults(tests, number, "x[-1][k]", "x, k")
 
 
 CROWDED = frozenset(
@@ -164,30 +203,39 @@ def _elementwise_kernel(record: Formula, stored: str, target: str) -> Kernel:
     number, width = real(stored), WIDTH[stored]
     count, curved = len(record.predictions), record.second or record.surrogate is not None
     formats = (*[stored] * count, *[target] * (record.target is not None))
-    bound = {
-        "T": getattr(np, number),
-        "width": width,
-        "formula": carry(record.function, gpu(number)),
-        "unpack": access.unpack(len(record.parameters), number),
-        "numbers": spelled("x, k", *(f"x[{i}][k]" for i in range(count))),
-        "slopes": _slopes(count, curved),
-        "times": access.times[True],
-        "fault_of": _faults(record, number),
-        "targeted": record.target is not None,
-        "bent": curved,
-        "either": record.second and record.surrogate is not None,
-        "scale_over": over(number),
-        "end_block": block_end(number),
-        "load": _loading(formats, width, number),
-        "load_one": _loading(formats, 1, number),
-        "save": _saving(stored, 1 + count * (1 + curved), width),
-        "save_one": _saving(stored, 1 + count * (1 + curved), 1),
-    }
-    bound["lane"] = device(bind(_lane, **bound))
-    bound["each"] = spelled("x, s, p, c", *(f"lane(x, {k}, s, p, c)" for k in range(width)), lane=bound["lane"])
+    results = 1 + count * (1 + curved)
+    lane = device(
+        bind(
+            _lane,
+            Lane(
+                T=getattr(np, number),
+                formula=carry(record.function, gpu(number)),
+                numbers=spelled("x, k", *(f"x[{i}][k]" for i in range(count))),
+                slopes=_slopes(count, curved),
+                times=access.times[True],
+                fault_of=_faults(record, number),
+                targeted=record.target is not None,
+                bent=curved,
+                either=record.second and record.surrogate is not None,
+            ),
+        )
+    )
+    use = Slots(
+        T=getattr(np, number),
+        width=width,
+        unpack=access.unpack(len(record.parameters), number),
+        load=_loading(formats, width, number),
+        load_one=_loading(formats, 1, number),
+        each=spelled("x, s, p, c", *(f"lane(x, {k}, s, p, c)" for k in range(width)), lane=lane),
+        lane=lane,
+        save=_saving(stored, results, width),
+        save_one=_saving(stored, results, 1),
+        scale_over=over(number),
+        end_block=block_end(number),
+    )
     T = getattr(types, number)
-    arrays = (addresses(len(formats) + 1), addresses(1 + count * (1 + curved)), ADDRESS, ADDRESS)
+    arrays = (addresses(len(formats) + 1), addresses(results), ADDRESS, ADDRESS)
     params = types.UniTuple(T, max(1, len(record.parameters)))
     signature = types.void(*arrays, types.uint64, types.uint64, T, ADDRESS, types.boolean, params)
     bounds = None if record.transcendental else (BLOCK, blocks_of(record, stored))
-    return Kernel(_elementwise, f"{record.name}_{stored}_{target}", signature, bound, bounds, wide=True)
+    return Kernel(_elementwise, f"{record.name}_{stored}_{target}", signature, use, bounds, wide=True)

@@ -3,20 +3,31 @@
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from numba import cuda, types
 
+from ..slots import resolve_in
 from ..specialize import bind
 from .memory import SIMULATED
 
 __all__ = ["ADDRESS", "MAX_BLOCKS", "PLACE", "Kernel", "addresses"]
+
+if not SIMULATED:
+    # Without numba-cuda, whose compiler this is, the module is still imported where its documentation is read.
+    with suppress(ModuleNotFoundError):
+        resolve_in("numba.cuda.core")
 
 ADDRESS, PLACE = types.uint64, types.int64
 
 MAX_BLOCKS = 1024
 """Blocks of a large call: eight of 256 threads for each multiprocessor of the largest devices, and the same on all, so
 that sums have one order everywhere."""
+
+CONFIGURATIONS = 64
+"""Grids and streams for which a kernel keeps its launcher. A program whose batches have one size uses a few; one whose
+batches differ in size would otherwise add one for each, without end."""
 
 
 def addresses(count: int) -> Any:
@@ -32,11 +43,12 @@ class Kernel:
         template: Callable[..., Any],
         name: str,
         signature: Any,
-        bound: dict[str, Any],
+        use: Any = None,
         bounds: tuple[int, int] | None = None,
         wide: bool = False,
+        **functions: Any,
     ) -> None:
-        self.function = bind(template, **bound)
+        self.function = bind(template, use, **functions)
         self.function.__name__ = self.function.__qualname__ = name
         self.name, self.signature = name, signature
         self.bounds = bounds
@@ -45,7 +57,7 @@ class Kernel:
         """Whether it reads and writes 128 bits at a time."""
         self._compiled: dict[int, Any] = {}
         self._configured: dict[Any, Any] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may call the same loss meanwhile
 
     def __call__(self, blocks: int | tuple[int, ...], threads: int, stream: Any, *arguments: Any) -> None:
         """Launch on the current device, without waiting."""
@@ -56,6 +68,8 @@ class Kernel:
         found = self._configured.get(key)
         if found is None:
             with self._lock:
+                if len(self._configured) >= CONFIGURATIONS:
+                    self._configured.clear()
                 found = self._configured[key] = self._configure(*key)
         found(*arguments)
 

@@ -4,7 +4,7 @@ A kernel gets addresses, not arrays: a launch then costs no unpacking of shapes 
 and how aligned it is. In the simulator an address is an array, and what stands here in Python is what runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -14,12 +14,14 @@ from numba import config, types
 from numba import cuda as numba_cuda
 
 from ..access import narrowed, widened
+from ..specialize import bind
 
 __all__ = [
     "BYTES",
     "SIMULATED",
     "WIDTH",
     "alignment",
+    "chained",
     "cuda",
     "device",
     "present",
@@ -36,7 +38,7 @@ WIDTH = {"float32": 4, "float64": 2, "float16": 8, "bfloat16": 8}
 
 
 class _Simulated:
-    """What a thread of the simulator finds as `cuda`, in every function.
+    """Stand-in for the module `cuda` in every function that a thread of the simulator runs.
 
     The simulator itself puts it into the globals of each function for the time of a call, which threads that share
     them would see come and go.
@@ -49,10 +51,18 @@ class _Simulated:
 
 
 cuda = _Simulated() if SIMULATED else numba_cuda
-"""What kernels know of the device: indices of threads, shuffles, shared memory."""
+"""Device functions for kernels: indices of threads, shuffles, shared memory."""
 
 device = (lambda f: f) if SIMULATED else numba_cuda.jit(device=True)
 """Compiles a function that kernels call."""
+
+
+def chained(templates: Iterable[Callable[..., Any]], use: Any) -> dict[str, Any]:
+    """Return device functions by their names, each bound to a record and to those before it."""
+    found: dict[str, Any] = {}
+    for template in templates:
+        found[template.__name__] = device(bind(template, use, **found))
+    return found
 
 
 def spelled(arguments: str, *parts: str, single: bool = False, **bound: Any) -> Any:
@@ -78,9 +88,19 @@ def real(stored: str) -> str:
 BYTE = ir.IntType(8)
 FORMS = {
     **{"float32": ir.FloatType(), "float64": ir.DoubleType(), "bool": BYTE, "uint8": BYTE},
-    **{"int32": ir.IntType(32), "int64": ir.IntType(64)},
+    **{"int32": ir.IntType(32), "int64": ir.IntType(64), "uint64": ir.IntType(64)},
 }
-BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "uint8": 1}
+BYTES = {
+    "float64": 8,
+    "int64": 8,
+    "uint64": 8,
+    "float32": 4,
+    "int32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "bool": 1,
+    "uint8": 1,
+}
 
 
 def _form(stored: str) -> Any:

@@ -4,13 +4,15 @@ A box is read and written as one group of four numbers. Arrays that are not give
 stands for each.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
 from ...formulas.record import Formula
 from .. import access
+from ..slots import unbound
 from ..specialize import bind
 from ..worlds import carry
 from .launch import ADDRESS, Kernel, addresses
@@ -22,38 +24,62 @@ from .world import gpu
 
 __all__ = ["launch", "points_kernel"]
 
-# Names that the template below finds bound when it is specialized.
-T: Any = None
-formula: Any = None
-unpack: Any = None
-load: Any = None
-save: Any = None
-write: Any = None
-singly: Any = None
-fault_of: Any = None
-times: Any = None
-share: Any = None
-end: Any = None
+
+class Slots(NamedTuple):
+    """Constants and functions that the kernel of points reads."""
+
+    T: type
+    """Number type in which the loss is computed, np.float32 or np.float64."""
+    formula: Callable[..., Any]
+    """Function of (numbers, parameters): the formula of the loss."""
+    unpack: Callable[..., Any]
+    """Function that makes the formula's parameters of a tuple."""
+    load: Callable[..., Any]
+    """Function of (addresses, i, absent, grouped): the numbers of each input, and the weight."""
+    save: Callable[..., Any]
+    """Function of (addresses, i, value, slopes, factor, grouped) that writes what is wanted."""
+    fault_of: Callable[..., Any]
+    """Function of the numbers: 0, or the first input outside its domain."""
+    times: Callable[..., Any]
+    """Product with a weight; 0 where a weight is 0."""
+    share: Callable[..., Any]
+    """Scale over the sum of the weights."""
+    end: Callable[..., Any]
+    """Function that leaves the sum over a block."""
+
+
+class Put(NamedTuple):
+    """Functions that the writer of a group of neighbours calls."""
+
+    write: Callable[..., Any]
+    """Writer of a group at once."""
+    singly: Callable[..., Any]
+    """Writer of its numbers one by one."""
+
+
+use: Any = unbound(Slots, Put)
 
 
 def _points(inputs, outputs, partials, firsts, n, scale, mass, absent, grouped, params):
     """Inputs are those of the loss and the weight, outputs values and gradients: addresses, 0 for what is absent."""
-    p, s = unpack(params), share(scale, mass)
+    T = use.T
+    p, s = use.unpack(params), use.share(scale, mass)
     high, low, first = T(0.0), T(0.0), NONE
     step = np.uint64(cuda.gridsize(1))
     i = np.uint64(cuda.grid(1))
     while i < n:
-        x = load(inputs, i, absent, grouped)
-        out = formula(x, p)
-        fault = fault_of(x)
+        x = use.load(inputs, i, absent, grouped)
+        out = use.formula(x, p)
+        fault = use.fault_of(x)
+        # Makes value and derivatives of a fault NaN: the host learns of it later.
         w = x[-1][0] if fault == T(0.0) else T(np.nan)
-        value = times(out[0], w)
-        save(outputs, i, value, out[1], w * s, grouped)
+        value = use.times(out[0], w)
+        use.save(outputs, i, value, out[1], w * s, grouped)
         high, low = plus(high, low, value)
         if fault != T(0.0):
             first = earlier(first, np.int64(i) * 8 + np.int64(fault))
         i += step
-    end(partials, firsts, high, low, first)
+    use.end(partials, firsts, high, low, first)
 
 
 def _group(stored: str, columns: int, number: str) -> Any:
@@ -71,9 +97,9 @@ def _group(stored: str, columns: int, number: str) -> Any:
 def _put(a, i, x, grouped):
     if present(a):
         if grouped:
-            write(a, i, x)
+            use.write(a, i, x)
         else:
-            singly(a, i, x)
+            use.singly(a, i, x)
 
 
 def _putting(stored: str, columns: int) -> Any:
@@ -81,7 +107,7 @@ def _putting(stored: str, columns: int) -> Any:
     parts = (f"one(a, i * count + at{c}, (x[{c}],))" for c in range(columns))
     offsets: dict[str, Any] = {f"at{c}": np.uint64(c) for c in range(columns)}
     singly = spelled("a, i, x", *parts, one=writer(stored), count=np.uint64(columns), **offsets)
-    return device(bind(_put, write=writer(stored, columns), singly=singly, present=present))
+    return device(bind(_put, Put(writer(stored, columns), singly)))
 
 
 def _loading(formats: tuple[tuple[str, int], ...], number: str) -> Any:
@@ -141,23 +167,23 @@ def points_kernel(record: Formula, stored: str, formats: tuple[tuple[str, int], 
 def _points_kernel(record: Formula, stored: str, formats: tuple[tuple[str, int], ...]) -> Kernel:
     number, names = real(stored), tuple(record.inputs)
     columns = tuple(c for name, (_, c) in zip(names, formats, strict=True) if name in record.predictions)
-    bound = {
-        "T": getattr(np, number),
-        "formula": _evaluating(record, formats, number),
-        "unpack": access.unpack(len(record.function.__defaults__ or ()), number),
-        "load": _loading(formats, number),
-        "save": _saving(stored, columns),
-        "fault_of": faults([(w.at, w.test) for w in watched(record, names, number)], number),
-        "times": access.times[True],
-        "share": over(number),
-        "end": block_end(number),
-    }
+    use = Slots(
+        T=getattr(np, number),
+        formula=_evaluating(record, formats, number),
+        unpack=access.unpack(len(record.function.__defaults__ or ()), number),
+        load=_loading(formats, number),
+        save=_saving(stored, columns),
+        fault_of=faults([(w.at, w.test) for w in watched(record, names, number)], number, f"x[{len(names)}][0]"),
+        times=access.times[True],
+        share=over(number),
+        end=block_end(number),
+    )
     T = getattr(types, number)
     arrays = (addresses(len(formats) + 1), addresses(1 + len(columns)), ADDRESS, ADDRESS)
     numbers = (types.UniTuple(T, len(formats) + 1), types.boolean, types.UniTuple(T, max(1, len(record.parameters))))
     signature = types.void(*arrays, types.uint64, T, ADDRESS, *numbers)
     kinds = "_".join(dict.fromkeys(f for f, _ in formats))
-    return Kernel(_points, f"{record.name}_{kinds}", signature, bound, wide=max(columns) > 1 and stored == number)
+    return Kernel(_points, f"{record.name}_{kinds}", signature, use, wide=max(columns) > 1 and stored == number)
 
 
 def launch(call: Any) -> Total:

@@ -6,6 +6,7 @@ the formula for each sample or for the batch, and `spread` writes the gradient, 
 `kernels/regions.py`: of a probability p the smaller of p and 1 - p is computed, and which of them it is.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -14,57 +15,18 @@ from numba import types
 
 from ...formulas.record import Formula
 from .. import access
-from ..specialize import bind
+from ..region_domains import NO_ACTIVATION, SIGMOID, SOFTMAX
+from ..slots import ABSENT
 from ..worlds import carry
 from .launch import ADDRESS, PLACE, Kernel
-from .memory import cuda, device, present, reader, real, writer
+from .memory import chained, cuda, present, reader, real, writer
+from .region_slots import RegionSlots, use
 from .sums import NONE, add, block_end, block_sum, earlier, over, plus, rounded
 from .world import gpu
 
-__all__ = [
-    "ACTIVATIONS",
-    "SOFTMAX",
-    "collecting",
-    "judging",
-    "measuring",
-    "normalising",
-    "spreading",
-]
+__all__ = ["collecting", "judging", "measuring", "normalising", "spreading"]
 
-# Names that the templates below find bound when they are specialized.
-T: Any = None
-exp: Any = None
-formula: Any = None
-unpack: Any = None
-times: Any = None
-share: Any = None
-end: Any = None
-sum_block: Any = None
-read: Any = None
-read_target: Any = None
-read_label: Any = None
-read_mask: Any = None
-read_number: Any = None
-read_class: Any = None
-read_pair: Any = None
-read_place: Any = None
-write: Any = None
-write_number: Any = None
-write_value: Any = None
-write_pair: Any = None
-write_place: Any = None
-leave: Any = None
-look: Any = None
-target_of: Any = None
-probability: Any = None
-slope_of: Any = None
-weight_of: Any = None
-put_slopes: Any = None
-sum_of: Any = None
-class_slope: Any = None
-
-NO_ACTIVATION, SIGMOID, SOFTMAX = 0, 1, 2
-ACTIVATIONS = {None: NO_ACTIVATION, "sigmoid": SIGMOID, "softmax": SOFTMAX}
+times = access.times[True]
 
 ONE, SUMS = np.uint64(1), np.uint64(5)
 """Sums of a class: tp, fp, fn, tn, pixels that count."""
@@ -75,36 +37,36 @@ PREDICTION, TARGET, MASK, CLASS_WEIGHT, WEIGHT = (np.int64(k) for k in range(1, 
 
 def _look(labels, mask, i, classes, ignore):
     """Whether a pixel counts, its label, and what is out of its domain."""
+    T = use.T
     counts, label, fault = True, np.int64(0), np.int64(0)
-    if present(labels):
-        label = np.int64(read_label(labels, i)[0])
-        counts = label != ignore
-        if counts and (label < 0 or label >= classes):
-            fault = TARGET
     if present(mask):
-        m = T(read_mask(mask, i)[0])
-        if m == T(0.0):
-            counts = False
-        elif m != T(1.0):
-            fault = MASK
+        m = T(use.read_mask(mask, i)[0])
+        counts = m != T(0.0)
+        fault = MASK if counts and m != T(1.0) else fault
+    if present(labels) and counts:
+        label = np.int64(use.read_label(labels, i)[0])
+        counts = label != ignore
+        fault = TARGET if counts and (label < 0 or label >= classes) else fault
     return counts, label, fault
 
 
 def _target_of(target, labels, label, own, i):
     """The target of a class at a pixel; of a single class the label is 1."""
+    T = use.T
     if present(labels):
         return T(1.0) if label == own else T(0.0)
-    return T(read_target(target, i)[0])
+    return T(use.read_target(target, i)[0])
 
 
 def _probability(x, shares, i, activation):
     """The smaller of p and 1 - p, and whether that is 1 - p."""
+    T = use.T
     if activation == SIGMOID:
-        e = exp(-abs(x))
+        e = use.exp(-abs(x))
         return e / (T(1.0) + e), x > T(0.0)
     if activation == SOFTMAX:
-        top, rest = read_pair(shares, i)
-        e = T(1.0) if x == top else exp(x - top)
+        top, rest = use.read_pair(shares, i)
+        e = T(1.0) if x == top else use.exp(x - top)
         inverse = T(1.0) / (T(1.0) + rest)
         large = e == T(1.0) and rest < T(1.0)
         return (rest if large else e) * inverse, large
@@ -114,53 +76,57 @@ def _probability(x, shares, i, activation):
 
 def _normalise(z, shares, c, s):
     """The largest score of each pixel, and what the exponentials of the others sum to, relative to it."""
+    T = use.T
     sample = np.uint64(cuda.blockIdx.x)
     step = np.uint64(cuda.gridDim.y * cuda.blockDim.x)
     j = np.uint64(cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x)
     while j < s:
         start, stop = sample * c * s + j, (sample + ONE) * c * s
-        top = read(z, start)[0]
+        top = use.read(z, start)[0]
         i = start + s
         while i < stop:
-            x = read(z, i)[0]
+            x = use.read(z, i)[0]
             top = x if x > top else top
             i += s
         # Those as large as the largest are counted: what the others sum to is no difference from 1.
         rest, equal, i = T(0.0), T(-1.0), start
         while i < stop:
-            x = read(z, i)[0]
+            x = use.read(z, i)[0]
             # Equal infinities have no difference.
-            e = T(1.0) if x == top else exp(x - top)
+            e = T(1.0) if x == top else use.exp(x - top)
             rest += T(0.0) if e == T(1.0) else e
             equal += T(1.0) if e == T(1.0) else T(0.0)
             i += s
-        write_pair(shares, sample * s + j, (top, equal + rest))
+        # Of infinite scores, all is NaN.
+        use.write_pair(shares, sample * s + j, (top, equal + rest + (top - top)))
         j += step
 
 
 def _leave(sums, firsts, place, tp, fp, fn, tn, count, first):
     """Write five sums over a block, and the earliest violation."""
-    tp = sum_block(tp[0], tp[1], first)
+    tp = use.sum_block(tp[0], tp[1], first)
+    # Waits: the next sum uses the same shared memory.
     cuda.syncthreads()
-    fp = sum_block(fp[0], fp[1], NONE)
+    fp = use.sum_block(fp[0], fp[1], NONE)
     cuda.syncthreads()
-    fn = sum_block(fn[0], fn[1], NONE)
+    fn = use.sum_block(fn[0], fn[1], NONE)
     cuda.syncthreads()
-    tn = sum_block(tn[0], tn[1], NONE)
+    tn = use.sum_block(tn[0], tn[1], NONE)
     cuda.syncthreads()
-    count = sum_block(count[0], count[1], NONE)
+    count = use.sum_block(count[0], count[1], NONE)
     if cuda.threadIdx.x == 0:
         i = place * SUMS
-        write_pair(sums, i, (tp[0], tp[1]))
-        write_pair(sums, i + ONE, (fp[0], fp[1]))
-        write_pair(sums, i + np.uint64(2), (fn[0], fn[1]))
-        write_pair(sums, i + np.uint64(3), (tn[0], tn[1]))
-        write_pair(sums, i + np.uint64(4), (count[0], count[1]))
-        write_place(firsts, place, (tp[2],))
+        use.write_pair(sums, i, (tp[0], tp[1]))
+        use.write_pair(sums, i + ONE, (fp[0], fp[1]))
+        use.write_pair(sums, i + np.uint64(2), (fn[0], fn[1]))
+        use.write_pair(sums, i + np.uint64(3), (tn[0], tn[1]))
+        use.write_pair(sums, i + np.uint64(4), (count[0], count[1]))
+        use.write_place(firsts, place, (tp[2],))
 
 
 def _measure(z, target, labels, mask, shares, partials, firsts, c, s, ignore, activation, squared, free):
     """Sums over a piece of the pixels of one class of one sample; partials are by class, sample and piece."""
+    T = use.T
     sample, piece, k = np.uint64(cuda.blockIdx.x), np.uint64(cuda.blockIdx.y), np.uint64(cuda.blockIdx.z)
     row, own = (sample * c + k) * s, np.int64(k) + (1 if c == ONE else 0)
     classes = np.int64(c) if c > ONE else np.int64(2)
@@ -170,15 +136,15 @@ def _measure(z, target, labels, mask, shares, partials, firsts, c, s, ignore, ac
     j = np.uint64(cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x)
     while j < s:
         i = sample * s + j
-        counts, label, fault = look(labels, mask, i, classes, ignore)
+        counts, label, fault = _look(labels, mask, i, classes, ignore)
         place = np.int64(i)
         if counts:
-            x, t = read(z, row + j)[0], target_of(target, labels, label, own, row + j)
+            x, t = use.read(z, row + j)[0], _target_of(target, labels, label, own, row + j)
             if not (free or present(labels)) and (t < T(0.0) or t > T(1.0)):
                 fault, place = TARGET, np.int64(row + j)
             if activation == NO_ACTIVATION and (x < T(0.0) or x > T(1.0)):
                 fault, place = PREDICTION, np.int64(row + j)
-            small, large = probability(x, shares, i, activation)
+            small, large = _probability(x, shares, i, activation)
             p = T(1.0) - small if large else small
             d = (T(1.0) - t) - small if large else small - t
             if squared:
@@ -195,11 +161,12 @@ def _measure(z, target, labels, mask, shares, partials, firsts, c, s, ignore, ac
             first = earlier(first, place * 8 + fault)
         j += step
     cell = (k * np.uint64(cuda.gridDim.x) + sample) * np.uint64(cuda.gridDim.y) + piece
-    leave(partials, firsts, cell, tp, fp, fn, tn, (count, T(0.0)), first)
+    _leave(partials, firsts, cell, tp, fp, fn, tn, (count, T(0.0)), first)
 
 
 def _collect(partials, firsts, sums, places, count):
     """Sums of one class of one unit, over `count` pieces."""
+    T = use.T
     u, k = np.uint64(cuda.blockIdx.x), np.uint64(cuda.blockIdx.y)
     start = (k * np.uint64(cuda.gridDim.x) + u) * count
     tp, fp, fn, tn, first = (T(0.0), T(0.0)), (T(0.0), T(0.0)), (T(0.0), T(0.0)), (T(0.0), T(0.0)), NONE
@@ -207,31 +174,32 @@ def _collect(partials, firsts, sums, places, count):
     j = np.uint64(cuda.threadIdx.x)
     while j < count:
         i = (start + j) * SUMS
-        x = read_pair(partials, i)
+        x = use.read_pair(partials, i)
         tp = add(tp[0], tp[1], x[0], x[1])
-        x = read_pair(partials, i + ONE)
+        x = use.read_pair(partials, i + ONE)
         fp = add(fp[0], fp[1], x[0], x[1])
-        x = read_pair(partials, i + np.uint64(2))
+        x = use.read_pair(partials, i + np.uint64(2))
         fn = add(fn[0], fn[1], x[0], x[1])
-        x = read_pair(partials, i + np.uint64(3))
+        x = use.read_pair(partials, i + np.uint64(3))
         tn = add(tn[0], tn[1], x[0], x[1])
-        x = read_pair(partials, i + np.uint64(4))
+        x = use.read_pair(partials, i + np.uint64(4))
         kept = add(kept[0], kept[1], x[0], x[1])
-        first = earlier(first, read_place(firsts, start + j)[0])
+        first = earlier(first, use.read_place(firsts, start + j)[0])
         j += np.uint64(cuda.blockDim.x)
-    leave(sums, places, u * np.uint64(cuda.gridDim.y) + k, tp, fp, fn, tn, kept, first)
+    _leave(sums, places, u * np.uint64(cuda.gridDim.y) + k, tp, fp, fn, tn, kept, first)
 
 
 def _sum_of(sums, i):
     """A sum as one number."""
-    x = read_pair(sums, i)
+    x = use.read_pair(sums, i)
     return rounded(x[0], x[1])
 
 
 def _weight_of(sums, class_weight, i, k, least, power):
     """The weight of a class, whose sums begin at i."""
-    size = sum_of(sums, i) + sum_of(sums, i + np.uint64(2))
-    w = T(read_class(class_weight, k)[0]) if present(class_weight) else T(1.0)
+    T = use.T
+    size = _sum_of(sums, i) + _sum_of(sums, i + np.uint64(2))
+    w = T(use.read_class(class_weight, k)[0]) if present(class_weight) else T(1.0)
     for _ in range(power):
         w *= least / size if size > T(0.0) else T(1.0)
     return w
@@ -240,7 +208,8 @@ def _weight_of(sums, class_weight, i, k, least, power):
 def _put_slopes(slopes, i, w, by, squared):
     """Slopes by p where it is above t and where it is below; or by t and by p - t."""
     a, b, c, d = times(by[0], w), times(by[1], w), times(by[2], w), times(by[3], w)
-    write_pair(slopes, i, (a if squared else b - d, b + c if squared else a - c))
+    # Needs two numbers: as a prediction moves, two of the four sums change together.
+    use.write_pair(slopes, i, (a if squared else b - d, b + c if squared else a - c))
 
 
 def _judge(
@@ -248,72 +217,78 @@ def _judge(
     units, c, background, micro, power, squared, params,
 ):  # fmt: skip
     """The loss of each unit, averaged over classes from the first that counts, and its slopes by what pixels add to."""
-    p = unpack(params)
+    T = use.T
+    p = use.unpack(params)
     high, low, mass, mass_low, first = T(0.0), T(0.0), T(0.0), T(0.0), NONE
     step = np.uint64(cuda.gridsize(1))
     u = np.uint64(cuda.grid(1))
     while u < units:
+        own = use.read_number(weight, u)[0] if present(weight) else T(1.0)
         found, least, k = NONE, T(np.inf), np.uint64(0)
         while k < c:
             i = (u * c + k) * SUMS
-            found = earlier(found, read_place(places, u * c + k)[0])
-            if present(class_weight) and T(read_class(class_weight, k)[0]) < T(0.0):
+            w = T(use.read_class(class_weight, k)[0]) if present(class_weight) else T(1.0)
+            # A sample or a class of weight 0 may hold anything.
+            if k >= background and w != T(0.0):
+                if own != T(0.0):
+                    found = earlier(found, use.read_place(places, u * c + k)[0])
+                size = _sum_of(sums, i) + _sum_of(sums, i + np.uint64(2))
+                if T(0.0) < size < least:
+                    least = size
+            if w < T(0.0) or w == T(np.inf):
                 found = earlier(found, np.int64(k) * 8 + CLASS_WEIGHT)
-            size = sum_of(sums, i) + sum_of(sums, i + np.uint64(2))
-            if k >= background and T(0.0) < size < least:
-                least = size
             k += ONE
         total, k = T(0.0), background
         while k < c:
-            total += weight_of(sums, class_weight, (u * c + k) * SUMS, k, least, power)
+            total += _weight_of(sums, class_weight, (u * c + k) * SUMS, k, least, power)
             k += ONE
-        counts = c > np.uint64(0) and sum_of(sums, u * c * SUMS + np.uint64(4)) > T(0.0) and total > T(0.0)
+        counts = c > np.uint64(0) and _sum_of(sums, u * c * SUMS + np.uint64(4)) > T(0.0) and total != T(0.0)
         value, by = T(0.0), (T(0.0), T(0.0), T(0.0), T(0.0))
         tp, fp, fn, tn, k = T(0.0), T(0.0), T(0.0), T(0.0), np.uint64(0)
         while k < c:
             i = (u * c + k) * SUMS
-            w = weight_of(sums, class_weight, i, k, least, power) if counts and k >= background else T(0.0)
+            w = _weight_of(sums, class_weight, i, k, least, power) if counts and k >= background else T(0.0)
             if not micro:
                 tp, fp, fn, tn = T(0.0), T(0.0), T(0.0), T(0.0)
                 by, w = (T(0.0), T(0.0), T(0.0), T(0.0)), w / total if w != T(0.0) else w
             if w != T(0.0):
                 v = w if micro else T(1.0)
-                tp, fp = tp + v * sum_of(sums, i), fp + v * sum_of(sums, i + ONE)
-                fn, tn = fn + v * sum_of(sums, i + np.uint64(2)), tn + v * sum_of(sums, i + np.uint64(3))
+                tp, fp = tp + v * _sum_of(sums, i), fp + v * _sum_of(sums, i + ONE)
+                fn, tn = fn + v * _sum_of(sums, i + np.uint64(2)), tn + v * _sum_of(sums, i + np.uint64(3))
             # The loss of a class, or of the sums over all of them once the last is in.
             if (w != T(0.0) and not micro) or (micro and counts and k + ONE == c):
-                out = formula(tp, fp, fn, tn, *p)
+                out = use.formula(tp, fp, fn, tn, *p)
                 value += times(out[0], T(1.0) if micro else w)
                 by = (T(out[1][0]), T(out[1][1]), T(out[1][2]), T(out[1][3]))
             if not micro:
-                put_slopes(slopes, u * c + k, w, by, squared)
+                _put_slopes(slopes, u * c + k, w, by, squared)
             k += ONE
         k = np.uint64(0)
         while micro and k < c:
             i = (u * c + k) * SUMS
-            w = weight_of(sums, class_weight, i, k, least, power) if counts and k >= background else T(0.0)
-            put_slopes(slopes, u * c + k, w, by, squared)
+            w = _weight_of(sums, class_weight, i, k, least, power) if counts and k >= background else T(0.0)
+            _put_slopes(slopes, u * c + k, w, by, squared)
             k += ONE
-        own = read_number(weight, u)[0] if present(weight) else T(1.0)
-        if c > np.uint64(0) and sum_of(sums, u * c * SUMS + np.uint64(4)) > T(0.0):
+        if c > np.uint64(0) and _sum_of(sums, u * c * SUMS + np.uint64(4)) > T(0.0):
             mass, mass_low = plus(mass, mass_low, own)
         if own < T(0.0):
             found = earlier(found, np.int64(u) * 8 + WEIGHT)
         own = own if found == NONE else T(np.nan)
         value = times(value, own)
         if present(values):
-            write_value(values, u, (value,))
-        write_number(factors, u, (own,))
+            use.write_value(values, u, (value,))
+        use.write_number(factors, u, (own,))
         high, low = plus(high, low, value)
         first = earlier(first, found)
         u += step
-    end(partials, firsts, high, low, first)
+    use.end(partials, firsts, high, low, first)
     cuda.syncthreads()
-    end(masses, places_of_masses, mass, mass_low, NONE)
+    use.end(masses, places_of_masses, mass, mass_low, NONE)
 
 
 def _slope_of(t, small, large, x, y, sigmoid, squared):
     """The slope by a probability, or by the score of its sigmoid; and the probability."""
+    T = use.T
     p = T(1.0) - small if large else small
     d = (T(1.0) - t) - small if large else small - t
     if squared:
@@ -328,26 +303,29 @@ def _slope_of(t, small, large, x, y, sigmoid, squared):
 
 def _class_slope(z, target, labels, shares, slopes, label, i, at, k, of, factor, activation, squared, single):
     """The slope by one class at pixel i, its score at `at` and slopes at `of`; p, and whether that exceeds 1/2."""
-    t = target_of(target, labels, label, np.int64(k) + (1 if single else 0), at)
-    small, large = probability(read(z, at)[0], shares, i, activation)
-    x, y = read_pair(slopes, of)
-    g, p = slope_of(t, small, large, times(x, factor), times(y, factor), activation == SIGMOID, squared)
-    return g, p, large
+    T = use.T
+    t = _target_of(target, labels, label, np.int64(k) + (1 if single else 0), at)
+    small, large = _probability(use.read(z, at)[0], shares, i, activation)
+    x, y = use.read_pair(slopes, of)
+    g, p = _slope_of(t, small, large, times(x, factor), times(y, factor), activation == SIGMOID, squared)
+    # A class that does not count may hold anything.
+    return T(0.0) if x == T(0.0) and y == T(0.0) else g, p, large
 
 
 def _spread(
     z, target, labels, mask, shares, slopes, factors, grad, c, s, whole, scale, mass, ignore, activation, squared
 ):  # fmt: skip
     """The gradient, a thread a pixel."""
+    T = use.T
     sample = np.uint64(cuda.blockIdx.x)
     u = np.uint64(0) if whole else sample
-    factor = read_number(factors, u)[0] * share(scale, mass)
+    factor = use.read_number(factors, u)[0] * use.share(scale, mass)
     single, of = c == ONE, u * c
     step = np.uint64(cuda.gridDim.y * cuda.blockDim.x)
     j = np.uint64(cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x)
     while j < s:
         i, start = sample * s + j, sample * c * s + j
-        counts, label, _ = look(labels, mask, i, np.int64(0), ignore)
+        counts, label, _ = _look(labels, mask, i, np.int64(0), ignore)
         counts = counts and factor != T(0.0)
         base, mean = T(0.0), T(0.0)
         if activation == SOFTMAX and counts:
@@ -355,14 +333,14 @@ def _spread(
             # to cancel.
             k, at = np.uint64(0), start
             while k < c:
-                g, p, large = class_slope(
+                g, p, large = _class_slope(
                     z, target, labels, shares, slopes, label, i, at, k, of + k, factor, activation, squared, single
                 )
                 base = g if large else base
                 k, at = k + ONE, at + s
             k, at = np.uint64(0), start
             while k < c:
-                g, p, large = class_slope(
+                g, p, large = _class_slope(
                     z, target, labels, shares, slopes, label, i, at, k, of + k, factor, activation, squared, single
                 )
                 mean += p * (g - base)
@@ -371,11 +349,11 @@ def _spread(
         while k < c:
             g = T(0.0)
             if counts:
-                g, p, large = class_slope(
+                g, p, large = _class_slope(
                     z, target, labels, shares, slopes, label, i, at, k, of + k, factor, activation, squared, single
                 )
                 g = p * ((g - base) - mean) if activation == SOFTMAX else g
-            write(grad, at, (g,))
+            use.write(grad, at, (g,))
             k, at = k + ONE, at + s
         j += step
 
@@ -383,43 +361,55 @@ def _spread(
 INT, FLAG, SIZE = types.int32, types.boolean, types.uint64
 
 
-def _bound(
-    stored: str, target: str = "", label: str = "int64", mask: str = "uint8", classes: str = ""
-) -> dict[str, Any]:
-    """What the templates find, for predictions, regions, labels, masks and weights of classes in some formats."""
+STEPS = (_look, _target_of, _probability, _leave, _sum_of, _weight_of, _put_slopes, _slope_of, _class_slope)
+"""Functions that kernels share, each after those that it calls."""
+
+
+def _slots(
+    stored: str,
+    target: str = "",
+    label: str = "int64",
+    mask: str = "uint8",
+    classes: str = "",
+    formula: Callable[..., Any] | None = None,
+) -> RegionSlots:
+    """Return the record that kernels read, by the formats of predictions, targets, labels, masks and class weights."""
     number = real(stored)
-    bound: dict[str, Any] = {
-        "T": getattr(np, number),
-        "exp": gpu(number).words["exp"],
-        "times": access.times[True],
-        "share": over(number),
-        "sum_block": block_sum(number),
-        "end": block_end(number),
-        "read": reader(stored),
-        "read_target": reader(target or stored),
-        "read_label": reader(label),
-        "read_mask": reader(mask),
-        "read_number": reader(number),
-        "read_class": reader(classes or number),
-        "read_pair": reader(number, 2),
-        "read_place": reader("int64"),
-        "write": writer(stored),
-        "write_number": writer(number),
-        "write_value": writer(stored),
-        "write_pair": writer(number, 2),
-        "write_place": writer("int64"),
-    }
-    steps = (_look, _target_of, _probability, _leave, _sum_of, _weight_of, _put_slopes, _slope_of, _class_slope)
-    for function in steps:
-        bound[function.__name__[1:]] = device(bind(function, **bound))
-    return bound
+    count = 0 if formula is None else len(formula.__defaults__ or ())
+    return RegionSlots(
+        T=getattr(np, number),
+        exp=gpu(number).words["exp"],
+        share=over(number),
+        sum_block=block_sum(number),
+        end=block_end(number),
+        read=reader(stored),
+        read_target=reader(target or stored),
+        read_label=reader(label),
+        read_mask=reader(mask),
+        read_number=reader(number),
+        read_class=reader(classes or number),
+        read_pair=reader(number, 2),
+        read_place=reader("int64"),
+        write=writer(stored),
+        write_number=writer(number),
+        write_value=writer(stored),
+        write_pair=writer(number, 2),
+        write_place=writer("int64"),
+        formula=ABSENT if formula is None else carry(formula, gpu(number)),
+        unpack=ABSENT if formula is None else access.unpack(count, number),
+    )
+
+
+def _kernel(template: Callable[..., Any], name: str, signature: Any, use: RegionSlots) -> Kernel:
+    """A kernel with the functions that it shares with others."""
+    return Kernel(template, name, signature, use, **chained(STEPS, use))
 
 
 @cache
 def normalising(stored: str) -> Kernel:
     """The kernel that prepares the softmax of each pixel."""
     signature = types.void(ADDRESS, ADDRESS, SIZE, SIZE)
-    return Kernel(_normalise, f"regions_normalise_{stored}", signature, _bound(stored))
+    return _kernel(_normalise, f"regions_normalise_{stored}", signature, _slots(stored))
 
 
 @cache
@@ -427,24 +417,23 @@ def measuring(stored: str, target: str, label: str, mask: str) -> Kernel:
     """The kernel that sums over pieces."""
     signature = types.void(*[ADDRESS] * 7, SIZE, SIZE, PLACE, INT, FLAG, FLAG)
     name = f"regions_measure_{stored}_{target}_{label}_{mask}"
-    return Kernel(_measure, name, signature, _bound(stored, target, label, mask))
+    return _kernel(_measure, name, signature, _slots(stored, target, label, mask))
 
 
 @cache
 def collecting(number: str) -> Kernel:
     """The kernel that adds the pieces up."""
     signature = types.void(*[ADDRESS] * 4, SIZE)
-    return Kernel(_collect, f"regions_collect_{number}", signature, _bound(number))
+    return _kernel(_collect, f"regions_collect_{number}", signature, _slots(number))
 
 
 @cache
 def _judging(function: Any, stored: str, classes: str) -> Kernel:
     number, count = real(stored), len(function.__defaults__ or ())
-    bound = _bound(stored, classes=classes)
-    bound |= {"formula": carry(function, gpu(number)), "unpack": access.unpack(count, number)}
     params = types.UniTuple(getattr(types, number), max(1, count))
     signature = types.void(*[ADDRESS] * 11, SIZE, SIZE, SIZE, FLAG, INT, FLAG, params)
-    return Kernel(_judge, f"{function.__name__}_{stored}_{classes}", signature, bound)
+    use = _slots(stored, classes=classes, formula=function)
+    return _kernel(_judge, f"{function.__name__}_{stored}_{classes}", signature, use)
 
 
 def judging(record: Formula, stored: str, classes: str) -> Kernel:
@@ -458,4 +447,4 @@ def spreading(stored: str, target: str, label: str, mask: str) -> Kernel:
     T = getattr(types, real(stored))
     signature = types.void(*[ADDRESS] * 8, SIZE, SIZE, FLAG, T, ADDRESS, PLACE, INT, FLAG)
     name = f"regions_spread_{stored}_{target}_{label}_{mask}"
-    return Kernel(_spread, name, signature, _bound(stored, target, label, mask))
+    return _kernel(_spread, name, signature, _slots(stored, target, label, mask))

@@ -10,7 +10,8 @@ import numpy as np
 from ... import check, layout
 from ...devices import ARRAYS, Place, Placed, note, number_alone
 from ...formulas.record import Formula, Input
-from ...loss import reduction_of
+from ...reduction import reduction_of
+from ...request import Request
 from .run_elementwise import floating
 from .scalars import Watch, readable
 from .totals import Total, at, divided_by, mass_of, output, returned
@@ -25,7 +26,7 @@ class Call:
         self.place = place
         self.record: Formula = loss.record
         self.parameters: dict[str, Any] = loss._meant
-        """As the caller means them: bools, words, None, whole numbers, floats."""
+        """Parameters in the caller's form: bools, strings, None, integers, floats."""
         self.packed = loss._packed
         self.dims: layout.Dims = {}
         self.given = given
@@ -55,7 +56,7 @@ class Call:
         self.averaged = False
         """Whether the sum is divided by what counts, or by the weights of that."""
         self.watches: list[Watch] = []
-        """What the kernel looks at, to be set where it is launched."""
+        """Inputs that the kernel tests, set by the function that launches it."""
 
     def _laid(self, name: str, x: Placed) -> Placed:
         """An input of the shape that it must have, in a format that kernels read."""
@@ -74,12 +75,15 @@ class Call:
         elif spec.dims == "n +" and shape == (dims.get("n"), 1, *dims.get("+", ())):
             shape = (shape[0], *shape[2:])
         layout.settle(loss, name, spec.dims, shape, dims)
+        if name in self.labelled and x.dtype == "uint64":
+            # Converted where it is launched: messages quote the labels as they were given.
+            return x
         fits = x.dtype == self.stored if spec.grad else readable(x.dtype, self.stored, self.number)
         wanted = "int64" if name in self.labelled else self.stored if spec.grad else self.number
         return x if fits else self.place.take(self.given[name], name, wanted)
 
     def absent(self, *names: str) -> tuple[Any, ...]:
-        """What stands for inputs that are not given, and for a weight: where nothing is to be computed, that is 0."""
+        """Return the placeholders of omitted inputs and of the weight, whose placeholder is 0 for an empty call."""
         kind = getattr(np, self.number)
         return (*(kind(self.numbers.get(k, 0.0)) for k in names), kind(not self.nothing))
 
@@ -93,7 +97,7 @@ class Call:
         self.divided, self.mass = 1.0, mass
 
     def factor(self) -> tuple[Any, Any]:
-        """What derivatives are multiplied by, and the address of what they are divided by."""
+        """Return the factor of the derivatives, and the address of their divisor."""
         if self.averaged and self.weight is not None and self.mass is None:
             self.divide(mass_of(self.place, self.weight))
         return (getattr(np, self.number)(1.0 / self.divided if self.divided else 0.0), *at(self.mass))
@@ -104,21 +108,12 @@ def _number(x: Any, spec: Input) -> bool:
     return number_alone(x) and spec.dims == "*" and spec.kind == "float" and not spec.grad
 
 
-def run(
-    place: Place,
-    loss: Any,
-    inputs: tuple[Any, ...],
-    weight: Any,
-    out: Any,
-    names: tuple[str, ...],
-    reduction: Any,
-    divisor: Any,
-    derivatives: bool,
-) -> tuple[Any, Any]:
+def run(place: Place, loss: Any, request: Request) -> tuple[Any, Any]:
     """Launch the kernels of a call; nothing waits for them."""
     record: Formula = loss.record
-    reduction = reduction_of(record, reduction)
-    call = Call(place, loss, {k: x for k, x in zip(names, inputs, strict=True) if x is not None})
+    reduction, divisor, weight, out = request.reduction, request.divisor, request.weight, request.out
+    reduction, derivatives = reduction_of(record, reduction), request.orders > 0
+    call = Call(place, loss, {k: x for k, x in zip(request.names, request.prediction, strict=True) if x is not None})
     w = None if weight is None else place.take(weight, "weight", call.number, call.shape)
     if call.nothing:
         check.all_or_none(record.name, {k: x.shape for k, x in call.arrays.items() if x and k in record.together})
@@ -144,7 +139,7 @@ def run(
 
 
 def _outs(call: Call, out: Any, weight: Placed | None) -> list[Placed]:
-    """Where the derivatives go, one for each input that was given and has some."""
+    """Return the output arrays of the derivatives, one for each given input that has derivatives."""
     count = len(call.differentiable)
     outs: tuple[Any, ...] = (out,)
     if count > 1:

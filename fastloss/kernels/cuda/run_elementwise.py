@@ -7,7 +7,8 @@ import numpy as np
 from ... import check
 from ...devices import Place, Placed, note, number_alone
 from ...formulas.record import NONNEGATIVE, Formula
-from ...loss import reduction_of
+from ...reduction import reduction_of
+from ...request import Request
 from .elementwise import elementwise_kernel
 from .memory import WIDTH, real
 from .totals import Total, at, blocks_for, divided_by, groups_of, mass_of, output, returned, threads
@@ -48,19 +49,10 @@ def _target(place: Place, record: Formula, target: Any, like: Placed, number: st
     return t if t.dtype in (like.dtype, number) else place.take(target, "target", number)
 
 
-def run(
-    place: Place,
-    loss: Any,
-    prediction: Any,
-    target: Any,
-    weight: Any,
-    out: Any,
-    mode: str,
-    reduction: Any,
-    divisor: Any,
-) -> tuple[Any, Any]:
+def run(place: Place, loss: Any, request: Request) -> tuple[Any, Any]:
     """Launch the kernels of a call; nothing waits for them."""
     record: Formula = loss.record
+    mode, prediction, target, weight, reduction, divisor, out = request[:7]
     reduction = reduction_of(record, reduction)
     if any(type(v) is tuple for v in loss.defaults.values()):
         raise NotImplementedError(f"{record.name} with a level per column has no CUDA kernel")
@@ -75,7 +67,7 @@ def run(
     divided = divided_by(reduction, divisor, size, w)
     mass = mass_of(place, w) if w is not None and reduction == "mean" and divisor is None and size else None
 
-    sets = {"value": 0, "grad": 1, "hess": 2, "surrogate": 2}[mode]
+    sets = request.orders
     wants_rows = reduction == "none" and sets < 2
     values = place.empty(shape, stored) if wants_rows else None
     groups = [_outs(place, o, name, preds, (t, w)) for o, name in named(out, sets)]
@@ -102,7 +94,7 @@ def run(
 
 
 def named(out: Any, sets: int) -> list[tuple[Any, str]]:
-    """What was given for each order of derivatives, with its name."""
+    """Return the output array given for each order of derivatives, or None, with its name."""
     if sets < 2:
         return [(out, "out")] * sets
     given = (None, None) if out is None else check.entries("out", out, 2, "a pair (gradient, curvature)")
@@ -110,7 +102,7 @@ def named(out: Any, sets: int) -> list[tuple[Any, str]]:
 
 
 def _outs(place: Place, out: Any, name: str, preds: tuple[Placed, ...], others: tuple[Any, ...]) -> tuple[Placed, ...]:
-    """Where the derivatives of one order go, one by prediction."""
+    """Return the output arrays of the derivatives of one order, one for each prediction."""
     given: tuple[Any, ...] = (out,)
     if len(preds) > 1:
         given = (None,) * len(preds)

@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 
 from ... import check
-from ...formulas.record import NONNEGATIVE, UNIT
+from ...formulas.record import FINITE_NONNEGATIVE, NONNEGATIVE, UNIT
+from ..region_domains import ACTIVATIONS, POWERS, SOFTMAX, check_single, first_class
+from .labels import signed
 from .launch import MAX_BLOCKS
-from .regions import ACTIVATIONS, SOFTMAX, collecting, judging, measuring, normalising, spreading
+from .regions import collecting, judging, measuring, normalising, spreading
 from .scalars import Watch
 from .sums import NONE
 from .totals import Total, at, blocks_for, threads
@@ -15,12 +17,12 @@ from .totals import Total, at, blocks_for, threads
 __all__ = ["launch"]
 
 MAX_CLASSES = 65535
-"""As many as a grid of blocks is wide in its second and third dimension."""
+"""Largest second and third dimension of a grid of blocks."""
 
 
 def _watches(call: Any, second: str, classes: int, ignore: int | None) -> list[Watch]:
     target = check.labels_allowed(max(classes, 2), ignore) if second in call.labelled else UNIT
-    domains = {"prediction": UNIT, second: target, "mask": "0 (left out) or 1", "class_weight": NONNEGATIVE}
+    domains = {"prediction": UNIT, second: target, "mask": "0 (left out) or 1", "class_weight": FINITE_NONNEGATIVE}
     return [Watch(name, domain, "", None) for name, domain in (*domains.items(), ("weight", NONNEGATIVE))]
 
 
@@ -32,17 +34,16 @@ def launch(call: Any) -> Total:
     n, c = (0, 0) if call.nothing else (call.dims["n"], call.dims["c"])
     s = 0 if call.nothing else z.size // (n * c)
     free, whole, activation = second == "distance", options["per"] == "batch", ACTIVATIONS[options["activation"]]
-    background = 0 if options.get("include_background", True) else 1
-    if c == 1 and activation == SOFTMAX:
-        raise ValueError(f"{call.record.name}: activation is 'softmax' for a single class; expected 'sigmoid'")
-    if c == 1 and background:
-        raise ValueError(f"{call.record.name}: include_background is False for a single class; nothing is left")
+    if c == 1:
+        check_single(call)
     if c > MAX_CLASSES:
         raise NotImplementedError(f"{call.record.name} of more than {MAX_CLASSES:,} classes has no CUDA kernel")
     ignore = options.get("ignore_index")
     call.watches = _watches(call, second, c, ignore)
     squared = free or bool(options.get("squared", False))
     dense, labels = (None, target) if second in call.labelled else (target, None)
+    if labels is not None and labels.dtype == "uint64":
+        labels = signed(place, labels, max(c, 2), ignore)
     formats = (
         stored if dense is None else dense.dtype,
         "int64" if labels is None else labels.dtype,
@@ -68,10 +69,10 @@ def launch(call: Any) -> Total:
     class_weight = call.arrays["class_weight"]
     arrays = at(sums, places, class_weight, call.weight, call.values, factors, slopes)
     micro = "weighting" in options or options.get("average") == "micro"
-    power = {"square": 2, "simple": 1, "uniform": 0}[options.get("weighting", "uniform")]
+    power = POWERS[options.get("weighting", "uniform")]
     judge = judging(call.record, stored, number if class_weight is None else class_weight.dtype)
     cells = at(total.partials, total.firsts, mass.partials, mass.firsts)
-    told_too = (np.uint64(call.units), np.uint64(c), np.uint64(background), micro, np.int32(power), squared)
+    told_too = (np.uint64(call.units), np.uint64(c), np.uint64(first_class(call)), micro, np.int32(power), squared)
     params = call.params()[: max(1, len(call.record.function.__defaults__ or ()))]
     judge(total.blocks, threads(), stream, *arrays, *cells, *told_too, params)
     if call.averaged:

@@ -5,13 +5,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ... import check
+from ...arrays import LEAST
 from ...devices import Place, Placed, note
-from ...formulas.record import LOOPS, NONNEGATIVE, Formula
-from ...loss import reduction_of
-from ...row_loss import LEAST
+from ...formulas.record import FINITE_NONNEGATIVE, NONNEGATIVE, Formula
+from ...reduction import reduction_of
+from ...request import Request
+from .labels import signed
 from .launch import MAX_BLOCKS
 from .memory import WIDTH, real
-from .rows import counting_kernel, row_kernel
+from .rows import balancing_kernel, counting_kernel, row_kernel
 from .run_elementwise import floating, named
 from .totals import Total, at, blocks_for, divided_by, groups_of, mass_of, output, threads
 
@@ -25,14 +27,16 @@ PER_THREAD = 4
 
 
 class _Target(NamedTuple):
-    """What a row is compared with."""
+    """Target of a call: labels, or one number per class or per row."""
 
     kind: str
     placed: Placed
     allowed: Any
-    """What it may be: a domain, or words."""
+    """Allowed values: a domain, or their description."""
     classes: int = 0
     ignored: int = LEAST
+    quoted: Placed | None = None
+    """Labels as the caller gave them, where kernels read a copy whose values may differ."""
 
 
 def _team(k: int) -> int:
@@ -43,15 +47,18 @@ def _team(k: int) -> int:
 
 
 def _target(place: Place, record: Formula, given: Any, z: Placed, ignore_index: Any, axis: int) -> _Target:
-    loop, (*rows, k), number = LOOPS[record.loop], z.shape, real(z.dtype)
+    loop, (*rows, k), number = record.row_loop, z.shape, real(z.dtype)
     t = place.take(given, "target")
     integer = t.dtype.startswith(("int", "uint", "bool"))
     if check.row_target(record, t.dtype, integer, t.shape, tuple(rows), k) == "labels":
+        classes = loop.classes(k)
+        ignored = LEAST if ignore_index is None else int(ignore_index)
+        allowed = check.labels_allowed(classes, ignore_index)
+        if t.dtype == "uint64":
+            return _Target("labels", signed(place, t, classes, ignore_index), allowed, classes, ignored, t)
         if t.dtype not in ("int64", "int32"):
             t = place.take(given, "target", "int64")
-        classes = k + (record.loop == "ordinal")
-        ignored = LEAST if ignore_index is None else int(ignore_index)
-        return _Target("labels", t, check.labels_allowed(classes, ignore_index), classes, ignored)
+        return _Target("labels", t, allowed, classes, ignored)
     if loop.dense != "number":
         given = place.moved(given, "target", axis, -1)
         t = place.take(given, "target")
@@ -78,30 +85,25 @@ def _counted(place: Place, target: _Target, weight: Placed | None, class_weight:
     return total.end(1.0)[0]
 
 
-def run(
-    place: Place,
-    loss: Any,
-    prediction: Any,
-    target: Any,
-    weight: Any,
-    class_weight: Any,
-    out: Any,
-    mode: str,
-    ignore_index: Any,
-    axis: int,
-    reduction: Any,
-    divisor: Any,
-    details: bool,
-) -> tuple[Any, Any, Any]:
+def _balanced(place: Place, class_weight: Placed, rows: Placed, mass: Placed) -> Placed:
+    """Class weights by which the mean may be divided by the rows that count, as on the CPU."""
+    result = place.empty(class_weight.shape, class_weight.dtype)
+    arrays = at(class_weight, rows, mass, result)
+    blocks = blocks_for(class_weight.size)
+    balancing_kernel(class_weight.dtype)(blocks, threads(), place.stream, *arrays, np.uint64(class_weight.size))
+    return result
+
+
+def run(place: Place, loss: Any, request: Request) -> tuple[Any, Any, Any]:
     """Launch the kernels of a call; nothing waits for them."""
     record: Formula = loss.record
+    mode, prediction, target, weight, reduction, divisor, out, class_weight, ignore_index, axis, details, _ = request
     reduction = reduction_of(record, reduction)
     if details:
         raise NotImplementedError(f"{record.name} has no details on a GPU")
     check.target_given(record, target)
     check.integer(f"{record.name}: axis", axis)
-    if ignore_index is not None:
-        check.integer(f"{record.name}: ignore_index", ignore_index, "an integer or None")
+    check.label_to_ignore(record.name, ignore_index)
     dims = len(prediction.shape) if hasattr(prediction, "shape") else np.ndim(prediction)
     if dims == 0:
         raise ValueError(f"{record.name}: the prediction is a scalar; expected rows of scores along axis {axis}")
@@ -114,7 +116,7 @@ def run(
     stored, shape, k = floating(z, "prediction"), z.shape[:-1], z.shape[-1]
     number = real(stored)
     kind = getattr(np, number)
-    if record.loop == "top_margin" and k > 1 << np.finfo(kind).nmant:
+    if record.row_loop.top_only and k > 1 << np.finfo(kind).nmant:
         raise NotImplementedError(f"{record.name} of {k} classes in {stored} has no CUDA kernel, which counts in it")
     goal = _target(place, record, target, z, ignore_index, axis)
     w = None if weight is None else place.take(weight, "weight", number, shape)
@@ -122,36 +124,44 @@ def run(
     t, labelled = goal.placed, goal.kind == "labels"
     n = int(np.prod(shape, dtype=np.int64))
     divided = divided_by(reduction, divisor, n, w)
-    mass = None
+    mass, factors = None, c
     if reduction == "mean" and divisor is None and n:
         if labelled:
-            # Torch divides by the weights of the classes for likelihoods, and by the rows for margins.
-            mass = _counted(
-                place, goal, w, c if record.loop not in ("margin", "top_margin", "ordinal") else None, number
-            )
+            counted = c if record.row_loop.divides else None
+            mass = _counted(place, goal, w, counted, number)
+            if counted is not None and loss.defaults.get("z_loss", 0.0) > 0.0:
+                rows = _counted(place, goal, w, None, number)
+                mass, factors = rows, _balanced(place, counted, rows, mass)
         elif w is not None:
             mass = mass_of(place, w)
     divided = 1.0 if labelled and divisor is None else divided
 
-    sets = {"value": 0, "grad": 1, "hess": 2, "surrogate": 2}[mode]
+    sets = request.orders
     values = place.empty(shape, stored) if reduction == "none" and sets < 2 else None
-    kept = [x for x in (z, t, w, c) if x is not None]
+    kept = [x for x in (z, t, goal.quoted, w, c) if x is not None]
     derivatives: list[Placed] = []
     for given, name in named(out, sets):
         derivatives.append(output(place, given, name, z, (*kept, *derivatives)))
     outputs = (values, *derivatives, *[None] * (2 - len(derivatives)))
-    wide = [z, c, *derivatives, *([] if labelled or record.loop == "ensemble" else [t])]
+    wide = [z, factors, *derivatives, *([] if labelled or not record.row_loop.has_classes else [t])]
     whole = groups_of(stored, k, *wide) if k % WIDTH[stored] == 0 else 0
     shift = _team(k)
     total = Total.of(place, number, max(1, min(MAX_BLOCKS, -(-(n << shift) // threads()))))
     sizes = (np.uint64(n), np.uint64(k), np.uint64(whole), np.int64(goal.classes), np.int64(goal.ignored))
     fixed = (*sizes, t.dtype == "int64", np.uint64(shift), kind(1.0 / divided if divided else 0.0), *at(mass))
     kernel = row_kernel(record, goal.kind, stored, number if labelled else t.dtype)
-    arrays = (at(z, t, w, c), at(*outputs), *at(total.partials, total.firsts))
+    arrays = (at(z, t, w, factors), at(*outputs), *at(total.partials, total.firsts))
     kernel(total.blocks, threads(), place.stream, *arrays, *fixed, mode == "surrogate", tuple(map(kind, loss._packed)))
     reduced, cell = total.end(divided, mass)
-    domains = (record.prediction_domains[0], goal.allowed, NONNEGATIVE, NONNEGATIVE)
-    note(record.name, place, cell, ("prediction", "target", "weight", "class_weight"), domains, (z, t, w, c))
+    domains = (record.prediction_domains[0], goal.allowed, NONNEGATIVE, FINITE_NONNEGATIVE)
+    note(
+        record.name,
+        place,
+        cell,
+        ("prediction", "target", "weight", "class_weight"),
+        domains,
+        (z, goal.quoted or t, w, c),
+    )
     results = [place.moved(place.give(o), "the gradient", -1, axis) for o in derivatives]
     if sets == 2:
         return results[0], results[1], None

@@ -18,7 +18,7 @@ def readable(dtype: str, *floats: str) -> bool:
 
 
 def width(dims: str) -> int:
-    """How many numbers of an input belong to a point."""
+    """Return the number of columns of an input that belong to one point."""
     last = dims.split()[-1]
     return int(last) if last.isdecimal() else 1
 
@@ -38,7 +38,7 @@ def scalars(formats: tuple[str, ...], number: str) -> Any:
 
 
 class Watch(NamedTuple):
-    """What may be out of its domain, and how a kernel sees it."""
+    """Input that may be outside its domain, and the test that a kernel makes of it."""
 
     name: str
     domain: Any
@@ -59,7 +59,7 @@ def _exceeds(number: str) -> Any:
 
 
 def watched(record: Formula, names: tuple[str, ...], number: str) -> list[Watch]:
-    """What to look at among inputs in an order, of which the last is the weight."""
+    """Return the inputs to test, in the order of the names and with the weight last."""
     found = []
     for k, name in enumerate((*names, "weight")):
         spec = record.inputs.get(name)
@@ -74,14 +74,17 @@ def watched(record: Formula, names: tuple[str, ...], number: str) -> list[Watch]
     return found
 
 
-def faults(tests: list[tuple[str, Any]], number: str, arguments: str = "x") -> Any:
+def faults(tests: list[tuple[str, Any]], number: str, weight: str, arguments: str = "x") -> Any:
     """A function of what was read: 0, or the number of the first whose test says that it is out of its domain.
 
-    A test comes with the expression that it is of; None stands for a number that may be any.
+    A test comes with the expression that it is of; None stands for a number that may be any. Where `weight`, an
+    expression too, is 0, all may be any.
     """
     kind, found = getattr(np, number), "zero"
     for j, (at, test) in reversed(list(enumerate(tests))):
         if test is not None:
             found = f"(number({j + 1}.0) if test{j}({at}) > zero else {found})"
+    if any(test is not None and at != weight for at, test in tests):
+        found = f"({found} if {weight} != zero else zero)"
     bound = {f"test{j}": test for j, (_, test) in enumerate(tests) if test is not None}
     return spelled(arguments, found, single=True, zero=kind(0.0), number=kind, **bound)

@@ -5,55 +5,91 @@ thread of the team has the result, or written as derivatives, or both. The numbe
 of a part of a row are: a family of losses binds what an element gives and how two parts merge, nothing else.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import access
+from ..slots import ABSENT, unbound
 from ..specialize import bind
 from .memory import SIMULATED, WIDTH, cuda, device, present, reader, real, spelled, writer
 
 __all__ = ["SUM", "Merge", "Row", "passing"]
 
-# Names that the templates below find bound when they are specialized; branches on flags are pruned.
-T: Any = None
-START: Any = None
-SIZE: Any = None
-count: Any = None
-width: Any = None
-wide: Any = None
-folds: Any = None
-emits: Any = None
-load: Any = None
-load_one: Any = None
-every: Any = None
-each: Any = None
-gather: Any = None
-merge: Any = None
-swap: Any = None
-taken: Any = None
-save: Any = None
-save_one: Any = None
-across: Any = None
+
+class Across(NamedTuple):
+    """Constants and functions that the merge over the threads of a team reads."""
+
+    T: type
+    """Number type in which the loss is computed, np.float32 or np.float64."""
+    START: tuple[Any, ...]
+    """Numbers of a part that is empty."""
+    SIZE: int
+    """Numbers in shared memory: one of each warp for each that is merged."""
+    numbers: int
+    """Numbers that are merged."""
+    merge: Callable[..., Any]
+    """Function of (a, b, state) that merges two parts."""
+    swap: Callable[..., Any]
+    """Function that gets the numbers of another thread of the warp."""
+    taken: Callable[..., Any]
+    """Function that reads the numbers of a warp from shared memory."""
+
+
+class Steps(NamedTuple):
+    """Constants and functions that a pass over a row reads; those of merging and of writing may be absent."""
+
+    START: tuple[Any, ...]
+    """Numbers of a part that is empty."""
+    width: int
+    """Elements that are read at once."""
+    wide: bool
+    """Whether several are."""
+    folds: bool
+    """Whether numbers are merged over the row."""
+    emits: bool
+    """Whether derivatives are written."""
+    load: Callable[..., Any]
+    """Function of (addresses, i in the array, i in the row): a group of each input."""
+    load_one: Callable[..., Any]
+    """Counterpart for one element."""
+    every: Callable[..., Any]
+    """Function of the numbers of each element of a group."""
+    each: Callable[..., Any]
+    """Function of the numbers of one element."""
+    save: Callable[..., Any]
+    """Function of (addresses, i, numbers, factor) that writes the derivatives of a group."""
+    save_one: Callable[..., Any]
+    """Counterpart for one element."""
+    gather: Callable[..., Any]
+    """Function that merges the elements of a group into a part."""
+    merge: Callable[..., Any]
+    """Function of (a, b, state) that merges two parts."""
+    across: Callable[..., Any]
+    """Function that merges over the threads of the team."""
+
+
+use: Any = unbound(Across, Steps)
 
 
 class Row(NamedTuple):
-    """What the threads of a team know of their row."""
+    """Row of a team of threads: its inputs, its index, and the index of this thread in the team."""
 
     inputs: Any
     """Addresses of scores, target and class weights, 0 for what is absent."""
     row: Any
     k: Any
     whole: Any
-    """How many groups of 128 bits of it may be read at once: all of it, or none."""
+    """Number of groups of 128 bits of it that may be read at once: all of it, or none."""
     y: Any
     """The label, which is a class."""
     c: Any
     """The class weight of the label."""
     rank: Any
-    """The place of a thread in its team."""
+    """Index of this thread in its team."""
     team: Any
-    """How many threads the team has: a power of 2."""
+    """Number of threads of the team, a power of 2."""
     mask: Any
     """The team's lanes of a warp."""
     surrogate: Any
@@ -75,53 +111,57 @@ def _across(acc, r, s):
     one = np.uint64(1)
     bits = (r.team if r.team < np.uint64(32) else np.uint64(32)) >> one
     while bits > np.uint64(0):
-        acc = merge(acc, swap(acc, r.mask, np.int32(bits)), s)
+        # Exchanges in both directions, so that every thread has the result and none writes it for the others.
+        acc = use.merge(acc, use.swap(acc, r.mask, np.int32(bits)), s)
         bits >>= one
     if r.team > np.uint64(32):
-        cells = cuda.shared.array(SIZE, T)
+        cells = cuda.shared.array(use.SIZE, use.T)
         lane, warp = cuda.threadIdx.x & 31, cuda.threadIdx.x >> 5
         # What was shared before may still be read.
         cuda.syncthreads()
         if lane == 0:
-            for c in range(count):
+            for c in range(use.numbers):
                 cells[c * 32 + warp] = acc[c]
         cuda.syncthreads()
-        acc = taken(cells, lane) if lane < cuda.blockDim.x >> 5 else START
+        # Merges the results of the warps as one warp would; lanes without a warp have an empty part.
+        acc = use.taken(cells, lane) if lane < cuda.blockDim.x >> 5 else use.START
         bits = np.uint64(16)
         while bits > np.uint64(0):
-            acc = merge(acc, swap(acc, r.mask, np.int32(bits)), s)
+            acc = use.merge(acc, use.swap(acc, r.mask, np.int32(bits)), s)
             bits >>= one
     return acc
 
 
 def _pass(r, o, s, f, p):
     """One pass over a row: derivatives go to the addresses o, times f; s is what earlier passes found."""
-    acc = START
+    acc = use.START
     done = np.uint64(0)
-    if wide:
-        done = r.whole * np.uint64(width)
+    if use.wide:
+        done = r.whole * np.uint64(use.width)
+        # Reads 128 bits at a time: neighbouring threads take neighbouring groups, so that their loads coalesce.
         i, base = r.rank, r.row * r.whole
         while i < r.whole:
-            found = every(load(r.inputs, base + i, i), i * np.uint64(width), r, s, p)
-            if folds:
-                acc = gather(acc, found, s)
-            if emits:
-                save(o, base + i, found, f)
+            found = use.every(use.load(r.inputs, base + i, i), i * np.uint64(use.width), r, s, p)
+            if use.folds:
+                acc = use.gather(acc, found, s)
+            if use.emits:
+                use.save(o, base + i, found, f)
             i += r.team
+    # Takes the rest one by one: all of the row where groups are not aligned.
     j, base = done + r.rank, r.row * r.k
     while j < r.k:
-        one = each(load_one(r.inputs, base + j, j), j, r, s, p)
-        if folds:
-            acc = merge(acc, one, s)
-        if emits:
-            save_one(o, base + j, (one,), f)
+        one = use.each(use.load_one(r.inputs, base + j, j), j, r, s, p)
+        if use.folds:
+            acc = use.merge(acc, one, s)
+        if use.emits:
+            use.save_one(o, base + j, (one,), f)
         j += r.team
-    if folds:
-        return across(acc, r, s)
+    if use.folds:
+        return use.across(acc, r, s)
     return acc
 
 
-def _merging(how: Merge, number: str, count: int, flags: dict[str, Any]) -> dict[str, Any]:
+def _merging(how: Merge, number: str, count: int, slots: Any) -> dict[str, Any]:
     """The function that merges two parts, and the one that does so across a team.
 
     Each pass has its own: shared memory of a function that two others call would be defined twice.
@@ -132,18 +172,18 @@ def _merging(how: Merge, number: str, count: int, flags: dict[str, Any]) -> dict
         merge = spelled("a, b, s", *(f"a[{k}] + b[{k}]" for k in range(count)))
     else:
         start = tuple(map(kind, how.start[:count]))
-        merge = device(bind(how.template, **flags))
-    bound = {
-        "T": kind,
-        "START": start,
+        merge = device(bind(how.template, slots))
+    use = Across(
+        T=kind,
+        START=start,
         # The simulator shares by the line that asks: all functions made of the template have one array.
-        "SIZE": 32 * (8 if SIMULATED else count),
-        "count": count,
-        "merge": merge,
-        "swap": spelled("a, m, bits", *(f"cuda.shfl_xor_sync(m, a[{k}], bits)" for k in range(count)), cuda=cuda),
-        "taken": spelled("a, i", *(f"a[i + {32 * k}]" for k in range(count))),
-    }
-    return {"merge": merge, "START": start, "across": device(bind(_across, **bound))}
+        SIZE=32 * (8 if SIMULATED else count),
+        numbers=count,
+        merge=merge,
+        swap=spelled("a, m, bits", *(f"cuda.shfl_xor_sync(m, a[{k}], bits)" for k in range(count)), cuda=cuda),
+        taken=spelled("a, i", *(f"a[i + {32 * k}]" for k in range(count))),
+    )
+    return {"merge": merge, "START": start, "across": device(bind(_across, use))}
 
 
 def _loading(formats: tuple[str, str, str], width: int, reads: frozenset[str]) -> Any:
@@ -177,7 +217,7 @@ def passing(
     reads: frozenset[str],
     goal: Any,
     wide: bool,
-    flags: dict[str, Any],
+    slots: Any,
 ) -> Any:
     """A pass: `each` is a function of (x, t, c, j, row, state, parameters), a score, its target, its class weight.
 
@@ -190,23 +230,24 @@ def passing(
     element = "each(v[0][{k}], " + target + ", v[2][{k}], j{plus}, r, s, p)"
     parts = [element.format(k=k, plus=f" + n{k}") for k in range(width)]
     names = {"each": each, "goal": goal}
-    bound = {
-        "START": (),
-        "width": width,
-        "wide": wide,
-        "folds": how is not None,
-        "emits": emits,
-        "load": _loading(formats, width, reads),
-        "load_one": _loading(formats, 1, reads),
-        "every": spelled("v, j, r, s, p", *parts, **names, **places),
-        "each": spelled("v, j, r, s, p", element.format(k=0, plus=""), single=True, **names),
-        "save": _saving(stored, count, width),
-        "save_one": _saving(stored, count, 1),
-    }
+    merging = {"START": (), "merge": ABSENT, "across": ABSENT, "gather": ABSENT}
     if how is not None:
-        bound |= _merging(how, number, count, flags)
+        merging |= _merging(how, number, count, slots)
         nested = "acc"
         for k in range(width):
             nested = f"merge({nested}, x[{k}], s)"
-        bound["gather"] = spelled("acc, x, s", nested, single=True, merge=bound["merge"])
-    return device(bind(_pass, **bound))
+        merging["gather"] = spelled("acc, x, s", nested, single=True, merge=merging["merge"])
+    use = Steps(
+        width=width,
+        wide=wide,
+        folds=how is not None,
+        emits=emits,
+        load=_loading(formats, width, reads),
+        load_one=_loading(formats, 1, reads),
+        every=spelled("v, j, r, s, p", *parts, **names, **places),
+        each=spelled("v, j, r, s, p", element.format(k=0, plus=""), single=True, **names),
+        save=_saving(stored, count, width),
+        save_one=_saving(stored, count, 1),
+        **merging,
+    )
+    return device(bind(_pass, use))

@@ -1,4 +1,4 @@
-"""What all calls on a device share: partial sums and their end, the sum of weights, where results go."""
+"""Steps that all calls on a device share: partial sums and their end, the sum of weights, output arrays."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ from ...arrays import rounded
 from ...devices import Place, Placed
 from ...dispatch import sum_record
 from ...formulas.record import NONNEGATIVE
-from ...loss import denominator
+from ...reduction import denominator
 from . import sums
 from .elementwise import elementwise_kernel
 from .launch import MAX_BLOCKS
@@ -43,12 +43,12 @@ def threads() -> int:
 
 
 def blocks_for(work: int) -> int:
-    """How many blocks take some pieces of work, one a thread; it depends on the size alone."""
+    """Return the number of blocks for a number of threads' work; it depends on the size alone."""
     return max(1, min(MAX_BLOCKS, -(-work // threads())))
 
 
 def groups_of(stored: str, size: int, *arrays: Placed | None) -> int:
-    """How many groups of 128 bits may be read and written whole: none where an array does not begin at such a place."""
+    """Return the number of groups of 128 bits that may be read and written whole: 0 for arrays that are not aligned."""
     if not SIMULATED and any(a is not None and a.address % 16 for a in arrays):
         return 0
     return size // WIDTH[stored]
@@ -96,7 +96,7 @@ def mass_of(place: Place, weight: Placed) -> Placed:
 
 
 def output(place: Place, out: Any, name: str, like: Placed, others: tuple[Placed, ...]) -> Placed:
-    """Where a result goes: new room, or what was given, if it can be written."""
+    """Return the array of a result: a new one, or the given one if it can be written."""
     if out is None:
         return place.empty(like.shape, like.dtype)
     if place.on_host:
@@ -135,6 +135,6 @@ def _overlap(a: Placed, b: Placed) -> bool:
 
 
 def divided_by(reduction: str, divisor: Any, count: int, weight: Placed | None) -> float:
-    """What the sum is divided by, where the host can say so."""
+    """Return the divisor of the sum, where the host knows it."""
     # The sum of the weights lies on the device.
     return denominator("sum" if reduction == "mean" and weight is not None else reduction, divisor, count, None)
