@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import fastloss as fl
-from fastloss.backends import missing
+from fastloss.call.backend_choice import missing
 from fastloss.performance import machine
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import fastloss as fl
-from fastloss import memory
+from fastloss.call import memory
 from fastloss.performance.machine import about, sentence
 
 RESULTS = Path(__file__).parent / "results" / "recycled.md"

@@ -4,13 +4,13 @@ from typing import Any
 
 from . import _signals as _signals  # first, as the rest takes a while to import
 from ._version import __version__
-from .backends import BackendError, backend
-from .catalogue import LOSSES
-from .devices import synchronize
-from .loss import Loss
-from .memory import release_memory
+from .call.backend_choice import BackendError, backend
+from .call.memory import release_memory
+from .cuda.placement import synchronize
+from .losses.base import Loss
+from .losses.catalogue import LOSSES
 
-LAZY = {"evaluate": ".evaluation", "rewards": "", "sequence_log_probs": ".sequences"}
+LAZY = {"evaluate": ".evaluation", "rewards": "", "sequence_log_probs": ".text.sequences"}
 """Public names beside the losses, and the modules that are imported when they are first asked for."""
 
 __all__ = [
@@ -38,7 +38,7 @@ def __getattr__(name: str) -> Any:
         found = getattr(import_module(where, __name__), name) if where else import_module(f".{name}", __name__)
         globals()[name] = found
         return found
-    from .check import similar
+    from .call.check import similar
 
     hint = similar(name, __all__) if not name.startswith("_") else ""
     raise AttributeError(f"module 'fastloss' has no attribute {name!r}{'; ' * bool(hint)}{hint}")
@@ -46,13 +46,13 @@ def __getattr__(name: str) -> Any:
 
 def set_num_threads(n: int) -> None:
     """Use n threads for large calls; the result has the same bits for any n."""
-    from .kernels import threads
+    from .cpu.runtime import threads
 
     threads.set_num_threads(n)
 
 
 def get_num_threads() -> int:
     """Return how many threads large calls use."""
-    from .kernels import threads
+    from .cpu.runtime import threads
 
     return threads.get_num_threads()

@@ -1,4 +1,4 @@
-# Written by `python -m fastloss._stubs` from the catalogue of losses. Do not edit.
+# Written by `python -m tools.stubs` from the catalogue of losses. Do not edit.
 # A loss names its own parameters where Loss takes any, so its methods narrow those of Loss on purpose.
 # mypy: disable-error-code="override"
 # pyright: reportIncompatibleMethodOverride=false
@@ -11,13 +11,13 @@ from typing_extensions import Self
 
 from ._version import __version__ as __version__
 from . import rewards as rewards
-from .backends import BackendError as BackendError, backend as backend
-from .devices import synchronize as synchronize
+from .call.backend_choice import BackendError as BackendError, backend as backend
+from .cuda.placement import synchronize as synchronize
 from .evaluation import evaluate as evaluate
-from .formulas.record import Formula
-from .memory import release_memory as release_memory
-from .row_loss import Details
-from .sequences import sequence_log_probs as sequence_log_probs
+from .spec.record import Formula
+from .call.memory import release_memory as release_memory
+from .losses.rows import Details
+from .text.sequences import sequence_log_probs as sequence_log_probs
 
 class _SupportsDLPack(Protocol):
     def __dlpack__(self, *, stream: Any = ...) -> Any: ...

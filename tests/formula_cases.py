@@ -5,7 +5,7 @@ import pytest
 from sampling import numbers, sample, variants
 
 import fastloss.formulas  # noqa: F401
-from fastloss.formulas.record import registered
+from fastloss.spec.record import registered
 
 FORMULAS = {f.name: f for f in registered.values() if f.family == "elementwise"}
 CASES = [pytest.param(f, v, id=f"{f.name}-{v}" if v else f.name) for f in FORMULAS.values() for v in variants(f)]

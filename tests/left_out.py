@@ -11,8 +11,8 @@ import numpy as np
 import sampling
 
 import fastloss as fl
-from fastloss.formulas.record import LOOPS
-from fastloss.layout import shape_of
+from fastloss.call.layout import shape_of
+from fastloss.spec.record import LOOPS
 
 ROWS, CLASSES = 5, (10, 100)
 

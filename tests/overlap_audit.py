@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from fastloss.kernels import specialize
+from fastloss.cpu.runtime import specialize
 
 _plain = specialize.bind
 _found = set()

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 
 import fastloss as fl
-from fastloss.formulas.record import LOOPS
+from fastloss.spec.record import LOOPS
 
 NAMES = list(fl.LOSSES)
 

@@ -5,7 +5,7 @@ import pytest
 from numba import config
 
 import fastloss as fl
-from fastloss.formulas.record import LOOPS
+from fastloss.spec.record import LOOPS
 
 ROWS = {name: loss for name, loss in fl.LOSSES.items() if loss.record.family == "rows"}
 VARIANTS = {

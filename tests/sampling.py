@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from fastloss.formulas.record import SIGNS, Formula
+from fastloss.spec.record import SIGNS, Formula
 
 SMALLEST, LARGEST = 1e-6, 1e3
 # exp() of a prediction beyond this overflows float32 once it is squared.

@@ -14,9 +14,11 @@ from sampling import sample
 from test_rows import kinds, scores, targets
 
 import fastloss as fl
-from fastloss.kernels import blocks, pairs, rows
-from fastloss.kernels.cpu import array
-from fastloss.kernels.specialize import LOOP, compile_chunk
+from fastloss.cpu.elementwise import array
+from fastloss.cpu.embeddings import pairs
+from fastloss.cpu.rows import drivers as rows
+from fastloss.cpu.runtime import units
+from fastloss.cpu.runtime.specialize import LOOP, compile_chunk
 
 ITEMS_IN_LINE = 64
 SPACED = (4096, 0)
@@ -123,7 +125,7 @@ def _rows_kernel():
 def _pairs_kernel():
     record, single, double = fl.contrastive.record, np.dtype(np.float32), np.dtype(np.float64)
     flags = (*pairs.steps(True), ("targets", True))
-    kernel = blocks.kernel(pairs.single, "overlap", "float64", record.function, pairs.HELPERS[pairs.single], flags)
+    kernel = units.kernel(pairs.single, "overlap", "float64", record.function, pairs.HELPERS[pairs.single], flags)
     one, vector, matrix = np.empty(1, double), np.empty(1, single), np.empty((1, 1), single)
     # Parameters, factors, values; two arrays, targets; two gradients.
     return kernel._compile((one, one, one, matrix, matrix, vector, matrix, matrix))

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from children import environment, everything
 
+from fastloss.cpu.runtime import cache
 from fastloss.evaluation import ahead
 from fastloss.evaluation.ahead import Job, compile_ahead
-from fastloss.kernels import cache
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("typer")
@@ -108,8 +108,8 @@ def test_what_is_compiled_is_shown(work, monkeypatch):
 def test_a_container_has_its_share_of_processors(text, most, tmp_path, monkeypatch):
     (tmp_path / "cpu.max").write_text(text)
     monkeypatch.setattr(ahead, "QUOTA", tmp_path / "cpu.max")
-    monkeypatch.setattr("fastloss.kernels.threads._threads", 99)
-    monkeypatch.setattr("fastloss.kernels.threads._forked", False)
+    monkeypatch.setattr("fastloss.cpu.runtime.threads._threads", 99)
+    monkeypatch.setattr("fastloss.cpu.runtime.threads._forked", False)
     assert ahead._processors() == most
 
 
@@ -186,7 +186,8 @@ def until(condition, seconds=60.0):
 def test_no_helper_outlives_the_command(name, tmp_path):
     command = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored in background jobs
-        "from fastloss.evaluation import ahead; ahead._processors = lambda: 2; from fastloss.cli import main; main()"
+        "from fastloss.evaluation import ahead; ahead._processors = lambda: 2; "
+        "from fastloss.command.main import main; main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", command, "eval", "--sample"],

@@ -13,7 +13,7 @@ import pytest
 from children import environment
 
 import fastloss as fl
-from fastloss.formulas.record import registered
+from fastloss.spec.record import registered
 
 ALL = list(fl.LOSSES)
 each_loss = pytest.mark.parametrize("name", ALL)
@@ -151,7 +151,13 @@ def test_examples_of_losses_run(name):
 
 # These need the eval extra, or are run as programs.
 NOT_HERE = (
-    *("fastloss.__main__", "fastloss.cli", "fastloss.commands", "fastloss.evaluation", "fastloss.data"),
+    *(
+        "fastloss.__main__",
+        "fastloss.command.main",
+        "fastloss.command.commands",
+        "fastloss.evaluation",
+        "fastloss.data",
+    ),
     *("fastloss.performance.command", "fastloss.tracking.command"),
 )
 

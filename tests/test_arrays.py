@@ -17,7 +17,7 @@ from array_cases import (
 )
 
 import fastloss as fl
-from fastloss.kernels import blocks
+from fastloss.cpu.runtime import units
 
 TOLERANCE = {np.float32: 4e-6, np.float64: 4e-14}
 
@@ -232,14 +232,18 @@ def test_arrays_in_order_and_predictions_as_a_tuple(name):
 @each_dtype
 @each_loss
 def test_the_number_of_threads_changes_no_bit(name, dtype, monkeypatch):
-    monkeypatch.setattr("fastloss.dispatch.PARALLEL_FROM", 1)
-    for name_of in ("blocks.WORK", "blocks.SHARED", "products.TILE", "products.WIDE", "products.LEAST"):
-        monkeypatch.setattr(f"fastloss.kernels.{name_of}", 16)
-    monkeypatch.setattr("fastloss.kernels.blas.UNTHREADED", 0)
+    monkeypatch.setattr("fastloss.cpu.dispatch.PARALLEL_FROM", 1)
+    for name_of in (
+        "runtime.units.WORK",
+        "runtime.units.SHARED",
+        *(f"embeddings.products.{k}" for k in ("TILE", "WIDE", "LEAST")),
+    ):
+        monkeypatch.setattr(f"fastloss.cpu.{name_of}", 16)
+    monkeypatch.setattr("fastloss.cpu.runtime.blas.UNTHREADED", 0)
     loss, given = fl.LOSSES[name], inputs(name, dtype)
     # What earlier calls bound runs in one thread.
     loss._plans.clear()
-    blocks.launch_of.cache_clear()
+    units.launch_of.cache_clear()
     before = fl.get_num_threads()
     results = []
     try:
@@ -248,7 +252,7 @@ def test_the_number_of_threads_changes_no_bit(name, dtype, monkeypatch):
             results.append(loss.value_and_grad(**given))
     finally:
         fl.set_num_threads(before)
-        blocks.launch_of.cache_clear()
+        units.launch_of.cache_clear()
     for value, grads in results[1:]:
         assert value == results[0][0]
         for a, b in zip(several(grads), several(results[0][1]), strict=True):

@@ -12,7 +12,8 @@ import pytest
 from children import run
 
 import fastloss as fl
-from fastloss import backends, devices, libraries
+from fastloss.call import backend_choice
+from fastloss.cuda import libraries, placement
 
 P, T = np.array([1.0, 2.0]), np.array([1.0, 4.0])
 
@@ -50,7 +51,7 @@ def library(monkeypatch):
 
 @pytest.fixture
 def without_cuda(monkeypatch):
-    monkeypatch.setattr(devices, "missing", lambda: 'numba-cuda is not installed; pip install "fastloss[cuda13]"')
+    monkeypatch.setattr(placement, "missing", lambda: 'numba-cuda is not installed; pip install "fastloss[cuda13]"')
 
 
 def test_asked_for_by_name_it_says_why_not_and_what_helps(without_cuda):
@@ -120,17 +121,17 @@ def test_bound():
 
 
 def test_contexts_nest_and_end_after_errors():
-    assert backends.chosen() == "auto"
+    assert backend_choice.chosen() == "auto"
     with fl.backend("cpu"), fl.backend("auto"):
-        assert backends.chosen() == "auto"
+        assert backend_choice.chosen() == "auto"
     with pytest.raises(TypeError), fl.backend("cpu"):
         fl.mse(P)
-    assert backends.chosen() == "auto"
+    assert backend_choice.chosen() == "auto"
 
 
 def test_what_changes_nothing_for_plain_arrays_leaves_them_the_short_way(monkeypatch):
     called = []
-    monkeypatch.setattr(devices, "involved", lambda *given: called.append(given))
+    monkeypatch.setattr(placement, "involved", lambda *given: called.append(given))
     for loss in (fl.mse, fl.cross_entropy):
         given = (P, T) if loss is fl.mse else (P[None], np.array([1]))
         loss(*given)  # compiled, and remembered
@@ -154,7 +155,7 @@ def test_what_changes_nothing_for_plain_arrays_leaves_them_the_short_way(monkeyp
 )
 def test_a_context_that_outlives_its_block_keeps_its_backend(monkeypatch, loss, arrays):
     """As an asyncio task that starts in the block does."""
-    monkeypatch.setattr(devices, "missing", lambda: "no device")
+    monkeypatch.setattr(placement, "missing", lambda: "no device")
     for _ in range(2):
         loss(*arrays)
     with fl.backend("cuda"):
@@ -171,7 +172,7 @@ def test_a_context_that_outlives_its_block_keeps_its_backend(monkeypatch, loss, 
 
 @pytest.mark.parametrize(("name", "short"), [("", True), ("AUTO", True), ("cpu", True), ("cuda", False)])
 def test_the_same_of_the_variable(name, short):
-    script = "from fastloss import backends; print(not backends.cuda_was_selected)"
+    script = "from fastloss import backends; print(not backend_choice.cuda_was_selected)"
     assert run(script, FASTLOSS_BACKEND=name) == f"{short}"
 
 
@@ -204,9 +205,9 @@ def test_arrays_of_several_devices_or_libraries(monkeypatch):
 
     Numbered.owns = staticmethod(lambda x: isinstance(x, Mine))
     monkeypatch.setattr(libraries, "LIBRARIES", (Numbered, Other))
-    monkeypatch.setattr(devices, "missing", lambda: "")
+    monkeypatch.setattr(placement, "missing", lambda: "")
     for other in (Second, Foreign):
-        with pytest.raises(ValueError, match="lie on several devices, or belong to several libraries; expected one"):
+        with pytest.raises(ValueError, match="lie on several placement, or belong to several libraries; expected one"):
             fl.mse(Mine(P), other(T))
 
 
@@ -221,8 +222,8 @@ except fl.BackendError as error:
 
 
 def test_environment():
-    for name in backends.BACKENDS:
-        assert run("from fastloss import backends; print(backends.chosen())", FASTLOSS_BACKEND=name) == name
+    for name in backend_choice.BACKENDS:
+        assert run("from fastloss import backends; print(backend_choice.chosen())", FASTLOSS_BACKEND=name) == name
     assert run("import fastloss as fl; print(fl.mse([1.0], [2.0]))", FASTLOSS_BACKEND="cpu") == "1.0"
     with pytest.raises(AssertionError, match="FASTLOSS_BACKEND is 'gpu'; allowed: 'auto', 'cpu', 'cuda'"):
         run("import fastloss as fl; fl.mse([1.0], [2.0])", FASTLOSS_BACKEND="gpu")
@@ -260,10 +261,10 @@ def test_reasons(monkeypatch, context, compile, told):
         return call
 
     fake = SimpleNamespace(current_context=raising(context), compile=raising(compile))
-    monkeypatch.setattr(backends, "find_spec", lambda name: name)
+    monkeypatch.setattr(backend_choice, "find_spec", lambda name: name)
     monkeypatch.setitem(sys.modules, "numba.cuda", fake)
     monkeypatch.setattr(numba, "cuda", fake, raising=False)
-    assert re.search(told, backends.missing.__wrapped__())
+    assert re.search(told, backend_choice.missing.__wrapped__())
 
 
 def test_synchronize_without_a_gpu():

@@ -11,7 +11,8 @@ import pytest
 from children import IN_CHILD, start, wait
 
 import fastloss as fl
-from fastloss.kernels import blas, blocks, products, threads
+from fastloss.cpu.embeddings import products
+from fastloss.cpu.runtime import blas, threads, units
 
 openblas = blas._openblas()
 needs_openblas = pytest.mark.skipif(openblas is None, reason="NumPy multiplies by another library")
@@ -19,10 +20,10 @@ fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no 
 
 
 TILES = {
-    "products.TILE": 1 << 11,
-    "products.WIDE": 1 << 11,
-    "products.LEAST": 8,
-    "blocks.SHARED": 64,
+    "embeddings.products.TILE": 1 << 11,
+    "embeddings.products.WIDE": 1 << 11,
+    "embeddings.products.LEAST": 8,
+    "runtime.units.SHARED": 64,
     "blas.ENOUGH": 4096,
     "blas.COLUMNS": 64,
     "blas.UNTHREADED": 0,
@@ -46,9 +47,9 @@ def shapes(rng):
 def tiles(monkeypatch):
     """Tiles so small that there are some to share."""
     for name, value in TILES.items():
-        monkeypatch.setattr(f"fastloss.kernels.{name}", value)
+        monkeypatch.setattr(f"fastloss.cpu.{name}", value)
     # Kernels that other tests bound share their work as those tests had it.
-    blocks.launch_of.cache_clear()
+    units.launch_of.cache_clear()
 
 
 def bits():
@@ -67,14 +68,15 @@ sys.path.insert(0, sys.argv[1])
 import os, threading, warnings
 from concurrent.futures import ThreadPoolExecutor
 import fastloss as fl
-from fastloss.kernels import blas, blocks, products, threads
+from fastloss.cpu.embeddings import products
+from fastloss.cpu.runtime import blas, threads, units
 from test_blas import TILES, bits, openblas
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 for name, value in TILES.items():
     module, constant = name.split(".")
-    setattr({"blas": blas, "blocks": blocks, "products": products}[module], constant, value)
+    setattr({"blas": blas, "blocks": units, "products": products}[module], constant, value)
 fl.set_num_threads(1)
 expected = bits()
 """

@@ -7,9 +7,8 @@ import pytest
 from children import run
 
 import fastloss as fl
-from fastloss.kernels import blocks
-from fastloss.kernels.blocks import factor_of
-from fastloss.kernels.slots import Number, unbound
+from fastloss.cpu.runtime.slots import Number, unbound
+from fastloss.cpu.runtime.units import factor_of
 
 pytestmark = pytest.mark.jit
 
@@ -72,13 +71,13 @@ def doubled(lo, hi, factors, x, out):
 @pytest.mark.parametrize("units", [0, 1, 7, 100])
 @pytest.mark.parametrize("work", [1, 10**6])
 def test_every_unit_is_worked_on_once(units, work, monkeypatch):
-    monkeypatch.setattr("fastloss.dispatch.PARALLEL_FROM", 1)
+    monkeypatch.setattr("fastloss.cpu.dispatch.PARALLEL_FROM", 1)
     x, out = np.random.default_rng(0).random((units, 3)), np.full((units, 3), np.nan)
-    blocks.kernel(doubled, "doubled", "float64")(units, work, np.full(1, 0.5), x, out)
+    units.kernel(doubled, "doubled", "float64")(units, work, np.full(1, 0.5), x, out)
     np.testing.assert_array_equal(out, x)
     if units:
         factors = np.arange(float(units))
-        blocks.kernel(doubled, "doubled", "float64")(units, work, factors, x, out)
+        units.kernel(doubled, "doubled", "float64")(units, work, factors, x, out)
         np.testing.assert_array_equal(out, 2 * (factors if units > 1 else np.zeros(1))[:, None] * x)
 
 

@@ -14,8 +14,8 @@ from cache_cases import define
 from children import run, start, wait
 from numba import njit, types
 
-from fastloss.kernels import cache, deferred
-from fastloss.kernels.specialize import INNER, compile_chunk
+from fastloss.cpu.runtime import cache, deferred
+from fastloss.cpu.runtime.specialize import INNER, compile_chunk
 
 pytestmark = pytest.mark.jit
 

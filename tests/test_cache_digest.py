@@ -6,7 +6,7 @@ from children import run
 from numba import config, types
 
 import fastloss as fl
-from fastloss.kernels.specialize import digest
+from fastloss.cpu.runtime.specialize import digest
 
 pytestmark = pytest.mark.jit
 
@@ -120,7 +120,7 @@ def test_the_parts_are_all_in_the_digest():
 def test_the_versions_are_in_the_digest(monkeypatch):
     f = define("def f(x): return x")
     before = digest(f)
-    from fastloss.kernels import specialize
+    from fastloss.cpu.runtime import specialize
 
     monkeypatch.setattr(specialize, "__version__", "0.0.test")
     after = digest(f)
@@ -177,7 +177,7 @@ def test_the_digest_is_the_same_in_every_process():
     script = """
     import numpy as np
     from numba import njit
-    from fastloss.kernels.specialize import digest
+    from fastloss.cpu.runtime.specialize import digest
 
     def make(c):
         return njit(fastmath={"nsz", "contract", "reassoc"})(lambda x: x * c if x in {1.0, 2.0, "a", "b", "c"} else x)

@@ -7,7 +7,7 @@ import pytest
 from array_likes import Column, Exporter
 
 import fastloss as fl
-from fastloss.formulas.record import LOOPS
+from fastloss.spec.record import LOOPS
 
 each_of_one_target = pytest.mark.parametrize(
     "name", [n for n, loss in fl.LOSSES.items() if loss.record.family != "arrays"]
@@ -290,7 +290,7 @@ def test_the_number_of_threads_changes_no_bit(rng):
 @pytest.mark.jit
 @pytest.mark.parametrize("name", ["huber", "gaussian_nll", "nll", "crps_ensemble"])
 def test_warming_up_compiles_what_calls_use(name):
-    from fastloss import dispatch
+    from fastloss.cpu import dispatch
 
     loss = fl.LOSSES[name]
     loss.warmup(("float64",))

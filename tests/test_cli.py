@@ -18,7 +18,7 @@ pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 testing = pytest.importorskip("typer.testing")
 
-from fastloss.commands import app  # noqa: E402
+from fastloss.command.commands import app  # noqa: E402
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(fl.__file__).parents[1])}
 RNG = np.random.default_rng(2)
@@ -274,7 +274,7 @@ class Refuse:
         if name.split(".")[0] == sys.argv[1]:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Refuse())
-from fastloss.cli import main
+from fastloss.command.main import main
 main(["eval", "data.parquet", "--loss", "mse", "--pred", "z", "--target", "t"])
 """
 
@@ -288,7 +288,7 @@ def test_without_the_extra_one_sentence_says_what_to_install(folder, package):
 
 def test_importing_costs_nothing_heavy():
     code = (
-        "import fastloss.evaluation, fastloss.cli, sys;"
+        "import fastloss.evaluation, fastloss.command.main, sys;"
         "print(sorted({'numba', 'pyarrow', 'rich', 'typer'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT)

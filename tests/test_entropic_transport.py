@@ -58,7 +58,7 @@ def test_not_converged_is_said(rng):
 def test_small_and_large_problems_iterate_alike(rng, monkeypatch):
     a, b, cost = rng.random(50), rng.random(40), rng.random((50, 40))
     expected, grads = fl.sinkhorn.value_and_grad(a, b, cost, epsilon=0.02)
-    monkeypatch.setattr("fastloss.dispatch.PARALLEL_FROM", 1)
+    monkeypatch.setattr("fastloss.cpu.dispatch.PARALLEL_FROM", 1)
     value, others = fl.sinkhorn.value_and_grad(a, b, cost, epsilon=0.02)
     assert value == expected
     for x, y in zip(others, grads, strict=True):

@@ -13,7 +13,7 @@ from definitions import DEFINITIONS, value_and_slopes
 from sampling import domains, inside, numbers, variants
 
 import fastloss as fl
-from fastloss.formulas.record import SIGNS, Interval
+from fastloss.spec.record import SIGNS, Interval
 
 DIGITS = {np.float32: 130, np.float64: 700}
 """Digits at which a definition keeps the smallest term beside the largest."""

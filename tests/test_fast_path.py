@@ -7,7 +7,10 @@ import pytest
 from row_cases import ROWS, kinds, scores, targets
 
 import fastloss as fl
-from fastloss import array_loss, elementwise_loss, fast_path, row_loss
+from fastloss.losses import arrays as array_loss
+from fastloss.losses import elementwise as elementwise_loss
+from fastloss.losses import fast_path
+from fastloss.losses import rows as row_loss
 
 ELEMENTWISE = ["mse", "bce_with_logits", "gaussian_nll", "l2"]
 f32 = np.float32

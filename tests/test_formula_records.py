@@ -12,10 +12,9 @@ from oracles import IRRATIONAL, MP_WORDS, exact
 from sampling import flat, largest_prediction, numbers, variants
 
 from fastloss import reference
-from fastloss.formulas import vocabulary
-from fastloss.formulas.record import CAPPED, registered
-from fastloss.formulas.record import FISHER as FISHER_INFORMATION
-from fastloss.kernels import worlds
+from fastloss.spec import vocabulary, worlds
+from fastloss.spec.record import CAPPED, registered
+from fastloss.spec.record import FISHER as FISHER_INFORMATION
 
 # The text of the formulas --------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import pytest
 from formula_cases import CASES, points, run
 from sampling import numbers
 
-from fastloss.formulas import vocabulary
+from fastloss.spec import vocabulary
 
 
 def agree(a, b, factor=1.0, constant=0.0, rel=1e-13, abs_=1e-13):

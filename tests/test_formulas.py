@@ -11,8 +11,8 @@ from oracles import MP_WORDS, carry, exact, in_mpmath, in_numpy, in_sympy, mp_nu
 from sampling import OF_ITSELF, flat, kinks, numbers, residual, sample, variants
 
 from fastloss import reference
-from fastloss.formulas import special
-from fastloss.formulas.record import SIGNS
+from fastloss.spec import special
+from fastloss.spec.record import SIGNS
 
 each_case = pytest.mark.parametrize(("formula", "variant"), CASES)
 

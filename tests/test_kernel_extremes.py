@@ -20,7 +20,7 @@ from kernel_cases import (
 from sampling import flat
 
 import fastloss as fl
-from fastloss.formulas.record import POSITIVE, SIGNS
+from fastloss.spec.record import POSITIVE, SIGNS
 
 
 def extremes(domain, dtype):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import layout
-from fastloss.array_loss import ArrayLoss
-from fastloss.formulas.record import Input, Integers, Parameter, registered
+from fastloss.call import layout
+from fastloss.losses.arrays import ArrayLoss
+from fastloss.spec.record import Input, Integers, Parameter, registered
 
 F64 = np.dtype(np.float64)
 

@@ -21,8 +21,8 @@ from layout_cases import (
 )
 
 import fastloss as fl
-from fastloss.dispatch import CHUNK, PARALLEL_FROM
-from fastloss.kernels.cpu import BLOCK
+from fastloss.cpu.dispatch import CHUNK, PARALLEL_FROM
+from fastloss.cpu.elementwise import BLOCK
 
 pytestmark = pytest.mark.jit
 

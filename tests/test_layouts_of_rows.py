@@ -22,7 +22,7 @@ from logistic import softmax
 
 import fastloss as fl
 from fastloss import reference
-from fastloss.dispatch import CHUNK, PARALLEL_FROM
+from fastloss.cpu.dispatch import CHUNK, PARALLEL_FROM
 
 pytestmark = pytest.mark.jit
 

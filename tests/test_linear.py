@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss.kernels import products
+from fastloss.cpu.embeddings import products
 
 OPTIONS = [{}, {"label_smoothing": 0.2}, {"z_loss": 1e-2, "temperature": 0.7, "logit_scale": 1.3}]
 

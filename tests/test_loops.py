@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss.elementwise_loss import ElementwiseLoss
+from fastloss.losses.elementwise import ElementwiseLoss
 
 pytestmark = pytest.mark.jit
 

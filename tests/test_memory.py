@@ -14,9 +14,9 @@ import pytest
 from children import IN_CHILD, run, start
 
 import fastloss as fl
-from fastloss import memory
-from fastloss.check import SettingError
-from fastloss.memory import MemoryPool
+from fastloss.call import memory
+from fastloss.call.check import SettingError
+from fastloss.call.memory import MemoryPool
 
 F32 = np.dtype(np.float32)
 MB = 1 << 20

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import rewards
+from fastloss.text import rewards
 
 P, T = np.zeros(4), np.zeros(4)
 Z, Y = np.zeros((2, 3)), np.array([0, 1])

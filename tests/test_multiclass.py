@@ -340,7 +340,7 @@ def test_arcface_against_torch(k):
 
 
 def test_sine_and_cosine():
-    from fastloss.formulas.special import sine_cosine
+    from fastloss.spec.special import sine_cosine
 
     for x in np.linspace(0, math.pi / 2, 200):
         s, c = sine_cosine(float(x))

@@ -6,7 +6,7 @@ import pytest
 from numba import config
 
 import fastloss as fl
-from fastloss.formulas.record import LOOPS
+from fastloss.spec.record import LOOPS
 
 CHEAP = ["mse", "bce_with_logits", "gaussian_nll"]
 """Elementwise losses whose kernels for 16 bits other tests compile too; those of other losses are of float32."""

@@ -14,14 +14,14 @@ import pytest
 from children import everything
 
 import fastloss as fl
+from fastloss._terminal import printable
 from fastloss.evaluation import InputError, files
-from fastloss.terminal import printable
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 testing = pytest.importorskip("typer.testing")
 
-from fastloss.commands import app  # noqa: E402
+from fastloss.command.commands import app  # noqa: E402
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs pipes, devices and modes as POSIX has them")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(fl.__file__).parents[1])}

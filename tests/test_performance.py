@@ -9,7 +9,16 @@ import pytest
 
 import fastloss as fl
 from fastloss.performance import agree, machine, roof, run, timing
-from fastloss.performance.cases import DTYPES, MEASURED, MODES, SIZES, Case, cases, draw, power
+from fastloss.performance.cases import (
+    DTYPES,
+    MEASURED,
+    MODES,
+    SIZES,
+    Case,
+    cases,
+    draw,
+    power,
+)
 from fastloss.performance.contestants import BUILDERS, OURS, Contestant, Outcome, contestants, installed
 from fastloss.performance.numpy_rows import terms
 from fastloss.performance.numpy_world import source

@@ -15,8 +15,8 @@ testing = pytest.importorskip("typer.testing")
 rich = pytest.importorskip("rich.console")
 
 from bench import table  # noqa: E402
-from fastloss.commands import app  # noqa: E402
-from fastloss.devices import RUNNERS  # noqa: E402
+from fastloss.command.commands import app  # noqa: E402
+from fastloss.cuda.placement import RUNNERS  # noqa: E402
 from fastloss.evaluation import InputError  # noqa: E402
 from fastloss.performance import ask, command, report  # noqa: E402
 from fastloss.performance.cases import MEASURED, Case  # noqa: E402

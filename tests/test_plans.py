@@ -5,7 +5,7 @@ import pytest
 from array_cases import CASES, inputs
 
 import fastloss as fl
-from fastloss.array_loss import ArrayLoss
+from fastloss.losses.arrays import ArrayLoss
 
 each_case = pytest.mark.parametrize(("name", "variant"), CASES)
 

@@ -146,8 +146,8 @@ def test_rows_of_a_large_group_follow_those_of_a_small_one(name, dtype, rng, mon
     scores, relevance = rng.normal(size=150).astype(dtype), rng.integers(0, 4, 150).astype(dtype)
     offsets, loss = np.array([0, 3, 130, 150]), fl.LOSSES[name]
     value, grad = loss.value_and_grad(scores, relevance, offsets)
-    monkeypatch.setattr("fastloss.kernels.ranking.LARGE", 10)
-    monkeypatch.setattr("fastloss.dispatch.PARALLEL_FROM", 1)
+    monkeypatch.setattr("fastloss.cpu.ranking.pairs.LARGE", 10)
+    monkeypatch.setattr("fastloss.cpu.dispatch.PARALLEL_FROM", 1)
     many = loss.value_and_grad(scores, relevance, offsets)
     assert many[0] == pytest.approx(value, rel=1e-14)
     np.testing.assert_array_equal(many[1], grad)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import rewards
+from fastloss.text import rewards
 
 
 def texts(rng, n=40, words=6, longest=90):
@@ -150,8 +150,8 @@ def test_the_number_of_threads_changes_nothing(monkeypatch):
     rng = np.random.default_rng(6)
     ours, theirs = texts(rng), texts(rng)
     expected = rewards.rouge_l(ours, theirs).f, rewards.bleu_sentence(ours, theirs)
-    monkeypatch.setattr("fastloss.dispatch.PARALLEL_FROM", 1)
-    monkeypatch.setattr("fastloss.kernels.blocks.WORK", 64)
+    monkeypatch.setattr("fastloss.cpu.dispatch.PARALLEL_FROM", 1)
+    monkeypatch.setattr("fastloss.cpu.runtime.units.WORK", 64)
     np.testing.assert_array_equal(rewards.rouge_l(ours, theirs).f, expected[0])
     np.testing.assert_array_equal(rewards.bleu_sentence(ours, theirs), expected[1])
 

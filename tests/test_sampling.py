@@ -16,7 +16,7 @@ from sampling import (
 )
 
 import fastloss.formulas  # noqa: F401
-from fastloss.formulas.record import SIGNS, Interval, registered
+from fastloss.spec.record import SIGNS, Interval, registered
 
 FORMULAS = [f for f in registered.values() if f.family == "elementwise"]
 N = 2000

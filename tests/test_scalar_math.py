@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numba import config, njit
 
-from fastloss.kernels.scalar_math import VOCABULARY
+from fastloss.cpu.math.scalar_math import VOCABULARY
 
 DTYPES = ["float32", "float64"]
 TINIEST = {"float32": 2.0**-149, "float64": 2.0**-1074}
@@ -312,7 +312,7 @@ PLAIN_PYTHON = """
 import math, warnings
 import numpy as np
 warnings.simplefilter("error")
-from fastloss.kernels.scalar_math import VOCABULARY
+from fastloss.cpu.math.scalar_math import VOCABULARY
 for dtype, words in VOCABULARY.items():
     real, tolerance = np.dtype(dtype).type, 20 * np.finfo(dtype).eps
     for name in ("exp", "log", "log1p", "expm1", "tanh", "atan", "sqrt", "lgamma"):

@@ -11,7 +11,7 @@ from mpmath import mpf
 
 import fastloss as fl
 from fastloss import reference
-from fastloss.kernels import tokens
+from fastloss.cpu.sequences import tokens
 
 # Cross-entropy of sequences ------------------------------------------------------------------------------------------
 
@@ -92,7 +92,7 @@ def test_wrong_labels_are_named_where_they_count():
 @pytest.mark.parametrize("worth", [0, 300])
 def test_runs_of_any_pattern_are_found(v, worth, monkeypatch):
     monkeypatch.setattr(tokens, "WORTH", worth)
-    monkeypatch.setattr("fastloss.dispatch.rows_per_chunk", lambda k: 7)
+    monkeypatch.setattr("fastloss.cpu.dispatch.rows_per_chunk", lambda k: 7)
     rng = np.random.default_rng(v)
     logits, labels = rng.normal(size=(1, 41, v)), rng.integers(0, v, (1, 41))
     for density in (0.0, 0.1, 0.5, 0.9, 1.0):

@@ -13,9 +13,9 @@ from numba import njit, types
 from numba.core.errors import TypingError
 
 import fastloss
-from fastloss.kernels import slots
-from fastloss.kernels.slots import ABSENT, Number, fill, unbound
-from fastloss.kernels.specialize import Linked, bind, compile_chunk, compile_driver, digest, inner
+from fastloss.cpu.runtime import slots
+from fastloss.cpu.runtime.slots import ABSENT, Number, fill, unbound
+from fastloss.cpu.runtime.specialize import Linked, bind, compile_chunk, compile_driver, digest, inner
 
 SOURCES = sorted(Path(fastloss.__file__).parent.rglob("*.py"))
 

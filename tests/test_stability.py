@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import _pages
+from tools import pages
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "api-stability.md").read_text(encoding="utf-8")
@@ -36,7 +36,7 @@ def test_every_public_name_has_a_promise():
     promised, listed = table("Category"), table("Name")
     catalogue = (DOCS / "losses.md").read_text(encoding="utf-8")
     for name in fl.__all__:
-        word = _pages.category(name, getattr(fl, name), fl.LOSSES)
+        word = pages.category(name, getattr(fl, name), fl.LOSSES)
         assert word in promised
         assert (f"\n| `{name}` |" in catalogue) if word == "loss" else (listed[f"`{name}`"][0] == word)
     assert {cells[0] for cells in listed.values()} | {"loss"} == set(promised)
@@ -44,7 +44,7 @@ def test_every_public_name_has_a_promise():
 
 def test_a_public_name_of_no_category_is_refused():
     with pytest.raises(ValueError, match=r"fastloss\.answer is a int"):
-        _pages.category("answer", 42, fl.LOSSES)
+        pages.category("answer", 42, fl.LOSSES)
 
 
 def test_every_public_attribute_of_a_loss_is_listed():

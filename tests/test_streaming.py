@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import dispatch, elementwise_loss
+from fastloss.cpu import dispatch
+from fastloss.losses import elementwise as elementwise_loss
 
 pytestmark = pytest.mark.jit
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastloss as fl
-from fastloss import _pages, _stubs
+from tools import pages, stubs
 
 GOOD = """
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from typing_extensions import assert_type
 
 import fastloss as fl
-from fastloss.row_loss import Details
+from fastloss.losses.rows import Details
 
 pred = np.zeros(3, dtype=np.float32)
 target = np.ones(3, dtype=np.float32)
@@ -66,21 +66,21 @@ BAD = {
 
 
 def test_generated_files_are_up_to_date():
-    for path, text in _stubs.generated(fl.LOSSES):
-        assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale; run `python -m fastloss._stubs`"
+    for path, text in stubs.generated(fl.LOSSES):
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale; run `python -m tools.stubs`"
 
 
 def test_check_finds_a_stale_file_and_writing_mends_it(tmp_path, monkeypatch, capsys):
-    for page, sections in _pages.sections(fl.LOSSES).items():
-        marked = [f"{_pages.BEGIN.format(name=x)}\nold\n{_pages.END.format(name=x)}\n" for x in sections]
+    for page, sections in pages.sections(fl.LOSSES).items():
+        marked = [f"{pages.BEGIN.format(name=x)}\nold\n{pages.END.format(name=x)}\n" for x in sections]
         (tmp_path / page).write_text(f"before\n{''.join(marked)}after\n", encoding="utf-8")
-    monkeypatch.setattr(_stubs, "STUB", tmp_path / "__init__.pyi")
-    monkeypatch.setattr(_stubs, "DOCS", tmp_path)
-    assert _stubs.main(["--check"]) == 1
+    monkeypatch.setattr(stubs, "STUB", tmp_path / "__init__.pyi")
+    monkeypatch.setattr(stubs, "DOCS", tmp_path)
+    assert stubs.main(["--check"]) == 1
     assert "losses.md is stale" in capsys.readouterr().err
-    assert _stubs.main([]) == 0
-    assert _stubs.main(["--check"]) == 0
-    for page in _pages.sections(fl.LOSSES):
+    assert stubs.main([]) == 0
+    assert stubs.main(["--check"]) == 0
+    for page in pages.sections(fl.LOSSES):
         text = (tmp_path / page).read_text(encoding="utf-8")
         assert text.startswith("before\n")
         assert text.endswith("\nafter\n")
@@ -91,12 +91,12 @@ def test_a_page_without_markers_is_refused(tmp_path):
     page = tmp_path / "losses.md"
     page.write_text("text", encoding="utf-8")
     with pytest.raises(ValueError, match=r"losses\.md has no lines"):
-        _pages.renewed(page, {"losses": str})
+        pages.renewed(page, {"losses": str})
 
 
 def test_every_name_of_the_stub_exists():
     names = set()
-    for node in ast.parse(_stubs.stub(fl.LOSSES)).body:
+    for node in ast.parse(stubs.stub(fl.LOSSES)).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             names.add(node.name)
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
@@ -116,7 +116,7 @@ def test_mypy_accepts_good_code_and_points_at_bad(tmp_path):
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--hide-error-context"]
     done = subprocess.run(
         [*command, "--config-file", "", "--cache-dir", str(tmp_path / "cache"), str(path)],
-        cwd=Path(_stubs.__file__).parent.parent,
+        cwd=Path(stubs.__file__).parent.parent,
         capture_output=True,
         text=True,
         timeout=300,

@@ -11,8 +11,8 @@ from row_cases import ROWS, kinds, targets
 from sampling import domains, inside
 
 import fastloss as fl
-from fastloss.formulas import vocabulary
-from fastloss.formulas.record import SIGNS, Interval, OneOf, registered
+from fastloss.spec import vocabulary
+from fastloss.spec.record import SIGNS, Interval, OneOf, registered
 
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 CURVED = [f for f in registered.values() if f.second or f.surrogate]

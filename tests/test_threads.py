@@ -295,7 +295,7 @@ def test_threads_of_other_users_of_numba(folder):
         PRELUDE
         + USER
         + """
-from fastloss.kernels import threads
+from fastloss.cpu.runtime import threads
 
 ones = np.ones(100_000)
 assert total(ones) == 100_000
@@ -337,7 +337,7 @@ def test_a_signal_handler_calls_a_loss(layer, folder):
         + """
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from fastloss.kernels import blas, threads
+from fastloss.cpu.runtime import blas, threads
 
 x, found = rng.standard_normal((700, 64)).astype(np.float32), []
 

@@ -10,10 +10,11 @@ import pytest
 from numba import config, njit, types
 
 import fastloss as fl
-from fastloss import reference, row_loss
-from fastloss.kernels import cpu
-from fastloss.kernels.rows import row_helpers
-from fastloss.kernels.tiles import GROUP
+from fastloss import reference
+from fastloss.cpu import elementwise as cpu
+from fastloss.cpu.rows.drivers import row_helpers
+from fastloss.cpu.rows.tiles import GROUP
+from fastloss.losses import rows as row_loss
 
 WIDTHS = list(range(1, 42))
 ROWS = [1, 2, 63, 64, 65, 130]

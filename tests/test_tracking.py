@@ -17,7 +17,7 @@ from fastloss.tracking.sampling import Samples
 
 testing = pytest.importorskip("typer.testing")
 
-from fastloss.commands import app  # noqa: E402
+from fastloss.command.commands import app  # noqa: E402
 
 # What is said of a change
 

@@ -135,7 +135,7 @@ def test_not_a_number_in_a_histogram_comes_through_alone(rng, p):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_long_rows_are_ordered_as_numpy_orders_them(rng, dtype):
-    from fastloss.kernels.order import FEW, ordered
+    from fastloss.cpu.math.order import FEW, ordered
 
     x = rng.normal(0, 1e3, (6, FEW + 77)).astype(dtype)
     x[1] = x[1].round(-2)
@@ -168,7 +168,7 @@ def test_samples_are_as_scipy_says(rng, n, m, weighted, digits):
 @pytest.mark.parametrize("name", ["wasserstein_samples", "energy_distance", "cramer"])
 def test_where_blocks_end_changes_nothing(rng, name, block, monkeypatch):
     # BLOCK is a constant of the kernels: the plain functions are asked.
-    from fastloss.kernels import samples
+    from fastloss.cpu.transport import samples
 
     loss = fl.LOSSES[name]
     x, y = rng.normal(0, 2, (2, 30)).round(0), rng.normal(1, 3, (2, 23)).round(0)
@@ -185,12 +185,13 @@ def test_where_blocks_end_changes_nothing(rng, name, block, monkeypatch):
 
 def plain_kernel(template, name, dtype, formula=None, helpers=()):
     """The kernel as plain Python, with its module as it is now."""
-    from fastloss.kernels import blocks, samples
-    from fastloss.kernels.slots import fill
-    from fastloss.kernels.specialize import bind
+    from fastloss.cpu.runtime import units
+    from fastloss.cpu.runtime.slots import fill
+    from fastloss.cpu.runtime.specialize import bind
+    from fastloss.cpu.transport import samples
 
     found = {"T": np.dtype(dtype).type}
-    names = {"factor_of": blocks.factor_of, "BLOCK": samples.BLOCK}
+    names = {"factor_of": units.factor_of, "BLOCK": samples.BLOCK}
     for helper in helpers:
         names[helper.__name__] = bind(helper, fill(helper, found), **names)
     return lambda units, work, *arrays: bind(template, fill(template, found), **names)(0, units, *arrays)
@@ -286,7 +287,7 @@ def test_directions_follow_their_seed(rng, monkeypatch):
     assert fl.sliced_wasserstein(x, y, seed=5) == value
     assert fl.sliced_wasserstein(x, y, seed=6) != value
     # A few projections at a time.
-    monkeypatch.setattr("fastloss.kernels.sliced.TOGETHER", 300)
+    monkeypatch.setattr("fastloss.cpu.transport.sliced.TOGETHER", 300)
     again, others = fl.sliced_wasserstein.value_and_grad(x, y, seed=5)
     assert again == pytest.approx(value, rel=1e-14)
     for a, b in zip(others, grads, strict=True):

@@ -9,7 +9,7 @@ import pytest
 from numba import config
 
 import fastloss as fl
-from fastloss.dispatch import elementwise
+from fastloss.cpu.dispatch import elementwise
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 pytestmark = [
@@ -40,7 +40,7 @@ def assembly(record, dtype, monkeypatch):
     usual = not record.parameters
     chunk = elementwise(record, dtype, "grad", False, usual=usual)[2]
     if chunk.cached:
-        from fastloss.kernels import cpu
+        from fastloss.cpu import elementwise as cpu
 
         monkeypatch.setenv("FASTLOSS_CACHE", "0")
         chunk = cpu.elementwise_chunk(record, dtype, "grad", False, usual=usual)
@@ -144,19 +144,20 @@ POINTS = {
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("name", POINTS)
 def test_loops_of_points_are_vector_code(name, dtype, monkeypatch):
-    from fastloss.kernels import blocks, pointwise
+    from fastloss.cpu import points
+    from fastloss.cpu.runtime import units
 
     monkeypatch.setenv("FASTLOSS_CACHE", "0")
-    blocks.kernel.cache_clear()
-    pointwise._compiled.cache_clear()
+    units.kernel.cache_clear()
+    points._compiled.cache_clear()
     found = []
-    compiled = blocks.Kernel.compiled
-    monkeypatch.setattr(blocks.Kernel, "compiled", lambda *args: found.append(compiled(*args)) or found[-1])
+    compiled = units.Kernel.compiled
+    monkeypatch.setattr(units.Kernel, "compiled", lambda *args: found.append(compiled(*args)) or found[-1])
     fl.LOSSES[name].value_and_grad(*POINTS[name](np.ones(64, dtype)))
     assert not found[0].cached
     # The kernel comes after the function that unpacks its arrays.
     texts = re.split(r"^(_Z\w+):", found[0].inspect_asm(), flags=re.MULTILINE)
-    (body,) = (text for title, text in zip(texts[1::2], texts[2::2], strict=True) if "pointwise" in title)
+    (body,) = (text for title, text in zip(texts[1::2], texts[2::2], strict=True) if "points" in title)
     blocks_, following = blocks_of(body)
     repeated = in_cycles(blocks_, following)
     wide = {n for n in repeated if re.search(r"%[yz]mm", blocks_[n]) and len(PACKED.findall(blocks_[n])) > 10}

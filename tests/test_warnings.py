@@ -11,7 +11,7 @@ import pytest
 from registry_calls import NAMES, within
 
 import fastloss as fl
-from fastloss.formulas.record import LOOPS
+from fastloss.spec.record import LOOPS
 
 pytestmark = pytest.mark.jit
 

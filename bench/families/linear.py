@@ -1,11 +1,10 @@
 """The softmax of a linear layer, beside the bare products and the same layer in plain NumPy."""
 
 import numpy as np
+from fastloss.case import Bench, in_torch
 
 import fastloss as fl
-from fastloss.kernels.products import rows_at_a_time
-
-from .case import Bench, in_torch
+from fastloss.cpu.embeddings.products import rows_at_a_time
 
 
 def layer(n, h, k):

@@ -102,6 +102,6 @@ def _threads(threads: int | None) -> int:
         return threads
     from numba import config
 
-    from ..kernels.threads import get_num_threads
+    from ..cpu.runtime.threads import get_num_threads
 
     return 1 if config.DISABLE_JIT else get_num_threads()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..formulas.record import registered
+from ..spec.record import registered
 from .fixed_point import BIAS, DIGITS
 
 __all__ = ["Moments", "Partial", "Statistics", "figure"]

@@ -106,7 +106,7 @@ def _perform_statistics(kinds: list[tuple[str, bool]], weights: list[bool]) -> N
 
 def _processors() -> int:
     """Return how many processes may compile at once: threads of fastloss, within the processor time of a container."""
-    from ..kernels.threads import get_num_threads
+    from ..cpu.runtime.threads import get_num_threads
 
     limit = get_num_threads()
     with suppress(OSError, ValueError):
@@ -201,7 +201,7 @@ def compile_ahead(jobs: Sequence[Job], shown: Shown | None = None) -> None:
     """Do all jobs, with helpers where kernels are not in the cache yet; `shown` gets the name of each that compiles."""
     from numba import config
 
-    from ..kernels import cache
+    from ..cpu.runtime import cache
 
     if config.DISABLE_JIT or cache.directory() is None:
         return

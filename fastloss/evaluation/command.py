@@ -11,8 +11,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ..terminal import console as make_console
-from ..terminal import printable
+from .._terminal import console as make_console
+from .._terminal import printable
 from . import evaluate
 from .columns import InputError
 from .files import check_outputs, write_text

@@ -13,10 +13,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ..docs import input_kind, input_shape
-from ..formulas.record import REAL
-from ..terminal import console as make_console
-from ..terminal import printable
+from .._terminal import console as make_console
+from .._terminal import printable
+from ..losses.docs import input_kind, input_shape
+from ..spec.record import REAL
 from .ahead import Job, compile_ahead
 from .columns import InputError
 from .losses import by_rows
@@ -162,7 +162,7 @@ def warm(names: list[str]) -> None:
 
 
 def _cache_folder() -> Path | None:
-    from ..kernels.cache import directory
+    from ..cpu.runtime.cache import directory
 
     return directory()
 
@@ -183,7 +183,7 @@ def _findings() -> list[tuple[str, str]]:
     import numba
 
     from .._version import __version__
-    from ..kernels.threads import get_num_threads
+    from ..cpu.runtime.threads import get_num_threads
 
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     found = [("fastloss", f"{__version__}, {system}")]
@@ -230,7 +230,7 @@ def _layer() -> str:
 
 
 def _cache() -> str:
-    from ..kernels.cache import locate, refusal
+    from ..cpu.runtime.cache import locate, refusal
 
     folder, reason, _ = locate()
     if folder is None:
@@ -243,7 +243,7 @@ def _cache() -> str:
 
 def _cuda() -> str:
     try:
-        from ..backends import missing
+        from ..call.backend_choice import missing
 
         reason = missing()
         if reason:

@@ -10,8 +10,8 @@ import numpy as np
 from numba import config, njit, types
 from numba.extending import intrinsic
 
-from ..kernels.cpu import widest_vectors
-from ..kernels.specialize import INNER, cached_jit
+from ..cpu.elementwise import widest_vectors
+from ..cpu.runtime.specialize import INNER, cached_jit
 from .fixed_point import BIAS, DIGITS
 
 BLOCK = 1024

@@ -11,7 +11,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .columns import InputError, check_file, chosen, from_arrow, from_numpy, natural, with_arrow
+from .columns import (
+    InputError,
+    check_file,
+    chosen,
+    from_arrow,
+    from_numpy,
+    natural,
+    with_arrow,
+)
 
 __all__ = ["FORMATS", "Batch", "Selection", "Source", "expand", "input_files", "open_source"]
 

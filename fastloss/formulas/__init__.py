@@ -3,7 +3,7 @@
 from importlib import import_module
 from types import MappingProxyType
 
-from .record import registered
+from ..spec.record import registered
 
 FILES = {
     "regression": "Regression",

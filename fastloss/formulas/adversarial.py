@@ -1,8 +1,8 @@
 """Adversarial losses: a critic's scores of real (t = 1) and generated (t = 0) samples, and its gradient's norm."""
 
-from .record import NONNEGATIVE, UNIT, Parameter, elementwise
-from .special import above_zero, finite, logistic_parts, share
-from .vocabulary import log1p_unit, maximum, where
+from ..spec.record import NONNEGATIVE, UNIT, Parameter, elementwise
+from ..spec.special import above_zero, finite, logistic_parts, share
+from ..spec.vocabulary import log1p_unit, maximum, where
 
 
 @elementwise(

@@ -4,8 +4,8 @@ All are computed in units of the hull, the smallest box that holds both, so that
 each box reaches beyond the other, so that a small loss keeps its digits and a perfect prediction has the gradient 0.
 """
 
-from .record import Input, Interval, Parameter, arrays
-from .vocabulary import atan, epsilon, expm1, pow, sign, where
+from ..spec.record import Input, Interval, Parameter, arrays
+from ..spec.vocabulary import atan, epsilon, expm1, pow, sign, where
 
 BOXES = {
     "boxes": Input("* 4", "predicted boxes", grad=True),
@@ -180,7 +180,7 @@ def ends(low, high, whole, shift, axis, centred):
 
 
 @arrays(
-    "pointwise",
+    "points",
     inputs=BOXES,
     units="*",
     parameters={"box_format": FORMAT},
@@ -204,7 +204,7 @@ def iou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
 
 
 @arrays(
-    "pointwise",
+    "points",
     inputs=BOXES,
     units="*",
     parameters={"box_format": FORMAT},
@@ -229,7 +229,7 @@ def giou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
 
 
 @arrays(
-    "pointwise",
+    "points",
     inputs=BOXES,
     units="*",
     parameters={"box_format": FORMAT},
@@ -255,7 +255,7 @@ def diou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
 
 
 @arrays(
-    "pointwise",
+    "points",
     inputs=BOXES,
     units="*",
     parameters={"box_format": FORMAT},
@@ -307,7 +307,7 @@ def side_cost(size, wanted, difference, theta):
 
 
 @arrays(
-    "pointwise",
+    "points",
     inputs=BOXES,
     units="*",
     parameters={

@@ -1,8 +1,26 @@
 """Binary classification: from logits, from probabilities, and from margins with targets -1 and +1."""
 
-from .record import CAPPED, NONNEGATIVE, POSITIVE, SIGNS, UNIT, Parameter, elementwise
-from .special import finite, logistic_parts, share
-from .vocabulary import epsilon, exp, log, log1p, log1p_unit, maximum, minimum, pow, where
+from ..spec.record import (
+    CAPPED,
+    NONNEGATIVE,
+    POSITIVE,
+    SIGNS,
+    UNIT,
+    Parameter,
+    elementwise,
+)
+from ..spec.special import finite, logistic_parts, share
+from ..spec.vocabulary import (
+    epsilon,
+    exp,
+    log,
+    log1p,
+    log1p_unit,
+    maximum,
+    minimum,
+    pow,
+    where,
+)
 
 POS_WEIGHT = Parameter("factor on the positive part of the loss", POSITIVE)
 LABEL_SMOOTHING = Parameter("share of the target moved to 1/2", UNIT)

@@ -1,8 +1,19 @@
 """Count and positive-amount losses; the prediction z of poisson, gamma and tweedie is the log of the mean."""
 
-from .record import CAPPED, NONNEGATIVE, POSITIVE, UNIT, Parameter, elementwise
-from .special import digamma_tail, finite, lgamma_tail, lifted, log1p_minus, trigamma_tail
-from .vocabulary import digamma, exp, expm1, largest, lgamma, log, log1p, maximum, trigamma, where
+from ..spec.record import CAPPED, NONNEGATIVE, POSITIVE, UNIT, Parameter, elementwise
+from ..spec.special import digamma_tail, finite, lgamma_tail, lifted, log1p_minus, trigamma_tail
+from ..spec.vocabulary import (
+    digamma,
+    exp,
+    expm1,
+    largest,
+    lgamma,
+    log,
+    log1p,
+    maximum,
+    trigamma,
+    where,
+)
 
 
 @elementwise(

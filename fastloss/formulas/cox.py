@@ -1,11 +1,11 @@
 """Proportional-hazards survival loss: comparison of subjects' hazards by the order of failures."""
 
+from ..spec.record import Input, Parameter, arrays
 from .ranking import OFFSETS
-from .record import Input, Parameter, arrays
 
 
 @arrays(
-    "risk_sets",
+    "ranking.risk_sets",
     inputs={
         "risk": Input("n", "predicted logarithm of each subject's hazard", grad=True, shared=True),
         "time": Input("n", "when each subject failed or was last seen", "double", shared=True),

@@ -1,7 +1,7 @@
 """In-batch contrastive losses: a softmax over inner products of embeddings, whose matrix is never held whole."""
 
+from ..spec.record import NONNEGATIVE, POSITIVE, Input, Parameter, arrays
 from .linear import CHUNK
-from .record import NONNEGATIVE, POSITIVE, Input, Parameter, arrays
 
 TEMPERATURE = (0.07, Parameter("divides the cosines", POSITIVE))
 NORMALIZE = (1.0, Parameter("whether inner products are cosines; a zero vector has cosine 0 with any", flag=True))
@@ -9,7 +9,7 @@ PAIR = "np.eye(4), np.ones((4, 4))"
 
 
 @arrays(
-    "infonce",
+    "embeddings.infonce",
     inputs={
         "queries": Input("n d", "embeddings that are to find their keys", grad=True),
         "keys": Input(
@@ -32,7 +32,7 @@ def info_nce():
 
 
 @arrays(
-    "infonce",
+    "embeddings.infonce",
     inputs={
         "z1": Input("n d", "embeddings of one view", grad=True, shared=True),
         "z2": Input("n d", "embeddings of the other view of the same samples", grad=True, shared=True),
@@ -52,7 +52,7 @@ def ntxent():
 
 
 @arrays(
-    "infonce",
+    "embeddings.infonce",
     inputs={
         "features": Input("n d", "embeddings", grad=True, shared=True),
         "labels": Input("n", "class of each embedding", "labels", shared=True),
@@ -72,7 +72,7 @@ def supcon():
 
 
 @arrays(
-    "infonce",
+    "embeddings.infonce",
     inputs={
         "anchors": Input("n d", "embeddings", grad=True),
         "positives": Input("n d", "embeddings; the one of the same row is to be found", grad=True, shared=True),

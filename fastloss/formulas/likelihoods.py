@@ -1,8 +1,27 @@
 """Likelihoods and proper scores of distributions, predicted by several parameters per element, at a real target t."""
 
-from .record import CAPPED, FISHER, NONNEGATIVE, POSITIVE, REAL, UNIT, Interval, Parameter, elementwise
-from .special import finite, gamma_ratio, lifted, normal_within, square_parts
-from .vocabulary import exp, log, log1p, maximum, minimum, sign, sqrt, where
+from ..spec.record import (
+    CAPPED,
+    FISHER,
+    NONNEGATIVE,
+    POSITIVE,
+    REAL,
+    UNIT,
+    Interval,
+    Parameter,
+    elementwise,
+)
+from ..spec.special import finite, gamma_ratio, lifted, normal_within, square_parts
+from ..spec.vocabulary import (
+    exp,
+    log,
+    log1p,
+    maximum,
+    minimum,
+    sign,
+    sqrt,
+    where,
+)
 
 
 def times_square(x, factor):

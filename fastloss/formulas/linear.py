@@ -2,14 +2,14 @@
 
 import math
 
-from .record import FINITE_NONNEGATIVE, Input, Integers, Parameter, arrays
+from ..spec.record import FINITE_NONNEGATIVE, Input, Integers, Parameter, arrays
 
 CHUNK = Parameter("rows whose scores are held at a time; None for about 64 MB of them", Integers(1.0), none=0.0)
 IGNORED = Parameter("label of rows to leave out; None leaves out none", Integers(), none=-math.inf)
 
 
 @arrays(
-    "linear",
+    "sequences.linear",
     inputs={
         "hidden": Input("* h", "inputs of the layer", grad=True),
         "projection": Input("k h", "weights of the layer, one row per class", grad=True),

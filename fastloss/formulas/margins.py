@@ -1,8 +1,8 @@
 """Margin losses of score pairs, and of given distances between embeddings."""
 
-from .record import NONNEGATIVE, SIGNS, UNIT, Parameter, elementwise
-from .special import above_zero, share
-from .vocabulary import maximum, where
+from ..spec.record import NONNEGATIVE, SIGNS, UNIT, Parameter, elementwise
+from ..spec.special import above_zero, share
+from ..spec.vocabulary import maximum, where
 
 
 @elementwise(

@@ -1,8 +1,8 @@
 """Metric-learning losses of a labelled batch, whose triplets or pairs the kernel mines."""
 
-from .record import NONNEGATIVE, POSITIVE, UNIT, Input, Parameter, arrays
-from .special import above_zero
-from .vocabulary import maximum, sigmoid, softplus, where
+from ..spec.record import NONNEGATIVE, POSITIVE, UNIT, Input, Parameter, arrays
+from ..spec.special import above_zero
+from ..spec.vocabulary import maximum, sigmoid, softplus, where
 
 BATCH = {
     "embeddings": Input("n d", "embeddings", grad=True, shared=True),
@@ -25,7 +25,7 @@ def violation(x, margin, soft):
 
 
 @arrays(
-    "mining",
+    "embeddings.mining",
     inputs=BATCH,
     units="n",
     math="max(max_p ||a - p|| - min_n ||a - n|| + margin, 0)",
@@ -44,7 +44,7 @@ def batch_hard_triplet(d_positive, d_negative, margin=1.0, soft=0.0):
 
 
 @arrays(
-    "mining",
+    "embeddings.mining",
     inputs=BATCH,
     units="n",
     math="sum over p, n of max(||a - p|| - ||a - n|| + margin, 0)",
@@ -65,7 +65,7 @@ def batch_all_triplet(d_positive, d_negative, margin=1.0, soft=0.0):
 
 
 @arrays(
-    "mining",
+    "embeddings.mining",
     inputs=BATCH,
     units="n",
     math="sum over p of max(||a - p|| - ||a - n_p|| + margin, 0)",
@@ -86,7 +86,7 @@ def semi_hard_triplet(d_positive, d_negative, margin=1.0, soft=0.0):
 
 
 @arrays(
-    "circle",
+    "embeddings.circle",
     inputs=BATCH,
     units="n",
     math="log(1 + sum_n exp(gamma max(s_n + m, 0) (s_n - m)) sum_p exp(gamma max(1 + m - s_p, 0) (1 - m - s_p)))",

@@ -1,9 +1,8 @@
 """Further row-wise losses over K classes, in the notation of softmax.py."""
 
-from .record import NONNEGATIVE, SOFTMAX, Interval, Parameter, rows
-from .softmax import SCALES
-from .special import digamma_tail, lgamma_tail, log1p_minus, logistic_parts, sine_cosine, trigamma_tail
-from .vocabulary import (
+from ..spec.record import NONNEGATIVE, SOFTMAX, Interval, Parameter, rows
+from ..spec.special import digamma_tail, lgamma_tail, log1p_minus, logistic_parts, sine_cosine, trigamma_tail
+from ..spec.vocabulary import (
     digamma,
     epsilon,
     exp,
@@ -20,6 +19,7 @@ from .vocabulary import (
     trigamma,
     where,
 )
+from .softmax import SCALES
 
 
 @rows(

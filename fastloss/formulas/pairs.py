@@ -1,10 +1,18 @@
 """Embedding pair and triplet losses: formulas of distances or cosines that the kernels compute."""
 
+from ..spec.record import (
+    NONNEGATIVE,
+    SIGNS,
+    UNIT,
+    Input,
+    Interval,
+    Parameter,
+    arrays,
+)
+from ..spec.special import above_zero
+from ..spec.vocabulary import where
 from .adversarial import gradient_norm_penalty
 from .margins import contrastive_distance, triplet_distance
-from .record import NONNEGATIVE, SIGNS, UNIT, Input, Interval, Parameter, arrays
-from .special import above_zero
-from .vocabulary import where
 
 PAIR = {
     "x1": Input("* d", "embeddings", grad=True),
@@ -14,7 +22,7 @@ TWO = "np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([[1.0, 1.0], [0.0, 0.5]])"
 
 
 @arrays(
-    "pairs",
+    "embeddings.pairs",
     inputs={**PAIR, "same": Input("*", "whether a pair belongs together: 1, or 0", domain=UNIT)},
     units="*",
     math="same d^2 + (1 - same) max(margin - d, 0)^2, with d = ||x1 - x2||",
@@ -32,7 +40,7 @@ def contrastive(d, t, margin=1.0):
 
 
 @arrays(
-    "pairs",
+    "embeddings.pairs",
     inputs={
         "anchor": Input("* d", "embeddings", grad=True),
         "positive": Input("* d", "embeddings that belong to them", grad=True),
@@ -64,7 +72,7 @@ def triplet(d_positive, d_negative, margin=1.0):
 
 
 @arrays(
-    "pairs",
+    "embeddings.pairs",
     inputs={**PAIR, "t": Input("*", "+1 for a pair that belongs together, -1 for one that does not", domain=SIGNS)},
     units="*",
     math="1 - cos(x1, x2) where t = 1, max(cos(x1, x2) - margin, 0) where t = -1",
@@ -86,7 +94,7 @@ def cosine_embedding(h, c, t, margin=0.0):
 
 
 @arrays(
-    "pairs",
+    "embeddings.pairs",
     inputs=PAIR,
     units="*",
     math="1 - cos(x1, x2)",
@@ -103,7 +111,7 @@ def cosine_distance(h, c):
 
 
 @arrays(
-    "pairs",
+    "embeddings.pairs",
     inputs={"gradients": Input("n +", "gradients of the critic with respect to its inputs", grad=True)},
     units="n",
     math="lam (||g|| - center)^2; one-sided: lam max(||g|| - center, 0)^2",

@@ -1,14 +1,14 @@
 """Policy losses: log-probabilities of actions, weighted by rewards or advantages."""
 
-from .record import NONNEGATIVE, Input, Interval, Parameter, arrays
-from .special import share
-from .vocabulary import exp, where
+from ..spec.record import NONNEGATIVE, Input, Interval, Parameter, arrays
+from ..spec.special import share
+from ..spec.vocabulary import exp, where
 
 LOG_PROB = Input("*", "log-probability of what was done", grad=True)
 
 
 @arrays(
-    "pointwise",
+    "points",
     inputs={
         "log_prob": LOG_PROB,
         "old_log_prob": Input("*", "log-probability of it under the policy that did it"),
@@ -38,7 +38,7 @@ def ppo_clip(log_prob, old_log_prob, advantage, clip=0.2, clip_high=-1.0):
 
 
 @arrays(
-    "pointwise",
+    "points",
     inputs={
         "log_prob": LOG_PROB,
         "reward": Input("*", "the reward for it"),
@@ -64,7 +64,7 @@ def reinforce(log_prob, reward, baseline, entropy, entropy_weight=0.01):
 
 
 @arrays(
-    "pointwise",
+    "points",
     inputs={
         "log_prob": Input("*", "log-probability of the sampled sequence", grad=True),
         "reward": Input("*", "reward of the sampled sequence"),

@@ -3,9 +3,9 @@
 Each answer comes as its log-probability under the policy, and for some losses under a reference model as well.
 """
 
-from .record import POSITIVE, UNIT, Input, Interval, Parameter, arrays
-from .special import log1mexp
-from .vocabulary import exp, expm1, maximum, sigmoid, softplus, where
+from ..spec.record import POSITIVE, UNIT, Input, Interval, Parameter, arrays
+from ..spec.special import log1mexp
+from ..spec.vocabulary import exp, expm1, maximum, sigmoid, softplus, where
 
 PAIR = {
     "chosen": Input("*", "log-probability of the chosen answer", grad=True),
@@ -22,7 +22,7 @@ MARGIN = "m = (chosen - ref_chosen) - (rejected - ref_rejected)"
 
 
 @arrays(
-    "pointwise",
+    "points",
     inputs=WITH_REFERENCE,
     units="*",
     parameters={
@@ -47,7 +47,7 @@ def dpo(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label_smoothing=0.
 
 
 @arrays(
-    "pointwise",
+    "points",
     inputs=WITH_REFERENCE,
     units="*",
     parameters={"beta": Parameter("strength of the tie to the reference model", POSITIVE)},
@@ -68,7 +68,7 @@ def ipo(chosen, rejected, ref_chosen, ref_rejected, beta=0.1):
 
 
 @arrays(
-    "pointwise",
+    "points",
     inputs=PAIR,
     units="*",
     parameters={
@@ -91,7 +91,7 @@ def simpo(chosen, rejected, beta=2.0, gamma=0.5):
 
 
 @arrays(
-    "pointwise",
+    "points",
     inputs={k: x._replace(doc=x.doc + ", divided by its length", domain=Interval(high=0.0)) for k, x in PAIR.items()},
     units="*",
     parameters={"lam": Parameter("factor of the log odds ratio", Interval(0.0))},
@@ -123,7 +123,7 @@ def orpo(chosen, rejected, lam=0.1):
 
 
 @arrays(
-    "pointwise",
+    "points",
     inputs={
         "log_prob": Input("*", "log-probability of an answer", grad=True),
         "ref_log_prob": Input("*", "log-probability of it under the reference model"),

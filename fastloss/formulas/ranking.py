@@ -1,6 +1,6 @@
 """Ranking losses of the scores of each group's items against their relevance, pairwise or listwise."""
 
-from .record import (
+from ..spec.record import (
     FINITE,
     FINITE_NONNEGATIVE,
     NONNEGATIVE,
@@ -12,7 +12,7 @@ from .record import (
     Parameter,
     arrays,
 )
-from .vocabulary import exp, log1p_unit, where
+from ..spec.vocabulary import exp, log1p_unit, where
 
 SCORES = Input("n", "predicted scores, the higher the better", grad=True)
 OFFSETS = Input(
@@ -46,7 +46,7 @@ def logistic(d, t):
 
 
 @arrays(
-    "ranking",
+    "ranking.pairs",
     inputs=graded(),
     units="g",
     math="mean of log(1 + exp(-sigma (s_i - s_j))) over the pairs of a group with r_i > r_j",
@@ -68,7 +68,7 @@ def pairwise_logistic(d, t, dgain, ddiscount, sigma=1.0):
 
 
 @arrays(
-    "ranking",
+    "ranking.pairs",
     inputs=graded(),
     units="g",
     math="mean of log(1 + exp(sigma d)) - P sigma d over all pairs, d = s_i - s_j, P = 1, 1/2, 0 as r_i >, =, < r_j",
@@ -89,7 +89,7 @@ def ranknet(d, t, dgain, ddiscount, sigma=1.0):
 
 
 @arrays(
-    "ranking",
+    "ranking.pairs",
     inputs=graded(GRADES),
     units="g",
     math="sum of w_ij log(1 + exp(-sigma (s_i - s_j))) over r_i > r_j, w_ij = |NDCG@k with i, j swapped - NDCG@k|",
@@ -119,7 +119,7 @@ def lambda_rank(d, t, dgain, ddiscount, sigma=1.0):
 
 
 @arrays(
-    "approx_ndcg",
+    "ranking.approx_ndcg",
     inputs=graded(GRADES),
     units="g",
     math="1 - sum of gain(r_i) / log2(1 + rank_i) / best, rank_i = 1 + sum of sigmoid((s_j - s_i) / temperature)",
@@ -141,7 +141,7 @@ def approx_ndcg(d, t, dgain, ddiscount, temperature=0.1):
 
 
 @arrays(
-    "listwise",
+    "ranking.listwise",
     inputs=graded(),
     units="g",
     math="-sum of p_i log softmax(s)_i, p = softmax(r)",
@@ -158,7 +158,7 @@ def listnet(r, top):
 
 
 @arrays(
-    "listwise",
+    "ranking.listwise",
     inputs=graded(FINITE_NONNEGATIVE),
     units="g",
     math="-sum of p_i log softmax(s)_i, p = r / sum(r)",
@@ -176,7 +176,7 @@ def softmax_ranking(r, top):
 
 
 @arrays(
-    "risk_sets",
+    "ranking.risk_sets",
     inputs=graded(),
     units="g",
     math="sum of log(sum of exp(s_j) over j from i on) - s_i, items by falling relevance",
@@ -193,7 +193,7 @@ def list_mle():
 
 
 @arrays(
-    "auc",
+    "ranking.auc",
     inputs={
         "scores": SCORES,
         "labels": Input("n", "1 for a positive, 0 for a negative", "binary"),
@@ -218,7 +218,7 @@ def auc_pairwise():
 
 
 @arrays(
-    "soft_counts",
+    "ranking.soft_counts",
     inputs={
         "prediction": Input("n +", "probabilities in [0, 1], or scores if activation is given", grad=True),
         "target": Input("n +", "the truth", domain=UNIT),

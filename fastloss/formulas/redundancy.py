@@ -1,6 +1,6 @@
 """Redundancy-reduction losses of two embedded views: similar rows, decorrelated columns."""
 
-from .record import NONNEGATIVE, Input, Parameter, arrays
+from ..spec.record import NONNEGATIVE, Input, Parameter, arrays
 
 VIEWS = {
     "z1": Input("n d", "embeddings of one view of each sample", grad=True),
@@ -10,7 +10,7 @@ EXAMPLE = "np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 3.0]]), np.array([[0.0, 1.5],
 
 
 @arrays(
-    "redundancy",
+    "embeddings.redundancy",
     inputs=VIEWS,
     units="",
     math="sum_i (1 - C_ii)^2 + lam sum_{i != j} C_ij^2, with C the cross-correlation of the columns",
@@ -30,7 +30,7 @@ def barlow_twins(lam=0.0051, eps=1e-5):
 
 
 @arrays(
-    "redundancy",
+    "embeddings.redundancy",
     inputs=VIEWS,
     units="",
     math="sim mean((z1 - z2)^2) + var sum_z mean_j max(gamma - std_j, 0) / 2 + cov sum_z sum_{i != j} Cov_ij^2 / d",

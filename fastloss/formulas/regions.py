@@ -6,8 +6,16 @@ p (1 - t), (1 - p) t and (1 - p) (1 - t); for soft ones, unlike sums of products
 p = t (Wang et al., 2023, Dice semimetric losses, arXiv:2303.16296: 2 tp = |p| + |t| - |p - t|).
 """
 
-from .record import FINITE_NONNEGATIVE, NONNEGATIVE, POSITIVE, Input, Integers, Parameter, arrays
-from .vocabulary import maximum, pow, sqrt, where
+from ..spec.record import (
+    FINITE_NONNEGATIVE,
+    NONNEGATIVE,
+    POSITIVE,
+    Input,
+    Integers,
+    Parameter,
+    arrays,
+)
+from ..spec.vocabulary import maximum, pow, sqrt, where
 
 PREDICTION = Input("n c +", "probabilities of each class in [0, 1], or scores if activation is given", grad=True)
 MASK = Input("n +", "pixels that count; all if not given", "mask", optional=True)
@@ -71,7 +79,7 @@ def overlap(common, wrong, smooth_num, smooth_den):
 
 
 @arrays(
-    "regions",
+    "regions.sums",
     math="1 - (2 tp + smooth_num) / (2 tp + fp + fn + smooth_den)",
     parameters=SMOOTH,
     options={"squared": SQUARED["squared"], **OPTIONS},
@@ -92,7 +100,7 @@ def dice(tp, fp, fn, tn, smooth_num=1e-5, smooth_den=1e-5):
 
 
 @arrays(
-    "regions",
+    "regions.sums",
     math="1 - (tp + smooth_num) / (tp + fp + fn + smooth_den)",
     parameters=SMOOTH,
     options={"squared": SQUARED["squared"], **OPTIONS},
@@ -115,7 +123,7 @@ SIDES = {
 
 
 @arrays(
-    "regions",
+    "regions.sums",
     math="1 - (tp + smooth_num) / (tp + alpha fp + beta fn + smooth_den)",
     parameters={**SIDES, **SMOOTH},
     options=OPTIONS,
@@ -134,7 +142,7 @@ def tversky(tp, fp, fn, tn, alpha=0.5, beta=0.5, smooth_num=1e-5, smooth_den=1e-
 
 
 @arrays(
-    "regions",
+    "regions.sums",
     math="tversky^(1 / gamma)",
     parameters={**SIDES, "gamma": Parameter("the Tversky loss is raised to 1 / gamma", POSITIVE), **SMOOTH},
     options=OPTIONS,
@@ -157,7 +165,7 @@ def focal_tversky(tp, fp, fn, tn, alpha=0.5, beta=0.5, gamma=4.0 / 3.0, smooth_n
 
 
 @arrays(
-    "regions",
+    "regions.sums",
     math="1 - (2 sum_c w_c tp_c + smooth_num) / (sum_c w_c (2 tp_c + fp_c + fn_c) + smooth_den), w_c ~ 1 / T_c^2",
     parameters=SMOOTH,
     options={
@@ -185,7 +193,7 @@ def generalized_dice(tp, fp, fn, tn, smooth_num=1e-5, smooth_den=1e-5):
 
 
 @arrays(
-    "regions",
+    "regions.sums",
     math="1 - (tp tn - fp fn) / sqrt((tp + fp) (tp + fn) (tn + fp) (tn + fn))",
     options=OPTIONS,
     minimum_at_target=True,
@@ -224,7 +232,7 @@ def mcc(tp, fp, fn, tn):
 
 
 @arrays(
-    "regions",
+    "regions.sums",
     math="mean of phi p",
     inputs=DISTANCES,
     options={**ACTIVATION, **PER},
@@ -242,7 +250,7 @@ def boundary(total, fp, fn, pixels):
 
 
 @arrays(
-    "lovasz",
+    "regions.lovasz",
     inputs={**INPUTS, "prediction": Input("n c +", "scores of each class by itself", grad=True)},
     math="Lovasz extension of the Jaccard loss at max(1 - y z, 0), y = 2 t - 1",
     options={"per": PER["per"], **IGNORE},
@@ -260,7 +268,7 @@ def lovasz_hinge():
 
 
 @arrays(
-    "lovasz",
+    "regions.lovasz",
     inputs=INPUTS,
     math="mean over classes of the Lovasz extension of the Jaccard loss at |t - p|",
     options={

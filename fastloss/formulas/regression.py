@@ -1,8 +1,17 @@
 """Regression losses: the prediction z against a real target t; and penalties on parameters, which have no target."""
 
-from .record import POSITIVE, UNIT, Interval, Parameter, elementwise
-from .special import finite
-from .vocabulary import exp, expm1, log, log1p, log1p_unit, maximum, sign, where
+from ..spec.record import POSITIVE, UNIT, Interval, Parameter, elementwise
+from ..spec.special import finite
+from ..spec.vocabulary import (
+    exp,
+    expm1,
+    log,
+    log1p,
+    log1p_unit,
+    maximum,
+    sign,
+    where,
+)
 
 ABOVE_MINUS_ONE = Interval(-1.0, low_open=True)
 

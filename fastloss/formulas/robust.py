@@ -1,8 +1,18 @@
 """Robust regression losses, whose influence stays bounded as the residual r = z - t grows."""
 
-from .record import POSITIVE, Parameter, elementwise
-from .special import finite, log1p_minus, log1p_square, square_parts
-from .vocabulary import exp, expm1, largest, log1p, maximum, minimum, sign, sqrt, where
+from ..spec.record import POSITIVE, Parameter, elementwise
+from ..spec.special import finite, log1p_minus, log1p_square, square_parts
+from ..spec.vocabulary import (
+    exp,
+    expm1,
+    largest,
+    log1p,
+    maximum,
+    minimum,
+    sign,
+    sqrt,
+    where,
+)
 
 IRLS = "IRLS weight rho'(r)/r"
 

@@ -2,15 +2,15 @@
 
 import math
 
-from .record import UNIT, Input, Integers, Parameter, arrays
-from .vocabulary import exp
+from ..spec.record import UNIT, Input, Integers, Parameter, arrays
+from ..spec.vocabulary import exp
 
 IGNORED = {"ignore_index": (-100.0, Parameter("label of a token that does not count", Integers(), none=-math.inf))}
 TOKENS = "np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([1, 0])"
 
 
 @arrays(
-    "tokens",
+    "sequences.tokens",
     inputs={
         "logits": Input("n t v", "scores of the v words of a vocabulary at each of t steps", grad=True),
         "labels": Input("n t", "the words that follow, padded at will", kind="labels", classes="v"),
@@ -44,7 +44,7 @@ def sequence_cross_entropy():
 
 
 @arrays(
-    "token_means",
+    "sequences.token_means",
     inputs={
         "logits": Input("* v", "scores of the v words of a vocabulary", grad=True),
         "labels": Input("*", "the words that follow", kind="labels", classes="v"),
@@ -65,7 +65,7 @@ def perplexity(total, count):
 
 
 @arrays(
-    "token_means",
+    "sequences.token_means",
     inputs={
         "logits": Input("* v", "scores of the v words of a vocabulary", grad=True),
         "labels": Input("*", "the words that follow", kind="labels", classes="v"),
@@ -86,7 +86,7 @@ def bits_per_byte(total, count, n_bytes):
 
 
 @arrays(
-    "unlikelihood",
+    "sequences.unlikelihood",
     inputs={
         "logits": Input("* v", "scores of the v words of a vocabulary", grad=True),
         "candidates": Input(
@@ -111,7 +111,7 @@ def unlikelihood():
 
 
 @arrays(
-    "ctc",
+    "sequences.ctc",
     inputs={
         "log_probs": Input("t n v", "log-probabilities of the v symbols in each of t frames", grad=True),
         "targets": Input("n s", "symbols to be read, padded at will", kind="labels", classes="v"),

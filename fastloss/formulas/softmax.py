@@ -1,8 +1,17 @@
 """Row-wise losses over K classes. lp is a log-probability, t its target (1 at an integer label), u a margin."""
 
-from .record import NONNEGATIVE, POSITIVE, REAL, SOFTMAX, Interval, OneOf, Parameter, rows
-from .special import share
-from .vocabulary import exp, expm1, log, pow, sign, where
+from ..spec.record import (
+    NONNEGATIVE,
+    POSITIVE,
+    REAL,
+    SOFTMAX,
+    Interval,
+    OneOf,
+    Parameter,
+    rows,
+)
+from ..spec.special import share
+from ..spec.vocabulary import exp, expm1, log, pow, sign, where
 
 SCALES = ("temperature", "logit_scale")
 

@@ -1,8 +1,20 @@
 """Survival losses of event times that may be censored."""
 
-from .record import NONNEGATIVE, POSITIVE, Input, Parameter, arrays
-from .special import log1mexp
-from .vocabulary import epsilon, exp, expm1, log, log1p, mills, minimum, sigmoid, softplus, tanh, where
+from ..spec.record import NONNEGATIVE, POSITIVE, Input, Parameter, arrays
+from ..spec.special import log1mexp
+from ..spec.vocabulary import (
+    epsilon,
+    exp,
+    expm1,
+    log,
+    log1p,
+    mills,
+    minimum,
+    sigmoid,
+    softplus,
+    tanh,
+    where,
+)
 
 
 def normal_interval(a, b, gap):
@@ -59,7 +71,7 @@ def extreme_interval(a, b, gap):
 
 
 @arrays(
-    "pointwise",
+    "points",
     inputs={
         "prediction": Input("*", "location of the logarithm of the time", grad=True),
         "lower": Input("*", "time up to which nothing had happened; 0: left-censored", domain=NONNEGATIVE),

@@ -1,6 +1,14 @@
 """Transport losses: distances between distributions, given as histograms, samples or point clouds."""
 
-from .record import NONNEGATIVE, POSITIVE, Input, Integers, OneOf, Parameter, arrays
+from ..spec.record import (
+    NONNEGATIVE,
+    POSITIVE,
+    Input,
+    Integers,
+    OneOf,
+    Parameter,
+    arrays,
+)
 
 POWER = Parameter("power of the distance that mass moves", OneOf((1.0, 2.0)))
 ITERATIONS = {
@@ -24,7 +32,7 @@ TWO_CLOUDS = "np.array([[0.0, 0.0], [1.0, 2.0]]), np.array([[1.0, 1.0], [3.0, 1.
 
 
 @arrays(
-    "histograms",
+    "transport.histograms",
     inputs={
         "prediction": Input("* k", "masses, of which each row is divided by its sum", grad=True, domain=NONNEGATIVE),
         "target": Input("* k", "masses, of which each row is divided by its sum", domain=NONNEGATIVE),
@@ -51,7 +59,7 @@ def wasserstein_1d():
 
 
 @arrays(
-    "samples",
+    "transport.samples",
     inputs=SAMPLES,
     together=("x", "y"),
     options={"p": (1.0, POWER)},
@@ -71,7 +79,7 @@ def wasserstein_samples():
 
 
 @arrays(
-    "samples",
+    "transport.samples",
     inputs=SAMPLES,
     together=("x", "y"),
     units="*",
@@ -89,7 +97,7 @@ def energy_distance():
 
 
 @arrays(
-    "samples",
+    "transport.samples",
     inputs=SAMPLES,
     together=("x", "y"),
     units="*",
@@ -107,7 +115,7 @@ def cramer():
 
 
 @arrays(
-    "sliced",
+    "transport.sliced",
     inputs=CLOUDS,
     together=("x", "y"),
     options={
@@ -131,7 +139,7 @@ def sliced_wasserstein():
 
 
 @arrays(
-    "sinkhorn",
+    "transport.sinkhorn",
     inputs={
         "a": Input("n", "masses of one side, divided by their sum", grad=True, domain=NONNEGATIVE),
         "b": Input("m", "masses of the other side, divided by their sum", grad=True, domain=NONNEGATIVE),
@@ -154,7 +162,7 @@ def sinkhorn():
 
 
 @arrays(
-    "sinkhorn",
+    "transport.sinkhorn",
     inputs={
         **CLOUDS,
         "x_weight": Input("n", "masses of x, up to a factor; equal ones if absent", optional=True, domain=NONNEGATIVE),
@@ -178,7 +186,7 @@ def sinkhorn_points():
 
 
 @arrays(
-    "mmd",
+    "transport.mmd",
     inputs={
         **CLOUDS,
         "bandwidths": Input(

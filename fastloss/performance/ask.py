@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from ..catalogue import LOSSES
-from ..check import nearest
+from ..call.check import nearest
 from ..evaluation.columns import InputError
 from ..evaluation.losses import named
+from ..losses.catalogue import LOSSES
 from .cases import CLASSES, DTYPES, MEASURED, MODES, Case, target_of
 from .contestants import BUILDERS, installed
 

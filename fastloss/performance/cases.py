@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..catalogue import LOSSES
-from ..formulas.record import POSITIVE, SIGNS, UNIT, Domain
-from ..loss import Loss
+from ..losses.base import Loss
+from ..losses.catalogue import LOSSES
+from ..spec.record import POSITIVE, SIGNS, UNIT, Domain
 
 __all__ = ["DTYPES", "MEASURED", "MODES", "SIZES", "Case", "Data", "cases", "draw"]
 

@@ -11,10 +11,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from .._terminal import console as make_console
+from .._terminal import printable
 from ..evaluation.columns import InputError
 from ..evaluation.files import check_outputs, write_text
-from ..terminal import console as make_console
-from ..terminal import printable
 from . import report
 from .ask import chosen_contestants, parse_sizes, table
 from .cases import Case

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..catalogue import LOSSES
-from ..devices import RUNNERS
+from .._terminal import console as make_console
+from ..cuda.placement import RUNNERS
 from ..evaluation.columns import InputError
 from ..evaluation.files import write_text
-from ..formulas.record import Formula, Input
-from ..terminal import console as make_console
+from ..losses.catalogue import LOSSES
+from ..spec.record import Formula, Input
 from .cases import MODES, Case, power
 
 __all__ = ["CACHE", "SPEED", "Estimate", "estimates", "show"]
@@ -34,9 +34,9 @@ CLASSES = (10, 1000, 131072)
 """Numbers of columns of rows."""
 
 AXES = {
-    "pointwise": {"*": 1 << 20},
-    "pairs": {"*": 1 << 17, "d": 128, "n": 1 << 10, "+": 3 * 64 * 64},
-    "regions": {"n": 16, "c": 1, "+": 512 * 512},
+    "points": {"*": 1 << 20},
+    "embeddings.pairs": {"*": 1 << 17, "d": 128, "n": 1 << 10, "+": 3 * 64 * 64},
+    "regions.sums": {"n": 16, "c": 1, "+": 512 * 512},
 }
 """Axis lengths of losses over several arrays: 2**20 boxes, pairs of 128-element vectors, small images."""
 
@@ -58,7 +58,7 @@ class Estimate(NamedTuple):
 
 def _again(record: Formula, read: int, row: int) -> int:
     """Return the bytes read again from memory, of rows or regions that the cache cannot hold."""
-    waiting = read if record.loop == "regions" else min(read, row * BLOCKS)
+    waiting = read if record.loop == "regions.sums" else min(read, row * BLOCKS)
     return read if waiting > CACHE else 0
 
 

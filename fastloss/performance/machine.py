@@ -20,7 +20,7 @@ ON_A_GPU = ("numba-cuda", "triton", "liger-kernel")
 def about(more: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return processor, cores, caches, load, threads, date and versions, also of the packages in `more`."""
     from .._version import __version__
-    from ..kernels.threads import get_num_threads
+    from ..cpu.runtime.threads import get_num_threads
 
     return {
         "processor": _processor(),

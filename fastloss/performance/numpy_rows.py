@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..spec.graph import Graph, Operand
 from .cases import Case
 from .numpy_world import dialect, traced
 from .render import Source, function
-from .symbols import Graph, Operand
 
 __all__ = ["operands_and_results", "reference", "terms"]
 

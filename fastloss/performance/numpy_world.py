@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from ..formulas.record import Formula
+from ..spec.graph import Graph, Node, Operand, trace
+from ..spec.record import Formula
 from . import plain
 from .cases import Case
 from .render import Dialect, Source, function, tuples
-from .symbols import Graph, Node, Operand, trace
 
 __all__ = ["arrays", "dialect", "formula", "source"]
 

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..kernels.threads import get_num_threads
+from ..cpu.runtime.threads import get_num_threads
+from ..spec.graph import Graph
 from . import numpy_rows
 from .cases import Case, Data
 from .contestants import Contestant, Outcome
 from .numpy_world import arrays, traced
 from .render import Dialect, function
-from .symbols import Graph
 
 __all__ = ["jax", "torch", "torch_compiled"]
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.threads import get_num_threads
+from ..cpu.runtime.threads import get_num_threads
+from ..spec.graph import Graph, Node
 from .cases import Case, Data
 from .contestants import Contestant, Outcome
 from .numpy_world import arrays, traced
 from .render import Dialect, MissingWordError, expression
-from .symbols import Graph, Node
 
 __all__ = ["numexpr", "sklearn"]
 

@@ -4,7 +4,20 @@ Arguments and results are those of the package's formulas, which also guard infi
 tiny values. Other libraries' code is derived from these, so that it is as fast as in normal use.
 """
 
-from ..formulas.vocabulary import digamma, exp, lgamma, log, log1p, maximum, minimum, pow, sqrt, tanh, trigamma, where
+from ..spec.vocabulary import (
+    digamma,
+    exp,
+    lgamma,
+    log,
+    log1p,
+    maximum,
+    minimum,
+    pow,
+    sqrt,
+    tanh,
+    trigamma,
+    where,
+)
 
 __all__ = ["FORMULAS"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from .symbols import Node, Operand
+from ..spec.graph import Node, Operand
 
 __all__ = ["Dialect", "MissingWordError", "Source", "expression", "function", "tuples"]
 

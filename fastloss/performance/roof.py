@@ -11,9 +11,9 @@ from numba import config, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..dispatch import PARALLEL_FROM
-from ..kernels.specialize import cached_jit
-from ..kernels.threads import get_num_threads, run_parallel, set_num_threads
+from ..cpu.dispatch import PARALLEL_FROM
+from ..cpu.runtime.specialize import cached_jit
+from ..cpu.runtime.threads import get_num_threads, run_parallel, set_num_threads
 from .cases import Case, draw
 from .contestants import fastloss
 from .timing import interleave

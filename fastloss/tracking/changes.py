@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._terminal import printable
 from ..evaluation.columns import InputError
 from ..evaluation.files import write_text
-from ..terminal import printable
 from .intervals import ALPHA, Interval, between, fewest, fewest_pairs, of_pairs
 from .sampling import Samples
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..terminal import console, printable
+from .._terminal import console, printable
 
 __all__ = ["track"]
 

@@ -3,17 +3,17 @@
 from functools import partial
 
 import fastloss as fl
-from fastloss.dispatch import sum_record
-from fastloss.formulas.record import NONNEGATIVE
-from fastloss.kernels.cuda.elementwise import elementwise_kernel
-from fastloss.kernels.cuda.labels import signing_kernel
-from fastloss.kernels.cuda.memory import real
-from fastloss.kernels.cuda.pairs import pairs_kernel
-from fastloss.kernels.cuda.points import points_kernel
-from fastloss.kernels.cuda.regions import collecting, judging, measuring, normalising, spreading
-from fastloss.kernels.cuda.rows import balancing_kernel, counting_kernel, row_kernel
-from fastloss.kernels.cuda.scalars import width
-from fastloss.kernels.cuda.sums import finishing
+from fastloss.cpu.dispatch import sum_record
+from fastloss.cuda.elementwise import elementwise_kernel
+from fastloss.cuda.pairs import pairs_kernel
+from fastloss.cuda.points import points_kernel
+from fastloss.cuda.regions.kernels import collecting, judging, measuring, normalising, spreading
+from fastloss.cuda.rows.kernels import balancing_kernel, counting_kernel, row_kernel
+from fastloss.cuda.runtime.labels import signing_kernel
+from fastloss.cuda.runtime.memory import real
+from fastloss.cuda.runtime.scalars import width
+from fastloss.cuda.runtime.sums import finishing
+from fastloss.spec.record import NONNEGATIVE
 
 FORMATS = ("float32", "float64", "float16")
 # bfloat16 differs from float16 in how a number is widened.
@@ -35,9 +35,9 @@ def pair(record, stored):
 
 MAKERS = {
     "elementwise": lambda record, f: elementwise_kernel(record, f, f),
-    "pointwise": point,
-    "pairs": pair,
-    "regions": lambda record, f: judging(record, f, real(f)),
+    "points": point,
+    "embeddings.pairs": pair,
+    "regions.sums": lambda record, f: judging(record, f, real(f)),
 }
 KERNELS = {f"finish-{number}": partial(finishing, number) for number in ("float32", "float64")}
 for f in ("float32", "float64"):
@@ -50,7 +50,7 @@ for name, loss in fl.LOSSES.items():
     record, formats = loss.record, (*FORMATS, *["bfloat16"] * (name in BRAIN))
     if record.loop in MAKERS:
         KERNELS |= {f"{name}-{f}": partial(MAKERS[record.loop], record, f) for f in formats}
-    if "p" in record.parameters and record.loop == "pairs":
+    if "p" in record.parameters and record.loop == "embeddings.pairs":
         KERNELS |= {f"{name}_p-{f}": partial(pairs_kernel, record, f, real(f), False) for f in FORMATS}
     if record.family == "rows":
         for kind in record.row_loop.kinds():

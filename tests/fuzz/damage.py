@@ -210,7 +210,7 @@ def lies():
 
 def evaluated(path, options):
     """The exit code of `fastloss eval`, and what it wrote to its two streams."""
-    from fastloss.commands import app
+    from fastloss.command.commands import app
 
     out, err = io.StringIO(), io.StringIO()
     paths = [] if path.suffix == ".npy" else [str(path)]

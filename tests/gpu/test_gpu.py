@@ -11,8 +11,8 @@ import pytest
 from sampling import sample
 
 import fastloss as fl
-from fastloss import devices
-from fastloss.backends import missing
+from fastloss.call.backend_choice import missing
+from fastloss.cuda import placement
 
 pytestmark = [
     pytest.mark.gpu,
@@ -21,7 +21,7 @@ pytestmark = [
 
 ELEMENTWISE = [name for name, loss in fl.LOSSES.items() if loss.record.family == "elementwise"]
 ROWS = [name for name, loss in fl.LOSSES.items() if loss.record.family == "rows"]
-ARRAYS = [name for name, loss in fl.LOSSES.items() if loss.record.loop in devices.ARRAYS]
+ARRAYS = [name for name, loss in fl.LOSSES.items() if loss.record.loop in placement.ARRAYS]
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_elements(name, dtype, put):
 
 def rows_of(name, n, k, dtype):
     """Arguments of a loss of rows: scores or what else it takes for them, and its target."""
-    from fastloss.formulas.record import LOOPS
+    from fastloss.spec.record import LOOPS
 
     rng = np.random.default_rng(k)
     loop = LOOPS[fl.LOSSES[name].record.loop]

@@ -18,8 +18,8 @@ from numba import cuda
 from numba.cuda.simulator.kernel import BlockManager, BlockThread
 from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
 
-from fastloss import devices
-from fastloss.kernels.cuda import sums
+from fastloss.cuda import placement
+from fastloss.cuda.runtime import sums
 
 
 class Gate:
@@ -134,7 +134,7 @@ FakeCUDAModule.syncwarp = lambda module, mask=0xFFFFFFFF: threading.current_thre
 def block(request, monkeypatch):
     """Threads in a block; no violation of another test is pending."""
     monkeypatch.setattr(sums, "BLOCK", request.param)
-    devices._pending.clear()
+    placement._pending.clear()
     return request.param
 
 

@@ -7,8 +7,8 @@ import pytest
 from array_cases import SAMPLES, counts, differentiable, inputs, mean, slopes, truth
 
 import fastloss as fl
-from fastloss.devices import ARRAYS
-from fastloss.kernels.cuda import pairs
+from fastloss.cuda import pairs
+from fastloss.cuda.placement import ARRAYS
 
 NAMES = [name for name in SAMPLES if fl.LOSSES[name].record.loop in ARRAYS]
 CASES = [pytest.param(name, v, id=f"{name}-{v}" if v else name) for name in NAMES for v in SAMPLES[name].variants]
@@ -42,7 +42,10 @@ def on_cpu(name, given, **options):
 
 def few(name, dtype=np.float64):
     """The sample of a loss; of those whose units take a warp or more, a few units."""
-    part = {"pointwise": slice(None), "pairs": slice(6), "regions": slice(1, None)}[fl.LOSSES[name].record.loop]
+    first = {"points": slice(None), "embeddings.pairs": slice(6), "regions.sums": slice(1, None)}[
+        fl.LOSSES[name].record.loop
+    ]
+    part = first[fl.LOSSES[name].record.loop]
     return {k: a if k == "class_weight" else a[part] for k, a in inputs(name, dtype).items()}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss.kernels.cuda import launch
+from fastloss.cuda.runtime import launch
 
 
 def test_arrays_in_host_memory_go_to_the_device_and_back_where_it_is_asked_for():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import libraries
+from fastloss.cuda import libraries
 
 
 class Array:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastloss.kernels.cuda.memory import reader, spelled, writer
+from fastloss.cuda.runtime.memory import reader, spelled, writer
 
 
 def test_numbers_of_two_precisions_that_are_equal_make_two_functions():

@@ -8,8 +8,8 @@ from left_out import row_inputs
 
 import fastloss as fl
 from fastloss import reference
-from fastloss.formulas.record import LOOPS
-from fastloss.kernels.cuda import run_rows
+from fastloss.cuda.rows import run as run_rows
+from fastloss.spec.record import LOOPS
 
 ROWS = {name: loss for name, loss in fl.LOSSES.items() if loss.record.family == "rows"}
 KINDS = [

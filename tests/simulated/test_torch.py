@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import libraries
+from fastloss.cuda import libraries
 
 torch = pytest.importorskip("torch", reason="needs the peers extra")
 

@@ -1,0 +1,334 @@
+"""Validation of arguments, and the error messages: the faulty argument, its value, the allowed values."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..spec.record import SIGNS, Domain, Formula
+
+__all__ = [
+    "LossNotFoundError",
+    "SettingError",
+    "all_or_none",
+    "class_weight",
+    "entries",
+    "flag",
+    "integer",
+    "label_to_ignore",
+    "labels_allowed",
+    "nearest",
+    "one_of",
+    "ordered",
+    "output",
+    "parameter",
+    "position",
+    "positive",
+    "row_target",
+    "same_rows",
+    "same_shape",
+    "several",
+    "shown",
+    "similar",
+    "target_given",
+    "unknown_parameter",
+    "violation",
+    "violations",
+]
+
+
+class SettingError(ValueError):
+    """Error for an environment variable with an invalid value."""
+
+
+class LossNotFoundError(KeyError):
+    """Error for an unknown loss name; the message lists similar names."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """Return a hint that lists the known names similar to this one; empty where none is."""
+    import difflib  # a tenth of this package's import, and only errors need it
+
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = close or [k for k in known if name in k or k in name][:3]
+    return f"did you mean {' or '.join(close)}?" if close else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint that lists the known names similar to this one, or all of them if they are few."""
+    known = list(known)
+    hint = similar(name, known)
+    if hint:
+        return hint
+    return f"known: {', '.join(known) or 'none'}" if len(known) < 12 else "see fastloss.LOSSES for all names"
+
+
+def unknown_parameter(loss: str, name: str, known: Iterable[str]) -> TypeError:
+    """Return the error for a parameter that the loss does not have."""
+    return TypeError(f"{loss} has no parameter {name!r}; {nearest(name, known)}")
+
+
+def parameter(record: Formula, name: str, value: Any) -> float:
+    """Return a validated parameter value as the float passed to kernels."""
+    spec = record.parameters.get(name)
+    if spec is None:
+        raise unknown_parameter(record.name, name, record.parameters)
+    if value is None and spec.none is not None:
+        return spec.none
+    if spec.flag:
+        return float(flag(f"{record.name}: {name}", value))
+    if spec.choices:
+        one_of(f"{record.name}: {name}", value, spec.choices)
+        return float(spec.choices.index(value))
+    try:
+        number = _number(value)
+    except OverflowError:
+        number = math.nan
+    except TypeError:
+        expected = "a number or None" if spec.none is not None else "a number"
+        raise TypeError(f"{record.name}: {name} is {shown(value)}; expected {expected}") from None
+    if math.isnan(number) or spec.allowed.outside(number):
+        raise ValueError(f"{record.name}: {name} is {shown(value)}; allowed: {spec.allowed}")
+    if 0.0 < abs(number) < SMALLEST and spec.allowed.outside(0.0):
+        # Formulas divide by a parameter that may not be 0, and the inverse of a subnormal number is infinite.
+        raise ValueError(f"{record.name}: {name} is {shown(value)}; expected at least {SMALLEST:g}")
+    return number
+
+
+SMALLEST = float(np.finfo(np.float64).tiny)
+"""Smallest normal float64 value: the least value of a parameter that formulas divide by."""
+
+LONGEST = 500
+"""Most characters of a value quoted in a message: enough for 10**400."""
+
+
+def shown(value: Any) -> str:
+    """Return the text of a value for a message, as one line of bounded length."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:
+        # Python refuses to print integers of more than 4,300 digits.
+        text = f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def _number(value: Any) -> float:
+    """Return a real number as a float; raise TypeError for anything else, such as text, a date or an array."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    if isinstance(value, (str, bytes, bytearray, np.ma.MaskedArray)) or np.ndim(value) or kind not in "fiub":
+        raise TypeError
+    try:
+        return float(value)
+    except ValueError:
+        raise TypeError from None
+
+
+def flag(what: str, value: Any) -> bool:
+    """Return the value of a boolean option, given as True or False, 1 or 0."""
+    of_numpy = isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 and value.dtype.kind in "biuf"
+    if not (of_numpy or isinstance(value, (bool, int, float))) or value not in (0, 1):
+        raise ValueError(f"{what} is {shown(value)}; allowed: True or False")
+    return bool(value)
+
+
+def one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raise unless value is one of the allowed strings."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{what} is {shown(value)}; allowed: {', '.join(map(repr, allowed))}")
+
+
+def positive(what: str, value: Any) -> float:
+    """Return a positive finite number as a float; raise for any other value."""
+    error: type[Exception] = ValueError
+    try:
+        number = _number(value)
+    except OverflowError:
+        number = math.inf
+    except TypeError:
+        number, error = math.nan, TypeError
+    if not 0.0 < number < math.inf:
+        raise error(f"{what} is {shown(value)}; expected a positive finite number")
+    if number < SMALLEST:
+        raise ValueError(f"{what} is {shown(value)}; expected at least {SMALLEST:g}")
+    return number
+
+
+def integer(what: str, value: Any, expected: str = "an integer") -> None:
+    """Raise unless value is an integer other than a bool."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{what} is {shown(value)}; expected {expected}")
+
+
+def label_to_ignore(loss: str, value: Any) -> None:
+    """Raise unless value is None or a 64-bit integer."""
+    if value is None:
+        return
+    integer(f"{loss}: ignore_index", value, "an integer or None")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{loss}: ignore_index is {shown(value)}; allowed: -2**63 to 2**63 - 1, or None")
+
+
+def same_shape(what: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raise unless shapes agree; broadcasting (n,) against (n, 1) would hide a mistake."""
+    if got != expected:
+        raise ValueError(f"{what} has shape {got}; expected {expected}, the shape of the prediction")
+
+
+def same_rows(loss: str, what: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raise unless there is one entry per row of the prediction."""
+    if got != expected:
+        raise ValueError(f"{loss}: {what} has shape {got}; expected {expected}, one entry per row of the prediction")
+
+
+def several(record: Formula, prediction: Any) -> tuple[Any, ...]:
+    """Return the predictions of a loss that takes several, as the caller passed them."""
+    names = record.predictions
+    if not isinstance(prediction, (tuple, list)) or len(prediction) != len(names):
+        raise TypeError(f"{record.name} takes {len(names)} predictions, ({', '.join(names)}), as a tuple or by name")
+    return tuple(prediction)
+
+
+def target_given(record: Formula, target: Any) -> bool:
+    """Whether the call has a target; raise where it is missing or not allowed."""
+    if record.target is None and target is not None:
+        alone = "its argument" if len(record.predictions) == 1 else "its arguments"
+        raise TypeError(f"{record.name} is a penalty on {alone} alone and takes no target")
+    if record.target is not None and target is None:
+        raise TypeError(f"{record.name} needs a target")
+    return target is not None
+
+
+def row_target(record: Formula, dtype: Any, integer: bool, got: tuple[int, ...], rows: tuple[int, ...], k: int) -> str:
+    """Return the kind of a row-wise target, by dtype and shape: "labels" (integers) or "dense" (floats per row)."""
+    name, loop = record.name, record.row_loop
+    if loop.dense == "number":
+        same_rows(name, "target", got, rows)
+        return "dense"
+    if integer:
+        if not loop.labels:
+            kind = {"logits": "the teacher's logits"}.get(loop.dense, "probabilities")
+            raise TypeError(f"{name}: the target has dtype {dtype}; expected {kind}, as floats")
+        same_rows(name, "target", got, rows)
+        return "labels"
+    if not loop.dense:
+        raise TypeError(f"{name}: the target has dtype {dtype}; expected integer labels")
+    if got == rows and got != (*rows, k):
+        also = f"integers, or rows of {k} {loop.dense}" if loop.labels else f"rows of {k} {loop.dense}"
+        raise TypeError(f"{name}: labels have dtype {dtype}; expected {also}")
+    return "dense"
+
+
+def labels_allowed(classes: int, ignore_index: int | None) -> str:
+    """Return the text that lists the allowed labels."""
+    also = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"
+    return (f"0 to {classes - 1}" if classes > 0 else "none") + also
+
+
+def class_weight(record: Formula, got: tuple[int, ...], k: int) -> None:
+    """Raise unless class_weight has one entry per class."""
+    if not record.row_loop.has_classes:
+        raise TypeError(f"{record.name} has no classes, so no class_weight; weight is the factor of each row")
+    if got != (k,):
+        raise ValueError(f"class_weight has shape {got}; expected ({k},), one weight per {record.row_loop.each}")
+
+
+def all_or_none(loss: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise where some of these inputs are empty and others are not."""
+    empty = [k for k, shape in shapes.items() if 0 in shape]
+    if empty and len(empty) < len(shapes):
+        full = next(k for k in shapes if k not in empty)
+        raise ValueError(
+            f"{loss}: {empty[0]} has shape {shapes[empty[0]]} and {full} has shape {shapes[full]}; "
+            "expected both empty or neither"
+        )
+
+
+def position(i: int, shape: tuple[int, ...]) -> str:
+    """Return the text of a flat index in an array of this shape, as one would type it."""
+    return ", ".join(str(int(v)) for v in np.unravel_index(i, shape))
+
+
+def entries(what: str, given: Any, count: int, expected: str) -> tuple[Any, ...]:
+    """Return the entries of out or of several predictions as a tuple; raise unless there are `count`."""
+    if not isinstance(given, (tuple, list)):
+        raise TypeError(f"{what} is one array; expected {expected}")
+    if len(given) != count:
+        raise TypeError(f"{what} has {len(given)} entries; expected {expected}")
+    return tuple(given)
+
+
+def output(
+    what: str, out: Any, shape: tuple[int, ...], dtype: Any, inputs: Iterable[Any], others: Iterable[Any]
+) -> None:
+    """Raise unless out is writable, has the shape and dtype, and overlaps no input and no other output."""
+    if out.shape != shape:
+        raise ValueError(f"{what} has shape {out.shape}; expected {shape}")
+    if out.dtype != dtype:
+        raise TypeError(f"{what} has dtype {out.dtype}; expected {dtype}")
+    if not out.flags.writeable:
+        raise ValueError(f"{what} is read-only; expected a writable array")
+    if any(_overlap(out, x) for x in inputs):
+        raise ValueError(f"{what} overlaps an input; inputs are never written, pass another array")
+    if any(_overlap(out, x) for x in others):
+        raise ValueError(f"{what} overlaps another output; pass two arrays")
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    try:
+        return bool(np.may_share_memory(a, b) and np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
+    except (RuntimeError, ValueError):
+        return True
+
+
+def violation(
+    loss: str, what: str, array: Any, domain: Domain, sibling: str = "", note: str = "", counts: Any = None
+) -> None:
+    """Raise for the first element outside its domain; name the sibling that takes raw scores where there is one.
+
+    Elements masked out by `counts` (bool, broadcast to the shape) are not checked.
+    """
+    flat = array.reshape(-1)
+    kept = None
+    if counts is not None:
+        # A broadcast scalar is checked if any element counts.
+        whole = counts if array.ndim else np.any(counts)
+        kept = np.broadcast_to(whole, array.shape).reshape(-1)
+    step = 1 << 20
+    for start in range(0, flat.size, step):
+        outside = np.asarray(domain.outside(flat[start : start + step]))
+        if kept is not None:
+            outside = outside & kept[start : start + step]
+        if not outside.any():
+            continue
+        i = start + int(outside.argmax())
+        where = f"[{position(i, array.shape)}]" if array.ndim else ""
+        value = str(flat[i]).removesuffix(".0")
+        hint = ""
+        if what == "prediction" and sibling:
+            hint = f"; for raw scores use {sibling}"
+        if what == "target" and domain == SIGNS and flat[i] == 0:
+            hint = "; for labels 0 and 1 pass 2 * target - 1"
+        raise ValueError(f"{loss}: {what}{where} is {value}{note}; allowed: {domain}{hint}")
+
+
+def violations(loss: str, what: str, given: Any, converted: Any, domain: Domain, counts: Any = None) -> None:
+    """Raise for the first element outside its domain, before or after conversion to the kernel's dtype."""
+    if np.asarray(domain.outside(converted)).any():
+        violation(loss, what, given, domain, counts=counts)
+        note = f" in {converted.dtype.name}"
+        rounded = converted.reshape(given.shape) if given.ndim else converted.reshape(-1)[0]
+        violation(loss, what, rounded, domain, note=note, counts=counts)
+
+
+def ordered(loss: str, low: str, a: Any, high: str, b: Any, shape: tuple[int, ...], counts: Any = None) -> None:
+    """Raise for the first unmasked element of `a` that exceeds the element of `b` at the same index."""
+    wrong = a > b if counts is None else (a > b) & counts
+    if wrong.any():
+        i = int(wrong.argmax())
+        where = position(i, shape)
+        raise ValueError(f"{loss}: {low}[{where}] is {a[i]}; allowed: at most {high}[{where}], which is {b[i]}")

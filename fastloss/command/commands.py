@@ -1,0 +1,254 @@
+"""Commands of the command line, defined for typer."""
+
+import contextlib
+import errno
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from .. import _signals
+from .._terminal import EXTRA, printable
+from ..tracking.command import track
+
+__all__ = ["app"]
+
+# Usage errors of typer: click's class, or the class in the copy of click that newer versions of typer contain.
+_Reported: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+class _Group(typer.core.TyperGroup):
+    """Command group that turns every error into one sentence on stderr and an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command, then exit: 2 for usage errors and bad input, 1 for other errors, 128 + n for signal n."""
+        from ..call.check import SettingError
+        from ..evaluation.columns import InputError
+
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+            _ended()
+        except _Reported as error:
+            _stop(" ".join(error.format_message().split()) or "see fastloss --help", 2)
+        except (typer.Abort, KeyboardInterrupt) as error:
+            _ended()
+            if isinstance(error.__cause__, EOFError):  # typer turns an EOFError into Abort, as if typed input ended
+                _unexpected(error.__cause__)
+            _stop("interrupted", 130)
+        except ImportError as error:
+            _ended()
+            if (error.name or "").split(".")[0] not in ("pyarrow", "rich"):
+                _unexpected(error)
+            _stop(EXTRA, 2)
+        except BrokenPipeError:
+            raise
+        except (InputError, SettingError, OSError) as error:
+            _ended()
+            _stop(_describe(error), 2)
+        except Exception as error:
+            _ended()
+            _unexpected(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _ended() -> None:
+    """Exit if a signal came; libraries replace the KeyboardInterrupt that it raised by exceptions of their own."""
+    if number := _signals.ended_by():
+        _stop(_signals.sentence(number), 128 + number)
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        # Files that are written name themselves; what is left is the standard output.
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EIO)
+        name = error.filename or ("cannot write to the standard output" if full else "")
+        return f"{name}: {error.strerror}" if name else error.strerror
+    return str(error)
+
+
+def _stop(text: str, code: int) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(f"fastloss: {printable(text)}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _unexpected(error: BaseException) -> None:
+    if os.environ.get("FASTLOSS_DEBUG"):
+        raise error
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    _stop(f"unexpected {type(error).__name__}: {sentence} (FASTLOSS_DEBUG=1 shows the traceback)", 1)
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="Loss functions on your own files. Start with: [bold]fastloss eval --sample[/bold]",
+)
+app.add_typer(track, name="track")
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        from .._version import __version__
+
+        print(f"fastloss {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Evaluate, benchmark and inspect loss functions."""
+
+
+@app.command("eval")
+def evaluate(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATHS...", help="Parquet, Feather, Arrow, CSV, .npy or .npz: files, directories, globs."
+        ),
+    ] = None,
+    loss: Annotated[
+        list[str] | None,
+        typer.Option("--loss", "-l", metavar="NAME[:param=value,...]", help="A loss to evaluate; may be repeated."),
+    ] = None,
+    pred: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pred",
+            "-p",
+            metavar="COLUMN",
+            help="Column of the prediction (numbers or lists), a glob such as 'logit_*', or a .npy file; repeat it for"
+            " a loss of several predictions.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", metavar="COLUMN", help="Column of the target.")
+    ] = None,
+    weight: Annotated[
+        str | None, typer.Option("--weight", "-w", metavar="COLUMN", help="Column of the rows' weights.")
+    ] = None,
+    on_invalid: Annotated[
+        str,
+        typer.Option(
+            metavar="fail|skip|propagate", help="What to do about rows with a null, NaN or infinity, or such a loss."
+        ),
+    ] = "fail",
+    worst: Annotated[int, typer.Option(min=0, metavar="K", help="Show the K rows of largest loss.")] = 0,
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the report as JSON; - for stdout.")] = None,
+    per_sample: Annotated[str | None, typer.Option(metavar="FILE.parquet", help="Write the loss of every row.")] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Use the predictions that ship with fastloss.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads that compute while others read.")] = None,
+) -> None:
+    """Evaluate losses on files of any size, all in one read."""
+    from ..evaluation.command import Request, evaluate_command
+
+    request = Request(
+        paths=paths or [],
+        losses=loss or [],
+        pred=pred or [],
+        target=target,
+        weight=weight,
+        on_invalid=on_invalid,
+        worst=worst,
+        json=json,
+        per_sample=per_sample,
+        sample=sample,
+        threads=threads,
+    )
+    evaluate_command(request)
+
+
+@app.command()
+def bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME...]",
+            help="Losses, such as mse, huber:delta=2 or 'cross_entropy[K=1000]'; a short list if none is named.",
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every loss.")] = False,
+    size: Annotated[
+        list[str] | None, typer.Option("--size", "-n", metavar="N", help="Numbers predicted: 1e2,1e4,1e6 by default.")
+    ] = None,
+    dtype: Annotated[list[str] | None, typer.Option(metavar="float32|float64", help="Precision.")] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(metavar="value|value_and_grad|grad_and_hess", help="What is computed; value_and_grad by default."),
+    ] = None,
+    contestant: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--contestant", "-c", metavar="NAME", help="Whom to compare with; all adds those that are slow to start."
+        ),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=3, help="Rounds; else up to 15 in 1.5 seconds a case.")] = None,
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write all figures as JSON; - for stdout.")] = None,
+    markdown: Annotated[str | None, typer.Option(metavar="FILE", help="Write Markdown; - for stdout.")] = None,
+    plot: Annotated[str | None, typer.Option(metavar="FILE.png|svg", help="Draw ratios, throughput, roofline.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of every contestant.")] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Also time first calls, in processes of their own.")
+    ] = False,
+    cuda_model: Annotated[
+        bool, typer.Option("--cuda-model", help="Measure nothing: print what memory alone would take of a GPU.")
+    ] = False,
+) -> None:
+    """Measure losses beside NumPy, PyTorch, JAX and scikit-learn, in one process, round after round."""
+    if cuda_model:
+        from ..performance.cuda_model import show
+
+        show(names or [], dtype or ["float32"], mode or ["value_and_grad"], json)
+        return
+    from ..performance.command import Request
+    from ..performance.command import bench as run
+
+    sizes, modes = size or ["1e2,1e4,1e6"], mode or ["value_and_grad"]
+    chosen = names or [], everything, sizes, dtype or ["float32"], modes, contestant or []
+    run(Request(*chosen, rounds, json, markdown, plot, threads, compile))
+
+
+@app.command("list")
+def list_losses() -> None:
+    """List all losses."""
+    from ..evaluation.describe import print_list
+
+    print_list()
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(metavar="NAME", help="The loss to show.")]) -> None:
+    """Show one loss: formula, parameters, domain, properties, reference."""
+    from ..evaluation.describe import print_loss
+
+    print_loss(name)
+
+
+@app.command()
+def warmup(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="Losses; all if none is named.")
+    ] = None,
+) -> None:
+    """Compile losses into the cache, so that no later process waits for the compiler."""
+    from ..evaluation.describe import warm
+
+    warm(names or [])
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, threads, vector width, the kernel cache and CUDA."""
+    from ..evaluation.describe import diagnose
+
+    diagnose()

@@ -1,0 +1,204 @@
+"""Losses of embeddings that are to find each other: rows of a product of unit vectors, and what each should find."""
+
+from typing import Any
+
+import numpy as np
+
+from ..math.scalar_math import sqrt64
+from ..runtime.slots import Number, unbound
+from ..runtime.units import kernel, launch_of
+from .products import Product, softmax_of_product
+
+__all__ = ["run"]
+
+use = unbound(Number)
+
+
+def unit_rows(lo, hi, x, unit, lengths):
+    """Each row over its length; a row of zeros stays."""
+    T = use.T
+    for i in range(lo, hi):
+        row, u = x[i], unit[i]
+        scale = 1.0
+        square = 0.0
+        for j in range(row.size):
+            square += np.float64(row[j]) * np.float64(row[j])
+        if square < 1e-200 or square > 1e200:
+            # Squares of float64 that left its range: taken relative to the largest element.
+            top = 0.0
+            for j in range(row.size):
+                top = max(top, abs(np.float64(row[j])))
+            if 0.0 < top < np.inf:
+                scale = top
+                square = 0.0
+                for j in range(row.size):
+                    square += (np.float64(row[j]) / top) * (np.float64(row[j]) / top)
+        root = sqrt64(square)
+        lengths[i] = root * scale
+        for j in range(row.size):
+            u[j] = T(np.float64(row[j]) / scale / root) if root != 0.0 else T(0.0)
+
+
+def through_lengths(lo, hi, unit, lengths, slopes, grad):
+    """Derivatives by rows from those by their unit vectors: across the row, over its length; 0 at a row of zeros."""
+    T = use.T
+    for i in range(lo, hi):
+        u, s, g = unit[i], slopes[i], grad[i]
+        along, counts = 0.0, lengths[i] != 0.0
+        if not lengths[i] < np.inf:
+            # A row without slopes does not count, and may hold anything.
+            counts = False
+            for j in range(s.size):
+                counts = counts or s[j] != T(0.0)
+        for j in range(u.size):
+            along += np.float64(u[j]) * np.float64(s[j])
+        for j in range(u.size):
+            across = np.float64(s[j]) - along * np.float64(u[j])
+            g[j] = T(across / lengths[i]) if counts else T(0.0)
+
+
+def same_class(lo, hi, first, labels, share, target):
+    """Each row's share at the columns of its class, 0 elsewhere."""
+    for i in range(lo, hi):
+        t = target[i]
+        y, s = labels[first[0] + i], share[first[0] + i]
+        for j in range(t.size):
+            t[j] = s if labels[j] == y else use.T(0.0)
+
+
+class _Stack:
+    """Embeddings of several arrays, one below the other; unit vectors if asked for."""
+
+    def __init__(self, name: str, arrays: list[Any], normalize: bool) -> None:
+        self.name, self.normalize, self.count = name, normalize, len(arrays)
+        self.places = []
+        n = 0
+        for a in arrays:
+            self.places.append(slice(n, n + len(a)))
+            n += len(a)
+        if self.count == 1 and not normalize:
+            self.rows = arrays[0]
+            return
+        self.rows = np.empty((n, arrays[0].shape[1]), arrays[0].dtype)
+        self.lengths = np.empty(n)
+        for a, at in zip(arrays, self.places, strict=True):
+            if normalize:
+                work = launch_of(len(a), 2.0 * a.size, None, True, unit_rows, "unit_rows", name)
+                work(a, self.rows[at], self.lengths[at])
+            else:
+                self.rows[at] = a
+
+    def back(self, slopes: Any, grads: list[Any]) -> None:
+        """Write the derivatives by the arrays, given those by the rows."""
+        for g, at in zip(grads, self.places, strict=True):
+            if self.normalize:
+                own = self.rows[at], self.lengths[at], slopes[at]
+                which = through_lengths, "through_lengths", self.name
+                launch_of(len(g), 2.0 * g.size, None, True, *which)(*own, g)
+            else:
+                g[...] = slopes[at]
+
+
+def _own(lo: int, rows: Any) -> Any:
+    """In rows lo and following of a square matrix, the elements on its diagonal."""
+    return rows.reshape(-1)[lo :: rows.shape[1] + 1]
+
+
+def _without_themselves(lo: int, hi: int, scores: Any) -> None:
+    """No row finds itself."""
+    _own(lo, scores)[...] = -np.inf
+
+
+def _of_class(name: str, labels: Any, counts: Any, themselves: bool) -> Any:
+    """Targets of rows that should find the columns of their class, all of them alike."""
+    share = np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 0.0).astype(name)
+
+    def target(lo: int, hi: int, scores: Any) -> Any:
+        goal = np.empty_like(scores)
+        fill = kernel(same_class, "same_class", name)
+        fill(hi - lo, 0.0, np.array([lo]), labels, share, goal)
+        if not themselves:
+            _without_themselves(lo, hi, scores)
+            _own(lo, goal)[...] = 0.0
+        return goal
+
+    return target
+
+
+def _members(labels: Any) -> Any:
+    """Return for each item the number of items with its label."""
+    _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return counts[place].astype(np.float64)
+
+
+def _evaluate(call: Any, a: _Stack, b: _Stack, grads: list[Any], **against: Any) -> Any:
+    """Value of each row of a against the rows of b, and the derivatives by the arrays of both, or of a where b is a."""
+    p = Product(a.rows, b.rows, beta=1.0 / call.parameters.get("temperature", 1.0), **against)
+    rows = call.parameters["chunk"] or 0
+    if not grads:
+        softmax_of_product(p, call.values, rows=rows)
+        return
+    factors = call.factors()
+    if call.counted is not None:
+        factors = np.where(call.counted, factors, 0.0)
+    slopes = np.empty_like(a.rows), np.empty_like(b.rows)
+    softmax_of_product(p, call.values, factors, slopes, rows)
+    if b is a:
+        np.add(*slopes, out=slopes[0])
+    else:
+        b.back(slopes[1], grads[a.count :])
+    a.back(slopes[0], grads[: a.count])
+
+
+def info_nce(call: Any) -> None:
+    """Queries against keys and further negatives."""
+    normalize = call.parameters["normalize"]
+    queries = _Stack(call.name, [call["queries"]], normalize)
+    keys = _Stack(call.name, [a for a in (call["keys"], call["negatives"]) if a is not None], normalize)
+    _evaluate(call, queries, keys, list(call.grads.values()), labels=np.arange(call.units))
+
+
+def ntxent(call: Any) -> None:
+    """Two views of each sample against all others."""
+    n = call.units // 2
+    views = _Stack(call.name, [call["z1"], call["z2"]], call.parameters["normalize"])
+    other = np.roll(np.arange(2 * n), -n)
+    _evaluate(call, views, views, list(call.grads.values()), labels=other, target=_without_themselves)
+
+
+def supcon(call: Any) -> None:
+    """Embeddings against all others, those of their class being right."""
+    others = _members(call["labels"]) - 1.0
+    whole = others.min() > 0.0
+    if not whole:
+        call.counted = np.minimum(others, 1.0)
+    features = _Stack(call.name, [call["features"]], call.parameters["normalize"])
+    against = _of_class(call.name, call["labels"], others, False)
+    _evaluate(call, features, features, list(call.grads.values()), target=against)
+    if not whole:
+        call.values[call.counted == 0.0] = 0.0
+
+
+def n_pairs(call: Any) -> None:
+    """Anchors against positives, with a price on their lengths."""
+    a, p, labels, price = call["anchors"], call["positives"], call["labels"], call.parameters["l2_reg"]
+    grads = list(call.grads.values())
+    if labels is None:
+        against = {"labels": np.arange(call.units)}
+    else:
+        against = {"target": _of_class(call.name, labels, _members(labels), True)}
+    _evaluate(call, _Stack(call.name, [a], False), _Stack(call.name, [p], False), grads, **against)
+    if price:
+        for k, x in enumerate((a, p)):
+            call.values += 0.25 * price * np.einsum("ij,ij->i", x, x, dtype=np.float64)
+            if grads:
+                factors = np.broadcast_to(call.factors(), call.units)[:, None]
+                grads[k] += np.multiply(0.5 * price * factors, x, where=factors != 0.0, out=np.zeros_like(x))
+
+
+LOSSES = {"info_nce": info_nce, "ntxent": ntxent, "supcon": supcon, "n_pairs": n_pairs}
+
+
+def run(call: Any) -> None:
+    """Evaluate a loss by its name."""
+    LOSSES[call.record.name](call)

@@ -1,0 +1,1 @@
+"""Losses of ranked groups and of orders of events."""

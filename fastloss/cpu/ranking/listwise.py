@@ -1,0 +1,91 @@
+"""Softmax losses of lists: the relevance of a group's items, made a distribution, and the softmax of their scores."""
+
+from typing import Any
+
+import numpy as np
+
+from ..dispatch import EMPTY
+from ..elementwise import widest_vectors
+from ..math.scalar_math import log1p64
+from ..runtime.slots import Typed, unbound
+from ..runtime.units import launch_of
+from .groups import scale
+
+__all__ = ["run"]
+
+
+use = unbound(Typed)
+
+
+def top_of(x):
+    """The largest element."""
+    top = x[0]
+    for i in range(x.size):
+        top = x[i] if x[i] > top else top
+    return top
+
+
+def exponentials(x, top, out):
+    """Sum of the exponentials relative to the largest element, less one of those that are 1."""
+    T = use.T
+    widest_vectors()
+    rest, ones = 0.0, 0.0
+    for i in range(x.size):
+        out[i] = T(1.0) if x[i] == top else use.exp(x[i] - top)
+        rest += np.float64(T(0.0) if x[i] == top else out[i])
+        ones += 1.0 if x[i] == top else 0.0
+    return rest + (ones - 1.0)
+
+
+def list_groups(lo, hi, offsets, scores, relevance, values, counted, grad):
+    """Cross-entropy of each group, and the slope of each item."""
+    T = use.T
+    most = 0
+    for g in range(lo, hi):
+        most = max(most, offsets[g + 1] - offsets[g])
+    room = np.empty((2, most), scores.dtype)
+    for g in range(lo, hi):
+        a, b = offsets[g], offsets[g + 1]
+        n = b - a
+        e, weights = room[0, :n], room[1, :n]
+        x, r = scores[a:b], relevance[a:b]
+        mass = 0.0
+        if n > 1:
+            best = top_of(r)
+            for i in range(n):
+                weights[i] = use.formula(r[i], best)
+                mass += np.float64(weights[i])
+        values[g] = 0.0
+        counted[g] = 0.0 if mass == 0.0 else 1.0
+        if mass == 0.0:
+            if grad.size > 0:
+                grad[a:b] = T(0.0)
+            continue
+        top = top_of(x)
+        tail = exponentials(x, top, e)
+        total = 0.0
+        for i in range(n):
+            # An item without a target costs nothing, however far below it scores.
+            total += np.float64(weights[i]) * np.float64(top - x[i] if weights[i] != T(0.0) and x[i] != top else T(0.0))
+        values[g] = log1p64(tail) + total / mass
+        if grad.size > 0:
+            out = grad[a:b]
+            for i in range(n):
+                # p (1 - t) - t (1 - p), with 1 - p formed without cancellation.
+                t, others = weights[i] / mass, tail if x[i] == top else (1.0 + tail) - e[i]
+                out[i] = T((e[i] * (1.0 - t) - t * others) / (1.0 + tail))
+
+
+HELPERS = (top_of, exponentials)
+
+
+def run(call: Any) -> None:
+    """Evaluate every group."""
+    scores, offsets = call["scores"], call["offsets"]
+    grad = next(iter(call.grads.values()), EMPTY[scores.dtype])
+    call.counted = np.empty(call.units)
+    which = list_groups, call.record.name, call.name, call.record.function, HELPERS, (), True
+    groups = launch_of(call.units, 8.0 * scores.size, None, False, *which)
+    groups(offsets, scores, call["relevance"], call.values, call.counted, grad)
+    if call.grads:
+        scale(grad, call.factors(), offsets)

@@ -1,0 +1,219 @@
+"""Loops over rows of K scores for a CPU that need no softmax: log-probabilities, margins, members of a forecast."""
+
+from ..elementwise import widest_vectors
+from ..runtime import access
+from ..runtime.slots import unbound
+from ..runtime.staging import flat
+from ..runtime.subnormals import flush_subnormals, restore_subnormals
+from .slots import RowSlots
+from .softmax import BLOCK
+
+__all__ = ["ensemble", "log_probs_dense", "log_probs_labels", "margin_labels"]
+
+use = unbound(RowSlots)
+
+times = access.times[True]
+
+
+def log_probs_labels(
+    z, labels, target, weight, class_weight, values, grad, hess, details,
+    scale, params, helpers, streamed, scratch, stats,
+):  # fmt: skip
+    """A formula of the label's log-probability alone."""
+    T = use.T
+    n, k = z.shape
+    p = use.unpack(params)
+    total = 0.0
+    for i in range(n):
+        y = labels[i]
+        v = T(0.0)
+        if use.derivatives:
+            grad[i, :] = T(0.0)
+            if use.curvature:
+                hess[i, :] = T(0.0)
+        if 0 <= y < k:
+            w = weight[i] if weight.size > 0 else T(1.0)
+            w *= class_weight[y] if class_weight.size > 0 else T(1.0)
+            out = use.formula(z[i, y], T(1.0), *p)
+            v = times(out[0], w)
+            if use.derivatives:
+                grad[i, y] = times(out[1], T(scale) * w)
+                if use.curvature:
+                    hess[i, y] = times(out[use.order], T(scale) * w)
+        total += v
+        if values.size > 0:
+            values[i] = v
+    stats[0] = total
+    stats[1] = 0.0
+    return total
+
+
+def log_probs_dense(
+    z, labels, target, weight, class_weight, values, grad, hess, details,
+    scale, params, helpers, streamed, scratch, stats,
+):  # fmt: skip
+    """A formula summed over the row, each class by itself."""
+    T = use.T
+    widest_vectors()
+    control = flush_subnormals()
+    n, k = z.shape
+    p = use.unpack(params)
+    total = 0.0
+    bad = T(0.0)
+    if values.size == 0 and weight.size == 0 and class_weight.size == 0:
+        # No number depends on its row: rows too short for the vector unit need not be told apart.
+        xs, ts = flat(z), flat(target)
+        gs, hs = flat(grad) if use.derivatives else xs, flat(hess) if use.curvature else xs
+        for lo in range(0, xs.size, BLOCK):
+            x, t, g, h = xs[lo : lo + BLOCK], ts[lo : lo + BLOCK], gs[lo : lo + BLOCK], hs[lo : lo + BLOCK]
+            # Keeps digits in long rows: a block is summed in the type of the arrays, blocks in float64.
+            v = T(0.0)
+            for j in range(x.size):
+                out = use.formula(x[j], t[j], *p)
+                v += out[0]
+                bad += T(1.0) if t[j] < T(0.0) else T(0.0)
+                if use.derivatives:
+                    g[j] = T(scale) * out[1]
+                    if use.curvature:
+                        h[j] = T(scale) * out[use.order]
+            total += v
+        stats[0] = total
+        stats[1] = bad
+        restore_subnormals(control)
+        return total
+    for i in range(n):
+        x, t, g, h = z[i], target[i], grad[i] if use.derivatives else z[i], hess[i] if use.curvature else z[i]
+        w = weight[i] if weight.size > 0 else T(1.0)
+        factor = T(scale) * w
+        v = T(0.0)
+        if w == T(0.0):
+            if use.derivatives:
+                g[:] = T(0.0)
+                if use.curvature:
+                    h[:] = T(0.0)
+        else:
+            for j in range(k):
+                out = use.formula(x[j], t[j], *p)
+                c = class_weight[j] if class_weight.size > 0 else T(1.0)
+                v += times(out[0], c)
+                bad += T(1.0) if (t[j] < T(0.0)) & (c != T(0.0)) else T(0.0)
+                if use.derivatives:
+                    # By the class's weight alone, which is 1 where there are none: 0.88 of the time of another choice.
+                    g[j] = factor * c * out[1] if c != T(0.0) else T(0.0)
+                    if use.curvature:
+                        h[j] = factor * c * out[use.order] if c != T(0.0) else T(0.0)
+            v *= w
+        total += v
+        if values.size > 0:
+            values[i] = v
+    stats[0] = total
+    stats[1] = bad
+    restore_subnormals(control)
+    return total
+
+
+def margin_labels(
+    z, labels, target, weight, class_weight, values, grad, hess, details,
+    scale, params, helpers, streamed, scratch, stats,
+):  # fmt: skip
+    """A formula of margins z_j - z_label: summed over the other classes and divided by K, or of the largest alone."""
+    T = use.T
+    widest_vectors()
+    n, k = z.shape
+    p = use.unpack(params)
+    total = 0.0
+    for i in range(n):
+        y = labels[i]
+        x = z[i]
+        v = 0.0
+        if use.derivatives:
+            grad[i, :] = T(0.0)
+            if use.curvature:
+                hess[i, :] = T(0.0)
+        w = T(0.0)
+        if 0 <= y < k and k > 1:
+            w = weight[i] if weight.size > 0 else T(1.0)
+            w *= class_weight[y] if class_weight.size > 0 else T(1.0)
+            w /= T(1.0) if use.top_only else T(k)
+        if w != T(0.0):
+            lo, hi = 0, k
+            if use.top_only:
+                lo = 1 if y == 0 else 0
+                for j in range(k):
+                    # Lets NaN through: a score that is NaN counts as the largest.
+                    lo = j if j != y and (x[j] > x[lo] or x[j] != x[j]) else lo
+                hi = lo + 1
+            slope, bend = 0.0, 0.0
+            for first in range(lo, hi, BLOCK):
+                # Keeps digits with many classes: a block is summed in the type of the arrays, blocks in float64.
+                value, by_first, by_second = T(0.0), T(0.0), T(0.0)
+                last, own = min(hi, first + BLOCK), y - first
+                xs = x[first:last]
+                gs = grad[i, first:last] if use.derivatives else xs
+                hs = hess[i, first:last] if use.curvature else xs
+                for j in range(xs.size):
+                    out = use.formula(xs[j] - x[y], *p)
+                    # Keeps the loop vectorised: the label is selected out, not skipped by a branch.
+                    counted = j != own
+                    value += out[0] if counted else T(0.0)
+                    if use.derivatives:
+                        f1 = T(scale) * w * out[1] if counted else T(0.0)
+                        by_first += f1
+                        gs[j] = f1
+                        if use.curvature:
+                            f2 = T(scale) * w * out[use.order] if counted else T(0.0)
+                            by_second += f2
+                            hs[j] = f2
+                v += value
+                slope, bend = slope + by_first, bend + by_second
+            v *= w
+            if use.derivatives:
+                grad[i, y] = -slope
+                if use.curvature:
+                    hess[i, y] = bend
+        total += v
+        if values.size > 0:
+            values[i] = v
+    stats[0] = total
+    stats[1] = 0.0
+    return total
+
+
+def ensemble(
+    z, labels, target, weight, class_weight, values, grad, hess, details,
+    scale, params, helpers, streamed, scratch, stats,
+):  # fmt: skip
+    """A formula of each member, its mid-rank among all members, and their number."""
+    T = use.T
+    widest_vectors()
+    n, k = z.shape
+    p = use.unpack(params)
+    total = 0.0
+    for i in range(n):
+        x, t = z[i], target[i, 0]
+        w = weight[i] if weight.size > 0 else T(1.0)
+        v = T(0.0)
+        if w == T(0.0) and use.derivatives:
+            grad[i, :] = T(0.0)
+            if use.curvature:
+                hess[i, :] = T(0.0)
+        for j in range(k if w != T(0.0) else 0):
+            below = T(0.0)
+            equal = T(0.0)
+            for m in range(k):
+                below += T(1.0) if x[m] < x[j] else T(0.0)
+                equal += T(1.0) if x[m] == x[j] else T(0.0)
+            rank = below + T(0.5) * (equal + T(1.0))
+            out = use.formula(x[j], t, rank, T(k), *p)
+            v += out[0]
+            if use.derivatives:
+                grad[i, j] = T(scale) * w * out[1]
+                if use.curvature:
+                    hess[i, j] = T(scale) * w * out[use.order]
+        v *= w
+        total += v
+        if values.size > 0:
+            values[i] = v
+    stats[0] = total
+    stats[1] = 0.0
+    return total

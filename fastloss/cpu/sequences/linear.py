@@ -1,0 +1,49 @@
+"""Losses of a linear layer and the softmax behind it, in chunks of rows."""
+
+from typing import Any
+
+import numpy as np
+
+from ...call.arrays import I64_MAX
+from ...call.reduction import balanced
+from ..embeddings.products import Product, softmax_of_product
+from ..runtime.units import all_between
+
+__all__ = ["run"]
+
+
+def run(call: Any) -> None:
+    """Cross-entropy of hidden @ projection.T + bias."""
+    labels, class_weight = call["labels"], call["class_weight"]
+    # In a kernel: NumPy's comparison and all() take 2 us of a small call.
+    whole = all_between(labels, I64_MAX)
+    counted: Any = None if whole and class_weight is None else labels >= 0
+    if class_weight is not None and call.averaged and call.parameters["z_loss"] > 0.0:
+        weight = None if call.weight is None else call.weight[counted]
+        class_weight = balanced(class_weight, labels[counted], weight)
+        call.counted = counted.astype(np.float64)
+    elif class_weight is not None:
+        call.counted = np.where(counted, class_weight[labels], 0.0).astype(np.float64)
+    elif not whole:
+        call.counted = counted.astype(np.float64)
+    options = call.parameters
+    product = Product(
+        call["hidden"],
+        call["projection"],
+        call["bias"],
+        labels,
+        class_weight=class_weight,
+        beta=options["logit_scale"] / options["temperature"],
+        smoothing=options["label_smoothing"],
+        z_loss=options["z_loss"],
+        lasting=True,
+    )
+    grads = tuple(call.grads.values())
+    factors: Any = call.factors() if grads else None
+    if class_weight is not None and not (options["label_smoothing"] or options["z_loss"]):
+        # The loss of a row is that of its label alone, which may count for nothing.
+        counted &= class_weight[labels] != 0.0
+        whole = whole and counted.all()
+    if grads and not whole:
+        factors = np.where(counted, factors, 0.0)
+    softmax_of_product(product, call.values, factors, grads, options["chunk"] or 0)

@@ -1,0 +1,210 @@
+"""Tokens of sequences as rows of scores: the softmax rows of cross_entropy, over those rows that are kept.
+
+What is kept lies in runs of rows. Each run is handed to the kernel of cross_entropy where it lies; between runs the
+derivatives are set to zero and nothing is read.
+"""
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import config
+
+from ...call import check
+from ...call.arrays import I64, NAMES, constants
+from ...spec.record import registered
+from .. import dispatch
+from ..elementwise import call as call_chunk
+from ..runtime.slots import Number, unbound
+from ..runtime.units import all_between, launch_of
+
+__all__ = ["Tokens", "nll", "of", "run"]
+
+use = unbound(Number)
+
+WORTH = 1 << 10
+"""Elements that cost as much as one more call of the kernel."""
+
+
+def keep(lo, hi, labels, lengths, mask, rules, kept, counts, wrong):
+    """The labels of each sequence that count, -1 for the others; how many they are, and the first that is no word."""
+    words, ignored, ignores = rules[0], rules[1], rules[2] != 0
+    for i in range(lo, hi):
+        n = labels.shape[1]
+        stop = lengths[i] if lengths.size > 0 else n
+        counts[i] = 0
+        wrong[i] = -1
+        for j in range(n):
+            y = labels[i, j]
+            inside = j < stop and not (ignores and y == ignored)
+            if mask.size > 0:
+                inside = inside and mask[i, j] != 0
+            if inside and (y < 0 or y >= words) and wrong[i] < 0:
+                wrong[i] = j
+            kept[i, j] = y if inside else -1
+            counts[i] += 1 if inside else 0
+
+
+def runs(lo, hi, numbers, scale, z, labels, weight, class_weight, params, helpers, values, grad):
+    """Loss and derivatives of the rows that are kept, run by run, and zeros in the others."""
+    T = use.T
+    nothing, details = z[:0], np.empty((0, 0), np.float64)
+    scratch, stats = np.empty(numbers[1], T), np.empty(2, np.float64)
+    gap, block, stride = numbers[3], numbers[4], numbers[5]
+    blocks = (z.shape[0] + block - 1) // block
+    for q in range(lo, hi):
+        i = (q * stride) % blocks * block
+        end = min(z.shape[0], i + block)
+        while i < end:
+            if labels[i] < 0:
+                if grad.size > 0:
+                    g = grad[i]
+                    for j in range(g.size):
+                        g[j] = T(0.0)
+                i += 1
+                continue
+            a, b = i, i + 1
+            # A few rows between runs go with them.
+            while i < end and i - b <= gap:
+                b = i + 1 if labels[i] >= 0 else b
+                i += 1
+            inputs = (z[a:b], labels[a:b], nothing, weight[a:b], class_weight)
+            outputs = (values[a:b], grad[a:b], nothing, details)
+            call_chunk(numbers[0], (*inputs, *outputs, scale[0], params, helpers, numbers[2] != 0, scratch, stats))
+            i = b
+
+
+class Settings(NamedTuple):
+    """Settings of the kernel of runs of rows, passed beside the arrays of rows."""
+
+    blocks: int
+    numbers: Any
+    """Address, scratch, streaming, gap, block and stride."""
+    class_weight: Any
+    parameters: Any
+    helpers: Any
+
+
+@lru_cache(maxsize=8)
+def _ones(k: int, dtype: Any) -> Any:
+    """Return equal class weights, one array for batches of all sizes: those of a vocabulary take 0.5 MB."""
+    return np.ones(k, dtype)
+
+
+@lru_cache(maxsize=64)
+def _settings(n: int, k: int, dtype: Any, mode: str, smoothing: float, streamed: bool) -> Settings:
+    """Return the settings of rows of k scores, which kernels only read."""
+    name, tiled, smooth = NAMES[dtype], k <= dispatch.TILED_TO, smoothing > 0.0
+    address = dispatch.rows(registered["cross_entropy"], name, mode, "labels", smooth, tiled)[0]
+    block = dispatch.rows_per_chunk(k)
+    blocks = -(-n // block)
+    gap, room = 64 if tiled else WORTH // k, dispatch.room(k, mode, "labels", tiled, "softmax", block)
+    numbers: Any = [address, room, streamed, gap, block, _stride(blocks)]
+    if not config.DISABLE_JIT:
+        numbers = np.array(numbers, np.int64)
+    class_weight = _ones(k, dtype) if smooth else dispatch.EMPTY[dtype]
+    return Settings(blocks, numbers, class_weight, np.array([1.0, smoothing, 0.0]), dispatch.helpers(k, dtype, tiled))
+
+
+def _stride(blocks: int) -> int:
+    """An order of blocks in which every thread gets some of each part of a batch, which may be sorted by length."""
+    stride = max(1, int(0.618 * blocks))
+    while math.gcd(stride, blocks) != 1:
+        stride += 1
+    return stride
+
+
+def nll(z: Any, labels: Any, weight: Any, scale: float, smoothing: float, grad: Any) -> Any:
+    """Cross-entropy of each row against its label, times its weight; -1 is a row to leave out, with a loss of 0.
+
+    `weight` may be negative, and empty where all are 1. Fills `grad`, unless it is empty, with the derivatives times
+    `scale`.
+    """
+    n, k = z.shape
+    dtype, values = z.dtype, np.zeros(n, z.dtype)
+    is_small = z.size < dispatch.PARALLEL_FROM // 2
+    streamed = not is_small and grad.size > 0 and dispatch.overflows((z, grad))
+    own = _settings(n, k, dtype, "grad" if grad.size else "value", smoothing, streamed)
+    arrays = (z, labels, weight, own.class_weight, own.parameters, own.helpers, values, grad)
+    # Small work need not be counted.
+    work = 0.0 if is_small else float(np.count_nonzero(labels >= 0)) * k + 0.1 * grad.size
+    launch_of(own.blocks, work, None, False, runs, "tokens", NAMES[dtype])(own.numbers, np.array([scale]), *arrays)
+    return values
+
+
+class Tokens(NamedTuple):
+    """The tokens of a call as rows."""
+
+    rows: Any
+    """Logits, (tokens, v)."""
+    labels: Any
+    """The label of each token; -1 where it is left out."""
+    counts: Any
+    """Number of tokens of each sequence."""
+
+
+def of(
+    loss: str,
+    logits: Any,
+    labels: Any,
+    lengths: Any,
+    mask: Any,
+    ignore: int | None,
+    quoted: Any,
+    weight: Any = None,
+) -> Tokens:
+    """Tokens that are kept: within their sequence's length, in the mask, and not to be ignored by their label.
+
+    `quoted` are the labels as the caller gave them, for messages.
+    """
+    n, v = len(labels), logits.shape[-1]
+    if weight is not None and not weight.all():
+        # A token of weight 0 may have any label, and still is a token of its sequence: any class will do.
+        away = (weight == 0.0).reshape(labels.shape) & ((labels < 0) | (labels >= v))
+        if ignore is not None:
+            away &= labels != ignore
+        labels = np.where(away, next((k for k in range(min(v, 2)) if k != ignore), -1), labels)
+    kept, found = np.empty(labels.shape, np.int64), np.empty((2, n), np.int64)
+    given = (NO_LENGTHS if lengths is None else lengths, NO_MASK if mask is None else mask)
+    launch = launch_of(n, labels.size, None, False, keep, "keep", "float64")
+    rules = constants(I64, v, 0 if ignore is None else ignore, ignore is not None)
+    launch(labels, *given, rules, kept, found[0], found[1])
+    if n and not all_between(found[1] + 1, 0):
+        i = int(np.argmax(found[1] >= 0))
+        first = i * labels.shape[1] + int(found[1, i])
+        where, value = check.position(first, quoted.shape), quoted.reshape(-1)[first]
+        raise ValueError(f"{loss}: labels[{where}] is {value}; allowed: {check.labels_allowed(v, ignore)}")
+    return Tokens(logits.reshape(labels.size, v), kept.reshape(-1), found[0])
+
+
+def run(call: Any) -> None:
+    """Cross-entropy of every token of a batch of sequences."""
+    options = call.parameters
+    arrays = (call["logits"], call["labels"], call["lengths"], call["mask"])
+    labels_given = call.given["labels"]
+    rows, labels, counts = of(call.record.name, *arrays, options["ignore_index"], labels_given, call.weight)
+    weight, share = dispatch.EMPTY[call.dtype], None
+    kept = labels >= 0
+    call.counted = kept.astype(np.float64)
+    if options["normalization"] == "sequence":
+        share = np.repeat(1.0 / np.maximum(counts, 1), call.shape[1])
+        call.counted *= share
+        weight = share.astype(call.dtype)
+    grad = call.grads.get("logits")
+    factors = call.factors() if grad is not None else ONE
+    scale = float(factors[0])
+    if factors.size > 1:
+        scale, labels = 1.0, np.where(factors, labels, -1)
+        weight = (factors if share is None else factors * share).astype(call.dtype)
+    if not rows.size:
+        return
+    out = np.empty((0, rows.shape[1]), call.dtype) if grad is None else grad.reshape(rows.shape)
+    values = nll(rows, labels, weight, scale, options["label_smoothing"], out)
+    if factors.size > 1:
+        np.divide(values, factors, out=call.values, where=kept)
+    else:
+        call.values[:] = values
+
+
+ONE, NO_LENGTHS, NO_MASK = np.ones(1), np.empty(0, np.int64), np.empty((0, 0), np.uint8)

@@ -1,0 +1,1 @@
+"""Transport distances of histograms, samples and clouds of points."""

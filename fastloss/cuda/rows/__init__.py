@@ -1,0 +1,1 @@
+"""Losses of rows of K scores on a GPU."""

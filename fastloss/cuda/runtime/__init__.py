@@ -1,0 +1,1 @@
+"""What all CUDA kernels stand on: launching, memory, sums, teams of threads."""

@@ -1,0 +1,1 @@
+"""The public objects: a loss is a callable around one formula."""

@@ -1,0 +1,163 @@
+"""Public base class of losses: an immutable callable around one formula."""
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..call import check
+from ..call.backend_choice import BACKENDS
+from ..spec.record import Formula
+from ..spec.record import registered as _registered
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["ComposedDoc", "Loss"]
+
+
+class ComposedDoc:
+    """Descriptor for `__doc__`: the class's docstring on the class, the composed one on an instance."""
+
+    def __get__(self, instance: "Loss | None", owner: type) -> str:
+        if instance is None:
+            return "A loss function: call it for the value; its methods give derivatives in the same pass."
+        from .docs import docstring
+
+        return docstring(instance.record)
+
+
+class Loss:  # noqa: D101
+    __doc__ = ComposedDoc()
+
+    __slots__ = ("_backend", "_bound", "_levels", "_packed", "_plans", "_usual", "defaults", "record")
+
+    record: Formula
+    defaults: Mapping[str, Any]
+    _backend: str
+    _bound: dict[Any, Any]
+    _levels: bool
+    _packed: Any
+    _plans: dict[Any, Any]
+    _usual: bool
+
+    def __init__(self, record: Formula, defaults: Mapping[str, Any] | None = None, backend: str = "") -> None:
+        values = {k: v if defaults is None else defaults[k] for k, v in record.defaults.items()}
+        for switch, domains in record.switched.items():
+            if record.prediction_domains != domains[bool(values[switch])]:
+                record = record._replace(prediction_domains=domains[bool(values[switch])])
+        object.__setattr__(self, "record", record)
+        object.__setattr__(self, "_backend", backend)
+        object.__setattr__(self, "defaults", MappingProxyType(values))
+        object.__setattr__(self, "_levels", any(type(v) is tuple for v in values.values()))
+        usual = not any(type(v) is tuple for v in values.values()) and values == record.defaults
+        object.__setattr__(self, "_usual", usual)
+        object.__setattr__(self, "_packed", self._pack(values))
+        object.__setattr__(self, "_bound", {})
+        object.__setattr__(self, "_plans", {})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{self.record.name} is immutable; bind(...) gives a loss with other defaults")
+
+    def __reduce__(self) -> Any:
+        return _restore, (type(self), self.record.name, dict(self.defaults), self._backend)
+
+    @property
+    def name(self) -> str:
+        """Name of the loss in the catalogue."""
+        return self.record.name
+
+    @property
+    def __name__(self) -> str:
+        return self.record.name
+
+    def __repr__(self) -> str:
+        changed = {k: v for k, v in self.defaults.items() if v != self.record.defaults[k]}
+        said = [f"{k}={self.record.parameters[k].show(v, repr)}" for k, v in changed.items()]
+        inside = ", ".join([*said, *([f"backend={self._backend!r}"] if self._backend else [])])
+        return f"fastloss.{self.name}" + (f".bind({inside})" if inside else "")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Loss):
+            return False
+        return (self.name, self._backend, dict(self.defaults)) == (other.name, other._backend, dict(other.defaults))
+
+    def __hash__(self) -> int:
+        return hash((self.name, tuple(self.defaults.items())))
+
+    def bind(self, **parameters: Any) -> "Self":
+        """Return this loss with other parameter defaults; ``backend`` says where it is computed.
+
+        Examples
+        --------
+        >>> import fastloss as fl
+        >>> fl.huber.bind(delta=2.0)
+        fastloss.huber.bind(delta=2.0)
+        """
+        return self._with(parameters)
+
+    def _with(self, parameters: dict[str, Any]) -> "Self":
+        """Return this loss with other parameters, cached by their values."""
+        key: Any = tuple(parameters.items())
+        try:
+            found = self._bound.get(key)
+        except TypeError:
+            key = _by_values(key)
+            found = None if key is None else self._bound.get(key)
+        if found is None:
+            found = self._bind(dict(parameters))
+            if key is not None and len(self._bound) < 64:
+                self._bound[key] = found
+        return found
+
+    def _bind(self, parameters: dict[str, Any]) -> "Self":
+        """Return a new loss with other parameters."""
+        backend = parameters.pop("backend", None)
+        if backend is not None:
+            check.one_of("backend", backend, BACKENDS)
+        values = {k: self._parameter(k, v) for k, v in parameters.items()}
+        return type(self)(self.record, {**self.defaults, **values}, backend or self._backend)
+
+    def _pack(self, values: Mapping[str, Any]) -> Any:
+        """Return the parameters in the form passed to kernels."""
+        return np.array([math.nan if type(v) is tuple else v for v in values.values()], np.float64)
+
+    def _parameter(self, name: str, value: Any) -> Any:
+        spec = self.record.parameters.get(name)
+        listed = isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 1
+        if spec is not None and spec.vector and listed:
+            return tuple(check.parameter(self.record, name, v) for v in value)
+        return check.parameter(self.record, name, value)
+
+    def __call__(self, prediction: Any, target: Any = None, **options: Any) -> Any:
+        """Return the reduced loss, or one value per sample with ``reduction="none"``."""
+        raise NotImplementedError
+
+    def value_and_grad(self, prediction: Any, target: Any = None, **options: Any) -> tuple[Any, ...]:
+        """Return the loss and its gradient with respect to the prediction, in one pass over the data."""
+        raise NotImplementedError
+
+    def grad_and_hess(self, prediction: Any, target: Any = None, **options: Any) -> tuple[Any, Any]:
+        """Return first and second derivatives per sample, times the weight."""
+        raise NotImplementedError
+
+    def warmup(self, dtypes: tuple[str, ...] = ("float32", "float64")) -> None:
+        """Compile the kernels of common calls into the disk cache."""
+        raise NotImplementedError
+
+
+def _by_values(key: tuple[tuple[str, Any], ...]) -> Any:
+    """Return a key with lists and arrays of levels as tuples; None where a value cannot be hashed all the same."""
+    lists = [(k, v.tolist() if type(v) is np.ndarray else v) for k, v in key]
+    hashable = tuple((k, tuple(v) if type(v) is list else v) for k, v in lists)
+    try:
+        hash(hashable)
+    except TypeError:
+        return None
+    return hashable
+
+
+def _restore(kind: type[Loss], name: str, defaults: dict[str, Any], backend: str = "") -> Loss:
+    return kind(_registered[name], defaults, backend)

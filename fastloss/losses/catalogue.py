@@ -1,0 +1,41 @@
+"""Read-only mapping LOSSES of every loss by name, in the order of the guide."""
+
+from collections.abc import Iterator, Mapping
+
+from ..call import check
+from ..formulas import ALL
+from .arrays import ArrayLoss
+from .base import Loss
+from .elementwise import ElementwiseLoss
+from .rows import RowLoss
+
+__all__ = ["LOSSES"]
+
+
+class Catalogue(Mapping[str, Loss]):
+    """Read-only mapping of names to losses; the error for an unknown name lists similar ones."""
+
+    __slots__ = ("_losses",)
+
+    def __init__(self, losses: dict[str, Loss]) -> None:
+        self._losses = losses
+
+    def __getitem__(self, name: str) -> Loss:
+        try:
+            return self._losses[name]
+        except KeyError:
+            raise check.LossNotFoundError(f"no loss named {name!r}; {check.nearest(str(name), self._losses)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._losses)
+
+    def __len__(self) -> int:
+        return len(self._losses)
+
+    def __repr__(self) -> str:
+        return f"fastloss.LOSSES: {', '.join(self._losses)}"
+
+
+_FAMILIES = {"elementwise": ElementwiseLoss, "rows": RowLoss, "arrays": ArrayLoss}
+
+LOSSES: Mapping[str, Loss] = Catalogue({name: _FAMILIES[r.family](r) for name, r in ALL.items()})

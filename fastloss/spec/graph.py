@@ -1,0 +1,312 @@
+"""Symbolic tracing: a formula, run once on symbols, becomes a graph of operations.
+
+Parameters are constants during tracing (`x * 1.0` becomes x, a branch on a switch disappears), and each common
+subexpression becomes one node. `render` writes the graph as source code for another library.
+"""
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from . import vocabulary
+from .record import Formula
+from .worlds import World, carry
+
+__all__ = ["Graph", "Node", "trace"]
+
+Operand = Any
+"""Operand of a node: a Node, or a Python float or bool known while tracing."""
+
+
+class Node:
+    """Operation on operands; `input` and `scalar` nodes have a name instead."""
+
+    __slots__ = ("args", "graph", "number", "op")
+
+    def __init__(self, graph: "Graph", op: str, args: tuple[Operand, ...], number: int) -> None:
+        self.graph, self.op, self.args, self.number = graph, op, args, number
+
+    @property
+    def scalar(self) -> bool:
+        """Whether this is a scalar at run time, not an array."""
+        return self.op in ("scalar", "sum", "dot") or (
+            self.op != "input" and all(not isinstance(a, Node) or a.scalar for a in self.args)
+        )
+
+    __hash__ = object.__hash__
+
+    def __add__(self, other: Operand) -> Operand:
+        return self.graph.make("+", self, other)
+
+    def __radd__(self, other: Operand) -> Operand:
+        return self.graph.make("+", other, self)
+
+    def __sub__(self, other: Operand) -> Operand:
+        return self.graph.make("-", self, other)
+
+    def __rsub__(self, other: Operand) -> Operand:
+        return self.graph.make("-", other, self)
+
+    def __mul__(self, other: Operand) -> Operand:
+        return self.graph.make("*", self, other)
+
+    def __rmul__(self, other: Operand) -> Operand:
+        return self.graph.make("*", other, self)
+
+    def __truediv__(self, other: Operand) -> Operand:
+        return self.graph.make("/", self, other)
+
+    def __rtruediv__(self, other: Operand) -> Operand:
+        return self.graph.make("/", other, self)
+
+    def __neg__(self) -> Operand:
+        return self.graph.make("neg", self)
+
+    def __abs__(self) -> Operand:
+        return self.graph.make("abs", self)
+
+    def __lt__(self, other: Operand) -> Operand:
+        return self.graph.make("<", self, other)
+
+    def __le__(self, other: Operand) -> Operand:
+        return self.graph.make("<=", self, other)
+
+    def __gt__(self, other: Operand) -> Operand:
+        return self.graph.make(">", self, other)
+
+    def __ge__(self, other: Operand) -> Operand:
+        return self.graph.make(">=", self, other)
+
+    def __eq__(self, other: object) -> Any:
+        return self.graph.make("==", self, other)
+
+    def __ne__(self, other: object) -> Any:
+        return self.graph.make("!=", self, other)
+
+    def __and__(self, other: Operand) -> Operand:
+        return self.graph.make("&", self, other)
+
+    def __rand__(self, other: Operand) -> Operand:
+        return self.graph.make("&", other, self)
+
+    def __or__(self, other: Operand) -> Operand:
+        return self.graph.make("|", self, other)
+
+    def __ror__(self, other: Operand) -> Operand:
+        return self.graph.make("|", other, self)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a formula branches on data; where() is the form that every world understands")
+
+
+PYTHON: dict[str, Callable[..., Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "&": operator.and_,
+    "|": operator.or_,
+    "neg": operator.neg,
+    "abs": abs,
+}
+
+
+def _is(x: Operand, number: float) -> bool:
+    return not isinstance(x, Node) and x == number
+
+
+def _negated(x: Operand) -> Operand:
+    """Return the operand that x negates; None if x is not a negation."""
+    return x.args[0] if isinstance(x, Node) and x.op == "neg" else None
+
+
+class Graph:
+    """Nodes of one traced formula, each operation once."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[Any, Node] = {}
+
+    def named(self, op: str, name: str) -> Node:
+        """Return the node of an array argument (`input`) or of a scalar known at run time (`scalar`)."""
+        return self._intern(op, (name,))
+
+    def make(self, op: str, *args: Operand) -> Operand:
+        """Return the result of an operation: a number if all operands are, a simplified node where possible."""
+        if not any(isinstance(a, Node) for a in args):
+            return (PYTHON.get(op) or getattr(vocabulary, op))(*args)
+        rule = RULES.get(op)
+        simpler = None if rule is None else rule(self, *args)
+        return self._intern(op, args) if simpler is None else simpler
+
+    def _intern(self, op: str, args: tuple[Operand, ...]) -> Node:
+        # By identity: == on nodes builds a node.
+        key = (op, *(("node", id(a)) if isinstance(a, Node) else repr(a) for a in args))
+        if key not in self._nodes:
+            self._nodes[key] = Node(self, op, args, len(self._nodes))
+        return self._nodes[key]
+
+
+def _add(g: Graph, a: Operand, b: Operand) -> Operand:
+    if _is(a, 0.0) or _is(b, 0.0):
+        return b if _is(a, 0.0) else a
+    if (x := _negated(b)) is not None:
+        return g.make("-", a, x)
+    if (x := _negated(a)) is not None:
+        return g.make("-", b, x)
+    return None
+
+
+def _subtract(g: Graph, a: Operand, b: Operand) -> Operand:
+    if _is(b, 0.0):
+        return a
+    if _is(a, 0.0):
+        return g.make("neg", b)
+    if (x := _negated(b)) is not None:
+        return g.make("+", a, x)
+    return None
+
+
+def _multiply(g: Graph, a: Operand, b: Operand) -> Operand:
+    for x, y in ((a, b), (b, a)):
+        if _is(x, 0.0):
+            return 0.0
+        if _is(x, 1.0) or _is(x, -1.0):
+            return y if _is(x, 1.0) else g.make("neg", y)
+        if (z := _negated(x)) is not None:
+            return g.make("neg", g.make("*", z, y))
+    return _gathered(g, a, b)
+
+
+def _gathered(g: Graph, a: Operand, b: Operand) -> Operand:
+    """Group the constants of a product in front, so that an array is multiplied once."""
+    if _scalar(b) and not _scalar(a):
+        return g.make("*", b, a)
+    for x, y in ((a, b), (b, a)):
+        if isinstance(y, Node) and y.op == "*" and _scalar(y.args[0]) and not y.scalar:
+            return g.make("*", g.make("*", x, y.args[0]), y.args[1]) if _scalar(x) else None
+    return None
+
+
+def _scalar(x: Operand) -> bool:
+    return not isinstance(x, Node) or x.scalar
+
+
+def _divide(g: Graph, a: Operand, b: Operand) -> Operand:
+    if not isinstance(b, Node):
+        return g.make("*", 1.0 / b, a)
+    return 0.0 if _is(a, 0.0) else None
+
+
+def _negate(g: Graph, a: Node) -> Operand:
+    if a.op == "neg":
+        return a.args[0]
+    if a.op == "-":
+        return g.make("-", a.args[1], a.args[0])
+    if a.op == "*" and not isinstance(a.args[0], Node):
+        return g.make("*", -a.args[0], a.args[1])
+    return None
+
+
+def _where(g: Graph, condition: Operand, a: Operand, b: Operand) -> Operand:
+    if not isinstance(condition, Node):
+        return a if condition else b
+    same = a is b or (not isinstance(a, Node) and not isinstance(b, Node) and a == b)
+    return a if same else None
+
+
+def _both(g: Graph, a: Operand, b: Operand) -> Operand:
+    for x, y in ((a, b), (b, a)):
+        if not isinstance(x, Node):
+            return y if x else False
+    return None
+
+
+def _either(g: Graph, a: Operand, b: Operand) -> Operand:
+    for x, y in ((a, b), (b, a)):
+        if not isinstance(x, Node):
+            return True if x else y
+    return None
+
+
+def _power(g: Graph, x: Operand, y: Operand) -> Operand:
+    powers: dict[float, Callable[[], Operand]] = {
+        0.0: lambda: 1.0,
+        0.5: lambda: g.make("sqrt", x),
+        1.0: lambda: x,
+        2.0: lambda: x * x,
+        3.0: lambda: x * x * x,
+        4.0: lambda: (x * x) * (x * x),
+    }
+    return None if isinstance(y, Node) or y not in powers else powers[y]()
+
+
+RULES: dict[str, Callable[..., Operand]] = {
+    "+": _add,
+    "-": _subtract,
+    "*": _multiply,
+    "/": _divide,
+    "neg": _negate,
+    "where": _where,
+    "&": _both,
+    "|": _either,
+    "pow": _power,
+    "log1p_unit": lambda g, x: g.make("log1p", x),
+}
+
+
+def _word(x: Operand, name: str) -> Operand:
+    return x.graph.make(name, x) if isinstance(x, Node) else getattr(vocabulary, name)(x)
+
+
+def _square_parts(u: Operand) -> tuple[Operand, Operand]:
+    w = 1.0 / (1.0 + u * u)
+    return w, u * u * w
+
+
+def _gamma_ratio(n: Operand) -> tuple[Operand, ...]:
+    value, *derivatives = (_word(n + 0.5, w) - _word(n, w) for w in ("lgamma", "digamma", "trigamma"))
+    return value - 0.5 * _word(n, "log"), *derivatives
+
+
+PLAIN: dict[str, Callable[..., Any]] = {
+    "share": lambda part, x: part * x,
+    "log1p_square": lambda u: _word(u * u, "log1p"),
+    "log1p_minus": lambda x: _word(x, "log1p") - x,
+    "square_parts": _square_parts,
+    "normal_within": lambda u: 2.0 * _word(u, "ndtr") - 1.0,
+    "gamma_ratio": _gamma_ratio,
+}
+"""Unguarded versions of formula helpers that guard digits and infinities, so that no other library is slowed by care
+that its users would not take."""
+
+
+def _words(graph: Graph, dtype: str) -> dict[str, Callable[..., Operand]]:
+    def word(name: str) -> Callable[..., Operand]:
+        return lambda *args: graph.make(name, *args)
+
+    words = {name: word(name) for name in vocabulary.__all__}
+    return {
+        **words,
+        **PLAIN,
+        **{k: lambda x, v=float(v): v for k, v in (("epsilon", np.finfo(dtype).eps), ("largest", np.finfo(dtype).max))},
+    }
+
+
+def trace(record: Formula, parameters: Mapping[str, float], dtype: str, given: Mapping[str, Operand]) -> Any:
+    """Return the traced formula's (value, first, second[, surrogate]) for operands given by name.
+
+    The first operand is a node, whose graph takes all others.
+    """
+    graph = next(x.graph for x in given.values() if isinstance(x, Node))
+    function = carry(record.function, World(lambda x: x, _words(graph, dtype)))
+    own = [parameters[k] for k in record.parameters if k not in record.loop_parameters]
+    with np.errstate(all="ignore"):
+        return function(*given.values(), *map(float, own))

@@ -1,0 +1,1 @@
+"""Rewards of generated text, and log-probabilities of sequences."""

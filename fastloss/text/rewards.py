@@ -1,0 +1,208 @@
+"""Rewards of generated text from integer tokens: ROUGE and BLEU of many pairs at once."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..call import check
+
+__all__ = ["Scores", "bleu_sentence", "rouge_l", "rouge_n"]
+
+SMOOTHINGS = ("none", "floor", "add_k", "exp")
+
+
+class Scores(NamedTuple):
+    """Precision, recall and F-score (their harmonic mean) of each pair (n,), float64."""
+
+    precision: Any
+    recall: Any
+    f: Any
+
+
+def rouge_l(candidates: Any, references: Any, lengths: Any = None, reference_lengths: Any = None) -> Scores:
+    """Return ROUGE-L: the share of each sequence that lies in the longest common subsequence of the pair.
+
+    Lin (2004), as the package rouge-score computes it (rougeL, one reference a candidate, no stemming).
+
+    Parameters
+    ----------
+    candidates, references : array of int, (n, t), or sequence of n sequences of int
+        Tokens of each text; arrays may be padded at will where lengths are given.
+    lengths, reference_lengths : array of int, (n,), optional
+        Number of tokens of each row; for arrays only.
+
+    Returns
+    -------
+    Scores
+        precision, recall, f: arrays of float64, (n,); 0 where nothing is in common.
+
+    Raises
+    ------
+    ValueError
+        Different numbers of candidates and references, lengths outside the arrays.
+
+    Examples
+    --------
+    >>> from fastloss import rewards
+    >>> rewards.rouge_l([[1, 2, 3, 4]], [[1, 3, 4, 5, 6, 7, 8, 9]]).precision
+    array([0.75])
+    """
+    from ..cpu.sequences.rewards import common_subsequence
+
+    a, b = _pairs("rouge_l", candidates, references, lengths, reference_lengths)
+    return _scores(common_subsequence(a, b), np.diff(a[1]), np.diff(b[1]))
+
+
+def rouge_n(candidates: Any, references: Any, n: int = 2, lengths: Any = None, reference_lengths: Any = None) -> Scores:
+    """Return ROUGE-N: the share of n-grams that the pair has in common.
+
+    Lin (2004), as the package rouge-score computes it. Arguments and results are those of `rouge_l`; n is at least 1.
+
+    Examples
+    --------
+    >>> from fastloss import rewards
+    >>> rewards.rouge_n([[1, 2, 3, 4]], [[2, 3, 4, 5, 6]]).recall
+    array([0.5])
+    """
+    from ..cpu.sequences.rewards import common_runs
+
+    _at_least_one("rouge_n: n", n)
+    a, b = _pairs("rouge_n", candidates, references, lengths, reference_lengths)
+    runs = [np.maximum(np.diff(starts) - n + 1, 0) for _, starts in (a, b)]
+    return _scores(common_runs(a, b, np.array([n], np.int64))[:, 0], *runs)
+
+
+def bleu_sentence(
+    candidates: Any,
+    references: Any,
+    lengths: Any = None,
+    reference_lengths: Any = None,
+    *,
+    max_n: int = 4,
+    smoothing: str = "exp",
+    smooth_value: float | None = None,
+    effective_order: bool = False,
+) -> Any:
+    """Return BLEU of each pair: the geometric mean of the precisions of 1- to max_n-grams, times a brevity penalty.
+
+    Papineni et al. (2002), in 0 to 1, one reference a candidate; smoothing as sacrebleu's sentence_bleu, whose figures
+    are these times 100 (it takes the effective order by default).
+
+    Parameters
+    ----------
+    candidates, references, lengths, reference_lengths
+        As for `rouge_l`.
+    max_n : int
+        Length of the longest n-grams.
+    smoothing : {"exp", "floor", "add_k", "none"}
+        Replacement for precisions of 0: 1/2, 1/4, 1/8 ... of an n-gram, halved at each such precision (exp);
+        smooth_value of an n-gram (floor); smooth_value added to the matches and to the total for n of 2 or more
+        (add_k); no replacement, so that the score is 0 (none).
+    smooth_value : float, optional
+        By default 0.1 for floor, 1 for add_k.
+    effective_order : bool
+        Leave out n-grams that are longer than the candidate, instead of counting them as not found.
+
+    Returns
+    -------
+    array of float64, (n,)
+
+    Examples
+    --------
+    >>> from fastloss import rewards
+    >>> rewards.bleu_sentence([[1, 2, 3, 4, 5]], [[1, 2, 3, 4, 6]]).round(4)
+    array([0.6687])
+    """
+    from ..cpu.sequences.rewards import common_runs
+
+    check.one_of("bleu_sentence: smoothing", smoothing, SMOOTHINGS)
+    _at_least_one("bleu_sentence: max_n", max_n)
+    a, b = _pairs("bleu_sentence", candidates, references, lengths, reference_lengths)
+    orders = np.arange(1, max_n + 1)
+    found = common_runs(a, b, orders).astype(np.float64)
+    ours, theirs = np.diff(a[1]), np.diff(b[1])
+    runs = np.maximum(ours[:, None] - orders + 1, 0).astype(np.float64)
+    common = found.any(axis=1)
+    if smoothing == "add_k":
+        k = 1.0 if smooth_value is None else check.positive("bleu_sentence: smooth_value", smooth_value)
+        found[:, 1:] += k
+        runs[:, 1:] += k
+    some = runs > 0.0
+    missing = some & (found == 0.0)
+    if smoothing == "floor":
+        found[missing] = 0.1 if smooth_value is None else check.positive("bleu_sentence: smooth_value", smooth_value)
+    elif smoothing == "exp":
+        found[missing] = 0.5 ** np.cumsum(missing, axis=1)[missing]
+    with np.errstate(divide="ignore"):
+        logs = np.log(np.divide(found, runs, out=np.zeros_like(found), where=some))
+    counted = some.sum(axis=1) if effective_order else np.full(len(some), max_n)
+    if effective_order:
+        logs = np.where(some, logs, 0.0)
+    mean = np.divide(logs.sum(axis=1), counted, out=np.full(len(logs), -np.inf), where=counted > 0)
+    brevity = np.minimum(0.0, 1.0 - np.divide(theirs, ours, out=np.ones(len(ours)), where=ours > 0))
+    return np.where(common, np.exp(mean + brevity), 0.0)
+
+
+def _at_least_one(what: str, n: Any) -> None:
+    check.integer(what, n)
+    if n < 1:
+        raise ValueError(f"{what} is {n}; expected 1 or more")
+
+
+def _scores(common: Any, ours: Any, theirs: Any) -> Scores:
+    """Return precision, recall and F-score from the number of matches; 0 where a divisor is 0."""
+    common = common.astype(np.float64)
+    precision, recall = common / np.maximum(ours, 1), common / np.maximum(theirs, 1)
+    total = precision + recall
+    f = np.divide(2.0 * precision * recall, total, out=np.zeros_like(total), where=total > 0.0)
+    return Scores(precision, recall, f)
+
+
+def _pairs(name: str, candidates: Any, references: Any, lengths: Any, reference_lengths: Any) -> tuple[Any, Any]:
+    """Return the concatenated tokens of candidates and references, with the offset of each text."""
+    a = _joined(name, "candidates", candidates, "lengths", lengths)
+    b = _joined(name, "references", references, "reference_lengths", reference_lengths)
+    if a[1].size != b[1].size:
+        raise ValueError(f"{name}: {a[1].size - 1} candidates and {b[1].size - 1} references; expected as many")
+    return a, b
+
+
+def _joined(name: str, what: str, texts: Any, beside: str, lengths: Any) -> tuple[Any, Any]:
+    _no_text(name, what, texts)
+    if not hasattr(texts, "ndim"):
+        if lengths is not None:
+            raise TypeError(f"{name}: {beside} belong to arrays; {what} are a {type(texts).__name__}")
+        rows = [_tokens(name, f"{what}[{i}]", row, 1) for i, row in enumerate(texts)]
+        sizes = np.array([row.size for row in rows], np.int64)
+        flat = np.concatenate([*rows, np.empty(0, np.int64)])
+    else:
+        whole = _tokens(name, what, texts, 2)
+        sizes = np.full(len(whole), whole.shape[1], np.int64)
+        if lengths is not None:
+            sizes = _tokens(name, beside, lengths, 1)
+            if sizes.shape != (len(whole),):
+                raise ValueError(f"{name}: {beside} has shape {sizes.shape}; expected ({len(whole)},)")
+            if ((sizes < 0) | (sizes > whole.shape[1])).any():
+                i = int(np.argmax((sizes < 0) | (sizes > whole.shape[1])))
+                raise ValueError(f"{name}: {beside}[{i}] is {sizes[i]}; allowed: 0 to {whole.shape[1]}")
+        flat = whole[np.arange(whole.shape[1]) < sizes[:, None]]
+    return np.ascontiguousarray(flat), np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+
+
+def _no_text(name: str, what: str, given: Any) -> None:
+    """Raise if a string is given instead of a sequence of tokens."""
+    if isinstance(given, (str, bytes)):
+        raise TypeError(f"{name}: {what} is a string; expected integer tokens, the number of each word")
+
+
+def _tokens(name: str, what: str, given: Any, ndim: int) -> Any:
+    """Return integer tokens as int64."""
+    _no_text(name, what, given)
+    a = np.asarray(given)
+    if a.dtype.kind in "US":
+        raise TypeError(f"{name}: {what} holds strings; expected integer tokens, the number of each word")
+    if a.ndim != ndim:
+        raise ValueError(f"{name}: {what} has shape {a.shape}; expected {'a sequence' if ndim == 1 else '(n, t)'}")
+    if a.size and (a.dtype.kind not in "iu" or a.dtype == np.uint64):
+        raise TypeError(f"{name}: {what} has dtype {a.dtype}; expected integers")
+    return a.astype(np.int64)
