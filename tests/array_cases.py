@@ -1,6 +1,7 @@
 """What the tests of losses of several arrays need to know of each: sample inputs, and who is asked for the truth.
 
-Every file ``samples_FAMILY.py`` beside this one has a dictionary SAMPLES, a Sample for each loss by name.
+Every file ``samples_FAMILY.py``, beside the tests of its family, has a dictionary SAMPLES: a Sample for each loss by
+name.
 """
 
 import importlib
@@ -41,8 +42,9 @@ class Sample:
 
 NAMES = [name for name, loss in fl.LOSSES.items() if loss.record.family == "arrays"]
 SAMPLES = {}
-for path in sorted(Path(__file__).parent.glob("samples_*.py")):
-    SAMPLES |= importlib.import_module(path.stem).SAMPLES
+HERE = Path(__file__).parent
+for path in sorted(HERE.glob("cpu/*/samples_*.py")):
+    SAMPLES |= importlib.import_module(".".join(path.relative_to(HERE).with_suffix("").parts)).SAMPLES
 
 CASES = [
     pytest.param(name, variant, id=f"{name}-{variant}" if variant else name)

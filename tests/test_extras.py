@@ -22,7 +22,7 @@ def unmarked(tree):
 
 @pytest.mark.skipif(not all(map(find_spec, PEERS)), reason="needs the extras of the test command")
 def test_what_the_test_command_skips_is_marked():
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    files = sorted(Path(__file__).parent.rglob("*.py"))
     needed = {name: f.name for f in files for name in unmarked(ast.parse(f.read_text()))}
     assert {"torch", "pyarrow", "mpmath"} <= set(needed)
     assert {name: where for name, where in needed.items() if not find_spec(name)} == {}

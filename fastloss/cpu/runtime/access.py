@@ -209,7 +209,7 @@ times = {False: _inline(_plain), True: _inline(_masked)}
 
 Every kernel multiplies by weights and class weights with it, or skips what has none: the rule of all losses is that
 weight 0 removes an element whatever it holds. That NaN and infinity come through everywhere else is why no kernel is
-compiled with the flags nnan or ninf. tests/test_nan.py asserts both over the registry.
+compiled with the flags nnan or ninf. tests/losses/test_nan.py asserts both over the registry.
 """
 
 

@@ -240,7 +240,7 @@ def test_forks():
         + """
 import os, warnings
 import numpy as np
-from fastloss import memory
+from fastloss.call import memory
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 pool, f4 = memory._pool, np.dtype("f4")
 mine, other, idle = (memory.empty((1 << k,), f4) for k in (19, 19, 20))
@@ -434,7 +434,7 @@ def test_too_little_address_space():
 import resource
 import numpy as np
 import fastloss as fl
-from fastloss import memory
+from fastloss.call import memory
 f4 = np.dtype("f4")
 fl.mse.value_and_grad(*np.ones((2, 1 << 20), "f4"))
 kept = [memory.empty((1 << 24,), f4) for _ in range(3)]
@@ -471,7 +471,7 @@ def test_arrays_that_live_to_the_end_of_the_interpreter():
     script = """
 import gc, sys
 import numpy as np
-from fastloss import memory
+from fastloss.call import memory
 gc.disable()
 a = memory.empty((1 << 24,), np.dtype("f4"))
 cycle = [memory.empty((1 << 24,), np.dtype("f4"))]

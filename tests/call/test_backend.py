@@ -1,4 +1,4 @@
-"""Which backend runs a call, on a machine without a GPU; with one simulated, see tests/simulated."""
+"""Which backend runs a call, on a machine without a GPU; with one simulated, see tests/cuda/simulated."""
 
 import pickle
 import re
@@ -172,7 +172,7 @@ def test_a_context_that_outlives_its_block_keeps_its_backend(monkeypatch, loss, 
 
 @pytest.mark.parametrize(("name", "short"), [("", True), ("AUTO", True), ("cpu", True), ("cuda", False)])
 def test_the_same_of_the_variable(name, short):
-    script = "from fastloss import backends; print(not backend_choice.cuda_was_selected)"
+    script = "from fastloss.call import backend_choice; print(not backend_choice.cuda_was_selected)"
     assert run(script, FASTLOSS_BACKEND=name) == f"{short}"
 
 
@@ -223,7 +223,10 @@ except fl.BackendError as error:
 
 def test_environment():
     for name in backend_choice.BACKENDS:
-        assert run("from fastloss import backends; print(backend_choice.chosen())", FASTLOSS_BACKEND=name) == name
+        assert (
+            run("from fastloss.call import backend_choice; print(backend_choice.chosen())", FASTLOSS_BACKEND=name)
+            == name
+        )
     assert run("import fastloss as fl; print(fl.mse([1.0], [2.0]))", FASTLOSS_BACKEND="cpu") == "1.0"
     with pytest.raises(AssertionError, match="FASTLOSS_BACKEND is 'gpu'; allowed: 'auto', 'cpu', 'cuda'"):
         run("import fastloss as fl; fl.mse([1.0], [2.0])", FASTLOSS_BACKEND="gpu")

@@ -214,7 +214,7 @@ def test_fork_while_another_thread_compiles():
         PRELUDE
         + """
 import time
-from fastloss import dispatch
+from fastloss.cpu import dispatch
 
 thread = threading.Thread(target=lambda: fl.huber(p, t))
 thread.start()

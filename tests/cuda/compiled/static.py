@@ -1,4 +1,6 @@
-"""What the compiler makes of every CUDA kernel, without a GPU: `python tests/compiled/static.py` writes the counts.
+"""What the compiler makes of every CUDA kernel, without a GPU.
+
+`python tests/cuda/compiled/static.py` writes the counts.
 
 Each kernel is compiled for two generations of devices and assembled by ptxas; the counts stand in
 bench/cuda_static.json, and test_static.py fails where they get worse.
@@ -15,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COUNTS = ROOT / "bench" / "cuda_static.json"
 DEVICES = ((8, 0), (9, 0))
 

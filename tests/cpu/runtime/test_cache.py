@@ -330,7 +330,7 @@ def counting(typingctx, targetctx, func, *args, **kwargs):
 
 compiler.compile_extra = counting
 import fastloss as fl
-from fastloss import dispatch
+from fastloss.cpu import dispatch
 
 rng = np.random.default_rng(0)
 n = 100_003
@@ -371,7 +371,7 @@ import fastloss as fl
 
 p = np.arange(9.0)
 assert fl.mse(p, np.zeros(9)) == np.mean(p * p)
-from fastloss import dispatch
+from fastloss.cpu import dispatch
 print(*(c[2].cached for c in dispatch._compiled.values()))
 """
 
@@ -397,7 +397,7 @@ def test_warmup(tmp_path):
     script = """
     import numpy as np
     import fastloss as fl
-    from fastloss import dispatch
+    from fastloss.cpu import dispatch
 
     p = np.linspace(-3, 3, 9)
     for delta in (1.0, 2.0):

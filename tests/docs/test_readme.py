@@ -1,7 +1,7 @@
 """README.md and docs/*.md show nothing that does not run, and link to nothing that does not exist.
 
 The Python and console blocks of a page are executed in order, each page in a directory of its own.
-`python tests/test_readme.py` rewrites the outputs of the console blocks with what the commands print now.
+`python tests/docs/test_readme.py` rewrites the outputs of the console blocks with what the commands print now.
 """
 
 import doctest
@@ -18,7 +18,7 @@ import pytest
 
 import fastloss as fl
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

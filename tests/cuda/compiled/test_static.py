@@ -1,7 +1,7 @@
 """What the compiler makes of every CUDA kernel: no double in float32, no spills, wide accesses, few registers.
 
 Needs no GPU: `pip install "fastloss[cuda-compile]"` brings compiler and assembler. Counts that got worse fail;
-`python tests/compiled/static.py` writes new ones.
+`python tests/cuda/compiled/static.py` writes new ones.
 """
 
 import json

@@ -82,7 +82,7 @@ def test_a_signal_while_a_file_is_written_removes_it(folder, name):
     code, sentence = ENDS[name]
     script = (
         "import time\n"
-        "from fastloss import cli\n"
+        "from fastloss.command import main as cli\n"
         "from fastloss.evaluation import files, command\n"
         "def stuck(request):\n"
         "    with files.output('report.json') as file:\n"

@@ -13,6 +13,7 @@ from numba import njit, types
 from numba.core.errors import TypingError
 
 import fastloss
+import fastloss.cpu
 from fastloss.cpu.runtime import slots
 from fastloss.cpu.runtime.slots import ABSENT, Number, fill, unbound
 from fastloss.cpu.runtime.specialize import Linked, bind, compile_chunk, compile_driver, digest, inner
@@ -32,9 +33,8 @@ def test_no_global_stands_for_what_is_bound_later():
 
 def records():
     """Kinds of records of the kernels for a CPU."""
-    for module in pkgutil.iter_modules([str(Path(slots.__file__).parent)]):
-        if not module.ispkg:
-            importlib.import_module(f"fastloss.kernels.{module.name}")
+    for module in pkgutil.walk_packages(fastloss.cpu.__path__, "fastloss.cpu."):
+        importlib.import_module(module.name)
     return sorted((k for k in slots._records if k.__module__.startswith("fastloss")), key=lambda k: k.__module__)
 
 

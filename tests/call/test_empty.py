@@ -15,7 +15,7 @@ import json, sys
 sys.path.insert(0, {tests!r})
 import numpy as np
 from registry_calls import NAMES, calls, flat, ways
-from fastloss import memory
+from fastloss.call import memory
 
 EMPTY, EMPTY_LIKE, RECYCLED = np.empty, np.empty_like, memory.MemoryPool.empty
 POISON = [0]

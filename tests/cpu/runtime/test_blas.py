@@ -8,7 +8,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from children import IN_CHILD, start, wait
+from children import IN_CHILD, ROOT, start, wait
 
 import fastloss as fl
 from fastloss.cpu.embeddings import products
@@ -64,7 +64,7 @@ def bits():
 
 SCRIPT = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
 import os, threading, warnings
 from concurrent.futures import ThreadPoolExecutor
 import fastloss as fl
@@ -75,8 +75,8 @@ from test_blas import TILES, bits, openblas
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 for name, value in TILES.items():
-    module, constant = name.split(".")
-    setattr({"blas": blas, "blocks": units, "products": products}[module], constant, value)
+    *_, module, constant = name.split(".")
+    setattr({"blas": blas, "units": units, "products": products}[module], constant, value)
 fl.set_num_threads(1)
 expected = bits()
 """
@@ -91,7 +91,7 @@ def folder(tmp_path_factory):
 def script(text, folder):
     """Run it on four threads."""
     variables = {"NUMBA_NUM_THREADS": 4, "OPENBLAS_NUM_THREADS": 2, "FASTLOSS_CACHE_DIR": folder}
-    return wait(start(IN_CHILD + SCRIPT + text, os.path.dirname(__file__), **variables), 180.0)
+    return wait(start(IN_CHILD + SCRIPT + text, os.path.dirname(__file__), str(ROOT / "tests"), **variables), 180.0)
 
 
 @pytest.mark.jit

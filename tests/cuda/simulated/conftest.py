@@ -1,4 +1,4 @@
-"""Kernels for a GPU run by Numba's simulator: NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 pytest tests/simulated.
+"""Kernels for a GPU run by Numba's simulator: NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 pytest tests/cuda/simulated.
 
 The simulator has no shuffles; here they are, for warps whose every thread reaches them. Blocks are a warp or two, as
 each of their threads is one of Python.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from array_cases import inputs
-from children import start, wait
+from children import ROOT, start, wait
 from numba import njit, types
 from sampling import sample
 from test_rows import kinds, scores, targets
@@ -143,6 +143,6 @@ def test_kernels_have_no_loop_chosen_by_overlap(compiled, monkeypatch):
 @pytest.mark.jit
 def test_no_kernel_writes_to_an_array_that_overlaps_another():
     # Each kernel, and each function that kernels call, runs as plain Python and compares its arrays before and after.
-    folder = str(Path(__file__).parent)
-    script = "import sys; sys.path.insert(0, sys.argv[1]); import overlap_audit; print(*overlap_audit.found())"
-    assert wait(start(script, folder, NUMBA_DISABLE_JIT=1), 600.0) == "('planted', 'x', 'y')"
+    folders = (str(Path(__file__).parent), str(ROOT / "tests"))
+    script = "import sys; sys.path[:0] = sys.argv[1:]; import overlap_audit; print(*overlap_audit.found())"
+    assert wait(start(script, *folders, NUMBA_DISABLE_JIT=1), 600.0) == "('planted', 'x', 'y')"

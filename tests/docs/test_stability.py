@@ -10,7 +10,7 @@ import pytest
 import fastloss as fl
 from tools import pages
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "api-stability.md").read_text(encoding="utf-8")
 
 
