@@ -119,7 +119,7 @@ def _entry(record: Formula, name: str, a: Any, laid: Any, ignored: Any, dims: la
     shape = None if a.shape == laid.shape else laid.shape
     checked = name not in record.checked_by_kernel
     if spec.kind in ("float", "double") or (spec.kind == "regions" and laid.dtype.kind == "f"):
-        if a.dtype is F64 and laid.dtype is F32:
+        if a.dtype.kind == "f" and a.dtype.itemsize > laid.dtype.itemsize:
             # Left to the general path: rounding can take values out of the domain, or overflow.
             return None
         same, bounded = a.dtype is laid.dtype, layout.bounded(spec.domain) and checked

@@ -84,10 +84,13 @@ def _word(typingctx, address):
 
 
 HEAD = object.__basicsize__
-"""Size of the head of a Python object (bytes), before its fields.
+"""Size of the head of a Python object (bytes), before its fields; the address of its type ends it.
 
 The fields of an array, which NumPy's header files publish, are the address of its first element, the number of its
-axes, the addresses of its shape and strides, two objects, and its flags."""
+axes, the addresses of its shape and strides, two objects, of which the second is its dtype, and its flags. A tuple has
+the number of its items, and the addresses of the items after `ITEMS` bytes."""
+
+ITEMS = tuple.__basicsize__
 
 
 LONGEST = 5
@@ -95,65 +98,97 @@ LONGEST = 5
 
 
 @compiled(INNER)
-def table_of(objects):
-    """Return the table of data addresses and shapes of arrays, given as addresses of Python objects.
+def table_of(arrays, words):
+    """Return the table of data addresses and shapes of arrays, given the address of a tuple of them.
 
-    Reading them in compiled code takes 10 ns an array, from Python 350 ns.
+    The table is empty unless the arrays are contiguous and have the dtypes and numbers of axes in `words`: a kernel
+    would read other arrays as if they had. In compiled code reading takes 10 ns an array, from Python 350 ns.
     """
-    table = np.empty(objects.size * LONGEST, np.int64)
+    count = words.size // 2
+    table = np.empty(count * LONGEST, np.int64)
+    alike = _word(arrays + HEAD) == count
     k = 0
-    for o in objects:
-        axes, shape = _word(o + HEAD + 8) & 0xFFFFFFFF, _word(o + HEAD + 16)
-        if axes >= LONGEST or not _word(o + HEAD + 48) & 1:
-            raise ValueError("an array of a kernel has five axes, or is not contiguous")
+    for i in range(count if alike else 0):
+        o = _word(arrays + ITEMS + 8 * i)
+        axes = _word(o + HEAD + 8) & 0xFFFFFFFF
+        alike &= (_word(o + HEAD + 40) == words[2 * i]) & (axes == words[2 * i + 1]) & (_word(o + HEAD + 48) & 1 == 1)
+        if not alike:
+            break
+        shape = _word(o + HEAD + 16)
         table[k] = _word(o + HEAD)
         k += 1
         for axis in range(axes):
             table[k] = _word(shape + 8 * axis)
             k += 1
-    return table[:k]
+    return table[: k if alike else 0]
 
 
 @compiled(INNER)
-def tables_of(objects, counts):
-    """Return the tables of all stages, a row each. The driver cannot copy them, as its loops are parallel."""
-    tables = np.empty((counts.size, objects.shape[1] * LONGEST), np.int64)
-    for k in range(counts.size):
-        table = table_of(objects[k, : counts[k]])
+def tables_of(setup, arrays):
+    """Return the tables of all stages, a row each, and whether all arrays are of the types in the setup.
+
+    The driver cannot copy the tables, as its loops are parallel.
+    """
+    stages, start = setup[1], 2 + 3 * setup[1]
+    most = 0
+    for k in range(stages):
+        most = max(most, setup[4 + 3 * k])
+    tables = np.empty((stages, most * LONGEST), np.int64)
+    alike = True
+    for k in range(stages):
+        end = start + 2 * setup[4 + 3 * k]
+        table = table_of(_word(arrays + ITEMS + 8 * k), setup[start:end])
+        alike &= table.size > 0
         for word in range(table.size):
             tables[k, word] = table[word]
-    return tables
+        start = end
+    return tables, alike
 
 
-def _drive(address, objects, first, end, chunk, parallel):
-    """Run all chunks of units, in parallel or one after another."""
-    table = table_of(objects)
+def _drive(setup, arrays, parallel):
+    """Run all chunks of units, in parallel or one after another; return whether the arrays are of the right types.
+
+    The setup has the address of the kernel, the first unit, the end, the units per chunk, and two words per array: the
+    address of its dtype and its number of axes.
+    """
+    address, first, chunk = setup[0], setup[1], setup[3]
+    table = table_of(arrays, setup[4:])
+    alike = table.size > 0
+    end = setup[2] if alike else first
     chunks = (end - first + chunk - 1) // chunk
     for c in prange(chunks):
         lo = first + c * chunk
         call(address, (lo, min(end, lo + chunk), table))
+    return alike
 
 
-def _drive_stages(addresses, objects, counts, each, units, parallel):
-    """Run all stages of each unit in order, the units in parallel or not; each stage has a row of counted arrays."""
-    tables = tables_of(objects, counts)
+def _drive_stages(setup, arrays, parallel):
+    """Run all stages of each unit in order, the units in parallel or not; return whether the arrays are of their types.
+
+    `arrays` is the address of a tuple of the stages' tuples. The setup has the number of units, that of stages, three
+    words per stage (the address of the kernel, its units per unit, the number of its arrays), then two words per array.
+    """
+    tables, alike = tables_of(setup, arrays)
+    units, stages = setup[0] if alike else 0, setup[1]
     for u in prange(units):
-        for k in range(addresses.size):
-            call(addresses[k], (u * each[k], (u + 1) * each[k], tables[k]))
+        for k in range(stages):
+            each = setup[3 + 3 * k]
+            call(setup[2 + 3 * k], (u * each, (u + 1) * each, tables[k]))
+    return alike
+
+
+SIGNATURE = types.boolean(types.Array(types.int64, 1, "C"), types.intp, types.boolean)
+"""Signature of both drivers."""
 
 
 @cache
 def _driver() -> Any:
-    table = types.Array(types.int64, 1, "C")
-    signature = types.void(types.intp, table, types.intp, types.intp, types.intp, types.boolean)
-    return compile_driver(_drive, "units", signature)
+    return compile_driver(_drive, "units", SIGNATURE)
 
 
 @cache
 def _stage_driver() -> Any:
-    words = types.Array(types.int64, 1, "C")
-    signature = types.void(words, types.Array(types.int64, 2, "C"), words, words, types.intp, types.boolean)
-    return compile_driver(_drive_stages, "stages", signature)
+    return compile_driver(_drive_stages, "stages", SIGNATURE)
 
 
 def warm_drivers() -> None:
@@ -246,9 +281,9 @@ class Kernel:
         self, template: Callable[..., Any], name: str, use: Any, functions: dict[str, Any], flushes: bool
     ) -> None:
         self.template, self.name, self.use, self.functions, self.flushes = template, name, use, functions, flushes
-        self._compiled: dict[Any, Chunk] = {}
+        self._compiled: dict[Any, Code] = {}
 
-    def compiled(self, arrays: tuple[Any, ...]) -> Chunk:
+    def compiled(self, arrays: tuple[Any, ...]) -> "Code":
         """Return the compiled code for arrays of these types."""
         # Saves 0.2 us an array: numbers hash faster than dtypes.
         key = tuple([(a.dtype.num, a.ndim) for a in arrays])
@@ -258,12 +293,16 @@ class Kernel:
                 found = self._compiled[key] = self._compile(arrays)
         return found
 
-    def _compile(self, arrays: tuple[Any, ...]) -> Chunk:
+    def _compile(self, arrays: tuple[Any, ...]) -> "Code":
+        if max([a.ndim for a in arrays]) >= LONGEST:
+            raise TypeError(f"{self.name}: an array of a kernel has {LONGEST} axes or more")
         kinds = tuple(types.Array(KINDS[a.dtype], a.ndim, "C") for a in arrays)
         work = inner(self.template, LOOP, self.use, **self.functions)
         table = types.Array(types.int64, 1, "C")
         signature = types.float64(types.intp, types.intp, table)
-        return compile_chunk(_chunk, self.name, signature, Slots(work, _reader(kinds), self.flushes))
+        chunk = compile_chunk(_chunk, self.name, signature, Slots(work, _reader(kinds), self.flushes))
+        words = [word for a in arrays for word in (id(np.dtype(a.dtype.type)), a.ndim)]
+        return Code(chunk, chunk.address, words)
 
     def __call__(self, units: int, work: float, *arrays: Any) -> None:
         """Run on all units; `work` estimates the operations of all units together, each of a nanosecond or less."""
@@ -275,28 +314,37 @@ class Kernel:
             for lo in range(0, units, chunk):
                 plain(lo, min(units, lo + chunk), *arrays)
             return
-        address = self.compiled(arrays).address
-        dispatch.launch(_driver(), int(work), address, _objects(arrays), 0, units, chunk)
+        self._run(int(work), 0, units, chunk, arrays)
+
+    def _run(self, work: int, first: int, end: int, chunk: int, arrays: tuple[Any, ...]) -> None:
+        """Run on some units, in parallel where their work pays for it."""
+        _, address, words = self.compiled(arrays)
+        setup = np.array([address, first, end, chunk, *words], np.int64)
+        if not dispatch.launch(_driver(), work, setup, id(arrays)):
+            arrays = _canonical(arrays)
+            dispatch.launch(_driver(), work, setup, id(arrays))
 
     def bound(self, units: int, work: float) -> Callable[..., None]:
-        """Return a function of arrays that runs this kernel on a fixed number of units and fixed array types.
+        """Return a function of arrays that runs this kernel on a fixed number of units.
 
-        It repeats no look-up, which halves the 5 us of a small call. It lets no warning of NumPy through.
+        Arrays of the types of the first call need no look-up. The function lets no warning of NumPy through.
         """
+
+        def general(*arrays: Any) -> None:
+            with np.errstate(all="ignore"):
+                self(units, work, *arrays)
+
         if config.DISABLE_JIT or units == 0 or work >= dispatch.PARALLEL_FROM:
-
-            def plain(*arrays: Any) -> None:
-                with np.errstate(all="ignore"):
-                    self(units, work, *arrays)
-
-            return plain
-        driver, chunk, address = _driver(), _chunk_of(units, work, WORK), 0
+            return general
+        driver, chunk, setup = _driver(), _chunk_of(units, work, WORK), NO_SETUP
 
         def launch(*arrays: Any) -> None:
-            nonlocal address
-            if not address:
-                address = self.compiled(arrays).address
-            driver(address, _objects(arrays), 0, units, chunk, False)
+            nonlocal setup
+            if setup is NO_SETUP:
+                _, address, words = self.compiled(arrays)
+                setup = np.array([address, 0, units, chunk, *words], np.int64)
+            if not driver(setup, id(arrays), False):
+                general(*arrays)
 
         return launch
 
@@ -306,12 +354,22 @@ class Kernel:
         if config.DISABLE_JIT or chunk >= units:
             self(units, 0.0, *arrays)
             return
-        address, objects = self.compiled(arrays).address, _objects(arrays)
-        small, drive = _chunk_of(units, work, WORK), _driver()
-        share(
-            lambda lo: drive(address, objects, lo, min(units, lo + chunk), small, False),
-            range(0, units, chunk),
-        )
+        small = _chunk_of(units, work, WORK)
+        share(lambda lo: self._run(0, lo, min(units, lo + chunk), small, arrays), range(0, units, chunk))
+
+
+class Code(NamedTuple):
+    """Compiled code of a kernel for one set of array types."""
+
+    chunk: Chunk
+    """Object that keeps the code alive."""
+    address: int
+    words: list[int]
+    """Address of the dtype and number of axes of each array."""
+
+
+NO_SETUP = np.empty(0, np.int64)
+"""Setup of a driver before the types of the arrays are known."""
 
 
 def _chunk_of(units: int, work: float, each: int) -> int:
@@ -319,41 +377,46 @@ def _chunk_of(units: int, work: float, each: int) -> int:
     return max(1, int(min(units, each * units / max(work, 1.0))))
 
 
-def _objects(arrays: tuple[Any, ...]) -> Any:
-    """Return the addresses of arrays as Python objects; the caller keeps them alive."""
-    return np.fromiter(map(id, arrays), dispatch.I64, len(arrays))
+def _canonical(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return arrays with the dtype objects that NumPy itself has; raise TypeError for arrays that no kernel can read.
+
+    Equal dtypes may be several objects, and drivers compare their addresses.
+    """
+    for a in arrays:
+        if not (a.flags.c_contiguous and a.dtype.isnative):
+            raise TypeError(
+                f"an array of a kernel has dtype {a.dtype} and strides {a.strides}; "
+                "expected a C-contiguous array in native byte order"
+            )
+    return tuple([a.view(a.dtype.type) for a in arrays])
 
 
-_stages: dict[Any, tuple[Any, Any, Any]] = {}
-"""Addresses, numbers of arrays and units of stages, cached by their kernels and units."""
+_stages: dict[Any, Any] = {}
+"""Setups of stages, cached by their kernels and units."""
 
 
 def in_stages(units: int, work: float, *stages: tuple[Kernel, int, tuple[Any, ...]]) -> None:
     """Run kernels one after another on each unit, so that each stage finds the results of the one before in the caches.
 
     A stage is a kernel, the number of its own units per unit, and its arrays. Where few units share much work, each
-    stage runs on all units at once and in parallel within them, with results of the same bits. A kernel has to get
-    arrays of the same types in all calls.
+    stage runs on all units at once and in parallel within them, with results of the same bits.
     """
     if config.DISABLE_JIT or (work >= dispatch.PARALLEL_FROM and units < 2 * get_num_threads()):
         for k, each, arrays in stages:
             k(units * each, work, *arrays)
         return
-    key = tuple([(k, each) for k, each, _ in stages])
-    found = _stages.get(key)
-    if found is None:
-        addresses = np.array([k.compiled(arrays).address for k, _, arrays in stages], np.int64)
-        counts = np.array([len(arrays) for _, _, arrays in stages], np.int64)
-        found = addresses, counts, np.array([each for _, each, _ in stages], np.int64)
-        if len(_stages) < 512:
-            _stages[key] = found
-    addresses, counts, each_of = found
-    words: list[int] = []
-    most = max([len(arrays) for _, _, arrays in stages])
-    for _, _, arrays in stages:
-        words += [*map(id, arrays), *[0] * (most - len(arrays))]
-    objects = np.array(words, np.int64).reshape(len(stages), most)
-    dispatch.launch(_stage_driver(), int(work), addresses, objects, counts, each_of, units)
+    key = (units, *[(k, each) for k, each, _ in stages])
+    setup, arrays = _stages.get(key, NO_SETUP), tuple([arrays for _, _, arrays in stages])
+    driver, size = _stage_driver(), int(work)
+    if setup is not NO_SETUP and dispatch.launch(driver, size, setup, id(arrays)):
+        return
+    arrays = tuple(map(_canonical, arrays))
+    codes = [k.compiled(own) for (k, _, _), own in zip(stages, arrays, strict=True)]
+    words = [w for (_, each, own), code in zip(stages, codes, strict=True) for w in (code.address, each, len(own))]
+    setup = np.array([units, len(stages), *words, *[w for code in codes for w in code.words]], np.int64)
+    if len(_stages) < 512:
+        _stages[key] = setup
+    dispatch.launch(driver, size, setup, id(arrays))
 
 
 @cache
@@ -388,8 +451,9 @@ def kernel(
 def launch_of(units: int, work: float, types: Any, shares: bool, *which: Any) -> Callable[..., None]:
     """Return the function of arrays that runs a kernel on a fixed number of units, cached by its arguments.
 
-    The cache binds kernels that small calls repeat once. `types` keeps apart calls with arrays of different types. A
-    kernel that shares its work runs beside products of BLAS; `which` are the arguments of `kernel`.
+    The cache binds kernels that small calls repeat once. `types` keeps apart calls with arrays of different types, each
+    of which is then bound. A kernel that shares its work runs beside products of BLAS; `which` are the arguments of
+    `kernel`.
     """
     found = kernel(*which)
     if not shares:

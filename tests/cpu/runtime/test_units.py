@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from children import run
 
-import fastloss as fl
+from fastloss.cpu import dispatch
+from fastloss.cpu.runtime import units as runtime
 from fastloss.cpu.runtime.slots import Number, unbound
 from fastloss.cpu.runtime.units import factor_of
 
@@ -71,14 +72,55 @@ def doubled(lo, hi, factors, x, out):
 @pytest.mark.parametrize("units", [0, 1, 7, 100])
 @pytest.mark.parametrize("work", [1, 10**6])
 def test_every_unit_is_worked_on_once(units, work, monkeypatch):
-    monkeypatch.setattr("fastloss.cpu.dispatch.PARALLEL_FROM", 1)
+    monkeypatch.setattr(dispatch, "PARALLEL_FROM", 1)
     x, out = np.random.default_rng(0).random((units, 3)), np.full((units, 3), np.nan)
-    units.kernel(doubled, "doubled", "float64")(units, work, np.full(1, 0.5), x, out)
+    runtime.kernel(doubled, "doubled", "float64")(units, work, np.full(1, 0.5), x, out)
     np.testing.assert_array_equal(out, x)
     if units:
         factors = np.arange(float(units))
-        units.kernel(doubled, "doubled", "float64")(units, work, factors, x, out)
+        runtime.kernel(doubled, "doubled", "float64")(units, work, factors, x, out)
         np.testing.assert_array_equal(out, 2 * (factors if units > 1 else np.zeros(1))[:, None] * x)
+
+
+def alike(a):
+    """Arrays of the same values that a kernel bound to contiguous float64 must not read as such."""
+    wide = np.zeros((*a.shape, 2))
+    wide[..., 0] = a
+    described = a.astype(np.dtype(np.float64, metadata={"unit": "s"}))
+    return {"int64": a.astype(np.int64), "float32": a.astype(np.float32), "described": described}
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("dtype", ["int64", "float32", "described"])
+@pytest.mark.parametrize("launch", ["bound", "launch_of", "in_stages"])
+def test_a_remembered_kernel_reads_arrays_of_other_dtypes_as_they_are(launch, dtype):
+    x = np.arange(12.0).reshape(4, 3)
+    made, which = runtime.kernel(doubled, "doubled", "float64"), (doubled, "doubled", "float64")
+    calls = {
+        "bound": made.bound(4, 1.0),
+        "launch_of": lambda *arrays: runtime.launch_of(4, 1.0, "remembered", False, *which)(*arrays),
+        "in_stages": lambda *arrays: runtime.in_stages(4, 1.0, (made, 1, arrays)),
+    }
+    for a in (x, alike(x)[dtype], x):
+        out = np.full(x.shape, np.nan)
+        calls[launch](np.ones(1), a, out)
+        np.testing.assert_array_equal(out, 2 * x)
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("launch", ["bound", "in_stages", "kernel"])
+def test_a_kernel_refuses_strides_and_byte_orders_that_it_cannot_read(launch):
+    x, out = np.arange(12.0).reshape(4, 3), np.zeros((4, 3))
+    made = runtime.kernel(doubled, "doubled", "float64")
+    calls = {
+        "bound": made.bound(4, 1.0),
+        "in_stages": lambda *arrays: runtime.in_stages(4, 1.0, (made, 1, arrays)),
+        "kernel": lambda *arrays: made(4, 1.0, *arrays),
+    }
+    calls[launch](np.ones(1), x, out)
+    for wrong in (np.asfortranarray(x), x.astype(">f8"), np.zeros((4, 6))[:, ::2]):
+        with pytest.raises(TypeError, match="expected a C-contiguous array in native byte order"):
+            calls[launch](np.ones(1), wrong, out)
 
 
 def test_warming_up_compiles_what_calls_use(tmp_path):
@@ -99,4 +141,4 @@ print({f.name for f in folder.iterdir()} - before)
 
 def test_a_sum_of_values_leaves_out_those_of_weight_zero():
     values = np.array([1.0, np.nan, 3.0])
-    assert fl.dispatch.sum_in_order(values, np.array([1.0, 0.0, 0.5]))[0] == 2.5
+    assert dispatch.sum_in_order(values, np.array([1.0, 0.0, 0.5]))[0] == 2.5
