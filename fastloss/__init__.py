@@ -4,7 +4,8 @@ from typing import Any
 
 from . import _signals as _signals  # first, as the rest takes a while to import
 from ._version import __version__
-from .call.backend_choice import BackendError, backend
+from .call.backend_choice import backend
+from .call.errors import BackendError, CallError, CallTypeError, CallValueError
 from .call.memory import release_memory
 from .cuda.placement import synchronize
 from .losses.base import Loss
@@ -16,6 +17,9 @@ LAZY = {"evaluate": ".evaluation", "rewards": "", "sequence_log_probs": ".text.s
 __all__ = [
     "LOSSES",
     "BackendError",
+    "CallError",
+    "CallTypeError",
+    "CallValueError",
     "Loss",
     "__version__",
     "backend",

@@ -35,7 +35,9 @@ from typing_extensions import Self
 
 from ._version import __version__ as __version__
 from . import rewards as rewards
-from .call.backend_choice import BackendError as BackendError, backend as backend
+from .call.backend_choice import backend as backend
+from .call.errors import BackendError as BackendError, CallError as CallError
+from .call.errors import CallTypeError as CallTypeError, CallValueError as CallValueError
 from .cuda.placement import synchronize as synchronize
 from .evaluation import evaluate as evaluate
 from .spec.record import Formula

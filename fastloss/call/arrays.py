@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import check, memory
+from .errors import CallTypeError, CallValueError
 
 __all__ = [
     "BITS",
@@ -58,12 +59,12 @@ def incoming(x: Any, what: str) -> Any:
         a = x
     elif isinstance(x, np.ndarray):
         if isinstance(x, np.ma.MaskedArray):
-            raise TypeError(f"{what} is a masked array; pass .filled(...) values, or the mask as weight")
+            raise CallTypeError("is a masked array; pass .filled(...) values, or the mask as weight", what)
         a = np.asarray(x)
     elif getattr(x, "requires_grad", False):
-        raise TypeError(f"{what} is a tensor that requires grad; pass {what}.detach()")
+        raise CallTypeError(f"is a tensor that requires grad; pass {what}.detach()", what)
     elif hasattr(x, "__cuda_array_interface__"):
-        raise TypeError(f"{what} lies on a GPU; expected an array in host memory")
+        raise CallTypeError("lies on a GPU; expected an array in host memory", what)
     elif hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
         a = np.from_dlpack(x)
     elif _brain_tensor(x):
@@ -72,9 +73,9 @@ def incoming(x: Any, what: str) -> Any:
         try:
             a = np.asarray(x)
         except ValueError as error:
-            raise TypeError(f"{what} is no array of numbers: {error}") from None
+            raise CallTypeError(f"is no array of numbers: {error}", what) from None
     if a.dtype.kind not in "fiub" and a.dtype.name != "bfloat16":
-        raise TypeError(f"{what} has dtype {a.dtype}; expected real numbers")
+        raise CallTypeError(f"has dtype {a.dtype}; expected real numbers", what)
     return a
 
 
@@ -99,7 +100,7 @@ def compute_dtype(a: Any, what: str) -> Any:
         return F64
     if dtype.name in ("float32", "float16", "bfloat16"):
         return F32
-    raise TypeError(f"{what} has dtype {dtype}; expected float64, float32, float16 or bfloat16")
+    raise CallTypeError(f"has dtype {dtype}; expected float64, float32, float16 or bfloat16", what)
 
 
 def common_half(arrays: tuple[Any, ...]) -> Any:
@@ -165,7 +166,9 @@ def weights(weight: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         try:
             w = np.broadcast_to(w, shape)
         except ValueError:
-            raise ValueError(f"weight has shape {w.shape}; expected {shape}, or one that broadcasts to it") from None
+            raise CallValueError(
+                f"has shape {w.shape}; expected {shape}, or one that broadcasts to it", "weight"
+            ) from None
     return flat(w, dtype)
 
 
@@ -201,14 +204,14 @@ def _writable(a: Any, what: str) -> Any:
     if type(a) is np.ndarray:
         return a
     if isinstance(a, np.ma.MaskedArray):
-        raise TypeError(f"{what} is a masked array; expected a plain NumPy array")
+        raise CallTypeError("is a masked array; expected a plain NumPy array", what)
     if isinstance(a, np.ndarray):
         return np.asarray(a)
     if _brain_tensor(a):
-        raise TypeError(f"{what} is a bfloat16 tensor, which NumPy cannot write; pass a float32 one")
+        raise CallTypeError("is a bfloat16 tensor, which NumPy cannot write; pass a float32 one", what)
     if tensor(a) or hasattr(a, "__cuda_array_interface__"):
         return incoming(a, what)
-    raise TypeError(f"{what} is a {type(a).__name__}; expected a NumPy array")
+    raise CallTypeError(f"is a {type(a).__name__}; expected a NumPy array", what)
 
 
 def kernel_view(o: Any, dtype: Any) -> Any:

@@ -8,16 +8,13 @@ from functools import cache
 from importlib.util import find_spec
 
 from . import check
+from .errors import SettingError
 
-__all__ = ["BACKENDS", "BackendError", "backend", "chosen", "cuda_was_selected", "missing"]
+__all__ = ["BACKENDS", "backend", "chosen", "cuda_was_selected", "missing"]
 
 BACKENDS = ("auto", "cpu", "cuda")
 
 _chosen: ContextVar[str] = ContextVar("fastloss_backend")
-
-
-class BackendError(RuntimeError):
-    """Error for a requested backend that cannot be used; the message gives the cause and a remedy."""
 
 
 cuda_was_selected: list[bool] = []
@@ -36,7 +33,7 @@ def chosen() -> str:
 def _from_environment() -> str:
     name = os.environ.get("FASTLOSS_BACKEND", "").lower() or "auto"
     if name not in BACKENDS:
-        raise check.SettingError(f"FASTLOSS_BACKEND is {name!r}; allowed: {', '.join(map(repr, BACKENDS))}")
+        raise SettingError(f"FASTLOSS_BACKEND is {name!r}; allowed: {', '.join(map(repr, BACKENDS))}")
     return name
 
 

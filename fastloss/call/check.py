@@ -1,4 +1,7 @@
-"""Validation of arguments, and the error messages: the faulty argument, its value, the allowed values."""
+"""Validation of arguments, and the error messages: the faulty argument, its value, the allowed values.
+
+Checks know no loss: `errors.named` adds its name where the error leaves the loss.
+"""
 
 import math
 from collections.abc import Iterable
@@ -7,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..spec.record import SIGNS, Domain, Formula
+from .errors import CallError, CallTypeError, CallValueError
 
 __all__ = [
-    "LossNotFoundError",
-    "SettingError",
     "all_or_none",
     "class_weight",
     "entries",
     "flag",
+    "index_of",
     "integer",
     "label_to_ignore",
     "labels_allowed",
@@ -23,7 +26,6 @@ __all__ = [
     "ordered",
     "output",
     "parameter",
-    "position",
     "positive",
     "row_target",
     "same_rows",
@@ -36,17 +38,6 @@ __all__ = [
     "violation",
     "violations",
 ]
-
-
-class SettingError(ValueError):
-    """Error for an environment variable with an invalid value."""
-
-
-class LossNotFoundError(KeyError):
-    """Error for an unknown loss name; the message lists similar names."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 def similar(name: str, known: Iterable[str]) -> str:
@@ -68,22 +59,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known) or 'none'}" if len(known) < 12 else "see fastloss.LOSSES for all names"
 
 
-def unknown_parameter(loss: str, name: str, known: Iterable[str]) -> TypeError:
+def unknown_parameter(name: str, known: Iterable[str]) -> CallTypeError:
     """Return the error for a parameter that the loss does not have."""
-    return TypeError(f"{loss} has no parameter {name!r}; {nearest(name, known)}")
+    return CallTypeError(f"is not a parameter; {nearest(name, known)}", name)
 
 
 def parameter(record: Formula, name: str, value: Any) -> float:
     """Return a validated parameter value as the float passed to kernels."""
     spec = record.parameters.get(name)
     if spec is None:
-        raise unknown_parameter(record.name, name, record.parameters)
+        raise unknown_parameter(name, record.parameters)
     if value is None and spec.none is not None:
         return spec.none
     if spec.flag:
-        return float(flag(f"{record.name}: {name}", value))
+        return float(flag(name, value))
     if spec.choices:
-        one_of(f"{record.name}: {name}", value, spec.choices)
+        one_of(name, value, spec.choices)
         return float(spec.choices.index(value))
     try:
         number = _number(value)
@@ -91,12 +82,12 @@ def parameter(record: Formula, name: str, value: Any) -> float:
         number = math.nan
     except TypeError:
         expected = "a number or None" if spec.none is not None else "a number"
-        raise TypeError(f"{record.name}: {name} is {shown(value)}; expected {expected}") from None
+        raise CallTypeError(f"is {shown(value)}; expected {expected}", name) from None
     if math.isnan(number) or spec.allowed.outside(number):
-        raise ValueError(f"{record.name}: {name} is {shown(value)}; allowed: {spec.allowed}")
+        raise CallValueError(f"is {shown(value)}; allowed: {spec.allowed}", name)
     if 0.0 < abs(number) < SMALLEST and spec.allowed.outside(0.0):
         # Formulas divide by a parameter that may not be 0, and the inverse of a subnormal number is infinite.
-        raise ValueError(f"{record.name}: {name} is {shown(value)}; expected at least {SMALLEST:g}")
+        raise CallValueError(f"is {shown(value)}; expected at least {SMALLEST:g}", name)
     return number
 
 
@@ -132,64 +123,64 @@ def flag(what: str, value: Any) -> bool:
     """Return the value of a boolean option, given as True or False, 1 or 0."""
     of_numpy = isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 and value.dtype.kind in "biuf"
     if not (of_numpy or isinstance(value, (bool, int, float))) or value not in (0, 1):
-        raise ValueError(f"{what} is {shown(value)}; allowed: True or False")
+        raise CallValueError(f"is {shown(value)}; allowed: True or False", what)
     return bool(value)
 
 
-def one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
+def one_of(what: str, value: Any, allowed: tuple[str, ...], loss: str | None = None) -> None:
     """Raise unless value is one of the allowed strings."""
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{what} is {shown(value)}; allowed: {', '.join(map(repr, allowed))}")
+        raise CallValueError(f"is {shown(value)}; allowed: {', '.join(map(repr, allowed))}", what, loss=loss)
 
 
 def positive(what: str, value: Any) -> float:
     """Return a positive finite number as a float; raise for any other value."""
-    error: type[Exception] = ValueError
+    error: type[CallError] = CallValueError
     try:
         number = _number(value)
     except OverflowError:
         number = math.inf
     except TypeError:
-        number, error = math.nan, TypeError
+        number, error = math.nan, CallTypeError
     if not 0.0 < number < math.inf:
-        raise error(f"{what} is {shown(value)}; expected a positive finite number")
+        raise error(f"is {shown(value)}; expected a positive finite number", what)
     if number < SMALLEST:
-        raise ValueError(f"{what} is {shown(value)}; expected at least {SMALLEST:g}")
+        raise CallValueError(f"is {shown(value)}; expected at least {SMALLEST:g}", what)
     return number
 
 
 def integer(what: str, value: Any, expected: str = "an integer") -> None:
     """Raise unless value is an integer other than a bool."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{what} is {shown(value)}; expected {expected}")
+        raise CallTypeError(f"is {shown(value)}; expected {expected}", what)
 
 
-def label_to_ignore(loss: str, value: Any) -> None:
+def label_to_ignore(value: Any) -> None:
     """Raise unless value is None or a 64-bit integer."""
     if value is None:
         return
-    integer(f"{loss}: ignore_index", value, "an integer or None")
+    integer("ignore_index", value, "an integer or None")
     if not -(2**63) <= value < 2**63:
-        raise ValueError(f"{loss}: ignore_index is {shown(value)}; allowed: -2**63 to 2**63 - 1, or None")
+        raise CallValueError(f"is {shown(value)}; allowed: -2**63 to 2**63 - 1, or None", "ignore_index")
 
 
 def same_shape(what: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """Raise unless shapes agree; broadcasting (n,) against (n, 1) would hide a mistake."""
     if got != expected:
-        raise ValueError(f"{what} has shape {got}; expected {expected}, the shape of the prediction")
+        raise CallValueError(f"has shape {got}; expected {expected}, the shape of the prediction", what)
 
 
-def same_rows(loss: str, what: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def same_rows(what: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """Raise unless there is one entry per row of the prediction."""
     if got != expected:
-        raise ValueError(f"{loss}: {what} has shape {got}; expected {expected}, one entry per row of the prediction")
+        raise CallValueError(f"has shape {got}; expected {expected}, one entry per row of the prediction", what)
 
 
 def several(record: Formula, prediction: Any) -> tuple[Any, ...]:
     """Return the predictions of a loss that takes several, as the caller passed them."""
     names = record.predictions
     if not isinstance(prediction, (tuple, list)) or len(prediction) != len(names):
-        raise TypeError(f"{record.name} takes {len(names)} predictions, ({', '.join(names)}), as a tuple or by name")
+        raise CallTypeError(f"takes {len(names)} predictions, ({', '.join(names)}), as a tuple or by name")
     return tuple(prediction)
 
 
@@ -197,29 +188,29 @@ def target_given(record: Formula, target: Any) -> bool:
     """Whether the call has a target; raise where it is missing or not allowed."""
     if record.target is None and target is not None:
         alone = "its argument" if len(record.predictions) == 1 else "its arguments"
-        raise TypeError(f"{record.name} is a penalty on {alone} alone and takes no target")
+        raise CallTypeError(f"is a penalty on {alone} alone and takes no target")
     if record.target is not None and target is None:
-        raise TypeError(f"{record.name} needs a target")
+        raise CallTypeError("needs a target")
     return target is not None
 
 
 def row_target(record: Formula, dtype: Any, integer: bool, got: tuple[int, ...], rows: tuple[int, ...], k: int) -> str:
     """Return the kind of a row-wise target, by dtype and shape: "labels" (integers) or "dense" (floats per row)."""
-    name, loop = record.name, record.row_loop
+    loop = record.row_loop
     if loop.dense == "number":
-        same_rows(name, "target", got, rows)
+        same_rows("target", got, rows)
         return "dense"
     if integer:
         if not loop.labels:
             kind = {"logits": "the teacher's logits"}.get(loop.dense, "probabilities")
-            raise TypeError(f"{name}: the target has dtype {dtype}; expected {kind}, as floats")
-        same_rows(name, "target", got, rows)
+            raise CallTypeError(f"has dtype {dtype}; expected {kind}, as floats", "target")
+        same_rows("target", got, rows)
         return "labels"
     if not loop.dense:
-        raise TypeError(f"{name}: the target has dtype {dtype}; expected integer labels")
+        raise CallTypeError(f"has dtype {dtype}; expected integer labels", "target")
     if got == rows and got != (*rows, k):
         also = f"integers, or rows of {k} {loop.dense}" if loop.labels else f"rows of {k} {loop.dense}"
-        raise TypeError(f"{name}: labels have dtype {dtype}; expected {also}")
+        raise CallTypeError(f"has dtype {dtype}; expected {also}", "target")
     return "dense"
 
 
@@ -232,33 +223,34 @@ def labels_allowed(classes: int, ignore_index: int | None) -> str:
 def class_weight(record: Formula, got: tuple[int, ...], k: int) -> None:
     """Raise unless class_weight has one entry per class."""
     if not record.row_loop.has_classes:
-        raise TypeError(f"{record.name} has no classes, so no class_weight; weight is the factor of each row")
+        raise CallTypeError("has no classes, so no class_weight; weight is the factor of each row")
     if got != (k,):
-        raise ValueError(f"class_weight has shape {got}; expected ({k},), one weight per {record.row_loop.each}")
+        expected = f"expected ({k},), one weight per {record.row_loop.each}"
+        raise CallValueError(f"has shape {got}; {expected}", "class_weight")
 
 
-def all_or_none(loss: str, shapes: dict[str, tuple[int, ...]]) -> None:
+def all_or_none(shapes: dict[str, tuple[int, ...]]) -> None:
     """Raise where some of these inputs are empty and others are not."""
     empty = [k for k, shape in shapes.items() if 0 in shape]
     if empty and len(empty) < len(shapes):
         full = next(k for k in shapes if k not in empty)
-        raise ValueError(
-            f"{loss}: {empty[0]} has shape {shapes[empty[0]]} and {full} has shape {shapes[full]}; "
-            "expected both empty or neither"
+        raise CallValueError(
+            f"has shape {shapes[empty[0]]} and {full} has shape {shapes[full]}; expected both empty or neither",
+            empty[0],
         )
 
 
-def position(i: int, shape: tuple[int, ...]) -> str:
-    """Return the text of a flat index in an array of this shape, as one would type it."""
-    return ", ".join(str(int(v)) for v in np.unravel_index(i, shape))
+def index_of(i: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the index in an array of this shape of an element with flat index i."""
+    return tuple(int(v) for v in np.unravel_index(i, shape))
 
 
 def entries(what: str, given: Any, count: int, expected: str) -> tuple[Any, ...]:
     """Return the entries of out or of several predictions as a tuple; raise unless there are `count`."""
     if not isinstance(given, (tuple, list)):
-        raise TypeError(f"{what} is one array; expected {expected}")
+        raise CallTypeError(f"is one array; expected {expected}", what)
     if len(given) != count:
-        raise TypeError(f"{what} has {len(given)} entries; expected {expected}")
+        raise CallTypeError(f"has {len(given)} entries; expected {expected}", what)
     return tuple(given)
 
 
@@ -267,15 +259,15 @@ def output(
 ) -> None:
     """Raise unless out is writable, has the shape and dtype, and overlaps no input and no other output."""
     if out.shape != shape:
-        raise ValueError(f"{what} has shape {out.shape}; expected {shape}")
+        raise CallValueError(f"has shape {out.shape}; expected {shape}", what)
     if out.dtype != dtype:
-        raise TypeError(f"{what} has dtype {out.dtype}; expected {dtype}")
+        raise CallTypeError(f"has dtype {out.dtype}; expected {dtype}", what)
     if not out.flags.writeable:
-        raise ValueError(f"{what} is read-only; expected a writable array")
+        raise CallValueError("is read-only; expected a writable array", what)
     if any(_overlap(out, x) for x in inputs):
-        raise ValueError(f"{what} overlaps an input; inputs are never written, pass another array")
+        raise CallValueError("overlaps an input; inputs are never written, pass another array", what)
     if any(_overlap(out, x) for x in others):
-        raise ValueError(f"{what} overlaps another output; pass two arrays")
+        raise CallValueError("overlaps another output; pass two arrays", what)
 
 
 def _overlap(a: Any, b: Any) -> bool:
@@ -285,9 +277,7 @@ def _overlap(a: Any, b: Any) -> bool:
         return True
 
 
-def violation(
-    loss: str, what: str, array: Any, domain: Domain, sibling: str = "", note: str = "", counts: Any = None
-) -> None:
+def violation(what: str, array: Any, domain: Domain, sibling: str = "", note: str = "", counts: Any = None) -> None:
     """Raise for the first element outside its domain; name the sibling that takes raw scores where there is one.
 
     Elements masked out by `counts` (bool, broadcast to the shape) are not checked.
@@ -306,29 +296,29 @@ def violation(
         if not outside.any():
             continue
         i = start + int(outside.argmax())
-        where = f"[{position(i, array.shape)}]" if array.ndim else ""
         value = str(flat[i]).removesuffix(".0")
         hint = ""
         if what == "prediction" and sibling:
             hint = f"; for raw scores use {sibling}"
         if what == "target" and domain == SIGNS and flat[i] == 0:
             hint = "; for labels 0 and 1 pass 2 * target - 1"
-        raise ValueError(f"{loss}: {what}{where} is {value}{note}; allowed: {domain}{hint}")
+        raise CallValueError(f"is {value}{note}; allowed: {domain}{hint}", what, index_of(i, array.shape))
 
 
-def violations(loss: str, what: str, given: Any, converted: Any, domain: Domain, counts: Any = None) -> None:
+def violations(what: str, given: Any, converted: Any, domain: Domain, counts: Any = None) -> None:
     """Raise for the first element outside its domain, before or after conversion to the kernel's dtype."""
     if np.asarray(domain.outside(converted)).any():
-        violation(loss, what, given, domain, counts=counts)
+        violation(what, given, domain, counts=counts)
         note = f" in {converted.dtype.name}"
         rounded = converted.reshape(given.shape) if given.ndim else converted.reshape(-1)[0]
-        violation(loss, what, rounded, domain, note=note, counts=counts)
+        violation(what, rounded, domain, note=note, counts=counts)
 
 
-def ordered(loss: str, low: str, a: Any, high: str, b: Any, shape: tuple[int, ...], counts: Any = None) -> None:
+def ordered(low: str, a: Any, high: str, b: Any, shape: tuple[int, ...], counts: Any = None) -> None:
     """Raise for the first unmasked element of `a` that exceeds the element of `b` at the same index."""
     wrong = a > b if counts is None else (a > b) & counts
     if wrong.any():
         i = int(wrong.argmax())
-        where = position(i, shape)
-        raise ValueError(f"{loss}: {low}[{where}] is {a[i]}; allowed: at most {high}[{where}], which is {b[i]}")
+        index = index_of(i, shape)
+        where = ", ".join(map(str, index))
+        raise CallValueError(f"is {a[i]}; allowed: at most {high}[{where}], which is {b[i]}", low, index)

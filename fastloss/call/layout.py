@@ -10,6 +10,7 @@ import numpy as np
 from ..spec.record import REAL, Domain, Input
 from . import check
 from .arrays import I64, contiguous, unwrapped
+from .errors import CallTypeError, CallValueError
 
 __all__ = ["Dims", "bounded", "labelled", "laid", "laid_integers", "laid_regions", "one_group", "settle", "shape_of"]
 
@@ -72,7 +73,7 @@ def shape_of(spec: str, dims: Dims) -> tuple[int, ...]:
     return (*(dims["*"] if leading else ()), *lengths, *(dims["+"] if trailing else ()))
 
 
-def _wrong(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims, axis: str = "") -> ValueError:
+def _wrong(name: str, spec: str, shape: tuple[int, ...], dims: Dims, axis: str = "") -> CallValueError:
     """Return the error for a wrong shape; it names the expected shape and the input that set it."""
     axes = _parsed(spec)
     shown = []
@@ -84,15 +85,15 @@ def _wrong(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims, 
             shown[at:at] = map(str, dims[token]) if token in dims and token == axis else ["..."]
     of = dims.get("of", {}).get(axis, name)
     said = f", as in {of}" if of != name else ""
-    return ValueError(f"{loss}: {name} has shape {shape}; expected ({', '.join(shown)}{',' * (len(shown) == 1)}){said}")
+    return CallValueError(f"has shape {shape}; expected ({', '.join(shown)}{',' * (len(shown) == 1)}){said}", name)
 
 
-def settle(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims) -> tuple[int, ...]:
+def settle(name: str, spec: str, shape: tuple[int, ...], dims: Dims) -> tuple[int, ...]:
     """Record axis lengths from a shape, or raise where another input disagrees; return the kernel's shape."""
     leading, middle, trailing = _parsed(spec)
     extra = len(shape) - len(middle)
     if extra < 0 or (extra and not (leading or trailing)):
-        raise _wrong(loss, name, spec, shape, dims)
+        raise _wrong(name, spec, shape, dims)
     start = extra if leading else 0
     stop = start + len(middle)
     for axis, length in zip(middle, shape[start:stop], strict=True):
@@ -101,10 +102,10 @@ def settle(loss: str, name: str, spec: str, shape: tuple[int, ...], dims: Dims) 
             dims[axis.name] = length - axis.more
             dims.setdefault("of", {})[axis.name] = name
         elif known != length:
-            raise _wrong(loss, name, spec, shape, dims, axis.name)
+            raise _wrong(name, spec, shape, dims, axis.name)
     for there, token, part in ((leading, "*", shape[:start]), (trailing, "+", shape[stop:])):
         if there and dims.setdefault(token, part) != part:
-            raise _wrong(loss, name, spec, shape, dims, token)
+            raise _wrong(name, spec, shape, dims, token)
         if there:
             dims.setdefault("of", {}).setdefault(token, name)
     lead = (math.prod(shape[:start]),) if leading else ()
@@ -125,15 +126,14 @@ def axes_of(units: str, spec: str, ndim: int) -> tuple[int, int] | None:
     return first, first + len(wanted) + (extra - 1 if wanted[0] in "*+" or wanted[-1] in "*+" else 0)
 
 
-def laid(loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims) -> Any:
+def laid(name: str, spec: Input, a: Any, dtype: Any, dims: Dims) -> Any:
     """Return a contiguous float array of the dtype, with its shape checked."""
     if spec.filled and not a.size:
-        raise ValueError(f"{loss}: {name} is empty; expected at least one number, or None")
-    return contiguous(a, dtype).reshape(settle(loss, name, spec.dims, a.shape, dims))
+        raise CallValueError("is empty; expected at least one number, or None", name)
+    return contiguous(a, dtype).reshape(settle(name, spec.dims, a.shape, dims))
 
 
 def laid_integers(
-    loss: str,
     name: str,
     spec: Input,
     a: Any,
@@ -152,28 +152,28 @@ def laid_integers(
         a = a[:, 0]
     if spec.kind in ("mask", "binary"):
         if a.dtype.kind not in "biuf":
-            raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected bool")
+            raise CallTypeError(f"has dtype {a.dtype}; expected bool", name)
         wrong = (a != 0) & (a != 1) if a.dtype.kind != "b" else np.zeros(1, bool)
         if wrong.any():
             wrong &= counts(a.shape)
         if wrong.any():
             first = int(np.argmax(wrong.reshape(-1)))
-            where, value = check.position(first, a.shape), a.reshape(-1)[first]
             zero = "0 (left out)" if spec.kind == "mask" else "0"
-            raise ValueError(f"{loss}: {name}[{where}] is {value}; allowed: {zero} or 1")
-        shape = settle(loss, name, spec.dims, a.shape, dims)
+            problem = f"is {a.reshape(-1)[first]}; allowed: {zero} or 1"
+            raise CallValueError(problem, name, check.index_of(first, a.shape))
+        shape = settle(name, spec.dims, a.shape, dims)
         return np.ascontiguousarray(a != 0).view(np.uint8).reshape(shape)
     if spec.kind == "offsets" and a.size == 0:
         # An empty list becomes a float array.
         end = dims[spec.classes]
-        raise ValueError(f"{loss}: {name} is empty; expected 0 first and {end}, the number of rows, last")
+        raise CallValueError(f"is empty; expected 0 first and {end}, the number of rows, last", name)
     if a.dtype.kind not in "iu":
-        raise TypeError(f"{loss}: {name} has dtype {a.dtype}; expected integers")
+        raise CallTypeError(f"has dtype {a.dtype}; expected integers", name)
     # Keeps distinct labels distinct, which is all that labels without a class axis need.
     whole = contiguous(unwrapped(a, ignore) if spec.classes or spec.kind != "labels" else a.astype(I64), I64)
-    whole = whole.reshape(settle(loss, name, spec.dims, a.shape, dims))
+    whole = whole.reshape(settle(name, spec.dims, a.shape, dims))
     if spec.kind == "offsets":
-        _check_offsets(loss, name, spec, whole, a, dims)
+        _check_offsets(name, spec, whole, a, dims)
     elif spec.classes and checked:
         low, high = 0, dims[spec.classes] - (spec.kind != "lengths")
         # Checks the range first, which settles most calls.
@@ -194,14 +194,14 @@ def laid_integers(
             whole = np.where(away, next((k for k in range(low, min(high, low + 1) + 1) if k != ignore), -1), whole)
         if wrong.any():
             first = int(np.argmax(wrong.reshape(-1)))
-            where, allowed = check.position(first, a.shape), check.labels_allowed(high + 1, ignore)
-            raise ValueError(f"{loss}: {name}[{where}] is {a.reshape(-1)[first]}; allowed: {allowed}")
+            problem = f"is {a.reshape(-1)[first]}; allowed: {check.labels_allowed(high + 1, ignore)}"
+            raise CallValueError(problem, name, check.index_of(first, a.shape))
         if ignored.any():
             return np.where(ignored, -1, whole)
     return whole
 
 
-def labelled(loss: str, name: str, a: Any, integer: bool, dims: Dims, ignored: Callable[[], bool]) -> bool:
+def labelled(name: str, a: Any, integer: bool, dims: Dims, ignored: Callable[[], bool]) -> bool:
     """Whether regions are given as the label of each pixel; raise where they are neither that nor floats of each class.
 
     Of a single class with an axis of its own, whole numbers are labels if any of them is ignored.
@@ -212,41 +212,40 @@ def labelled(loss: str, name: str, a: Any, integer: bool, dims: Dims, ignored: C
     if integer and (flat or (single and (c > 1 or ignored()))):
         return True
     if shape != (n, c, *pixels) and not (flat and c == 1):
-        raise ValueError(
-            f"{loss}: {name} has shape {shape} and dtype {a.dtype}; expected {(n, c, *pixels)}, "
-            f"or integer labels of shape {(n, *pixels)}"
+        raise CallValueError(
+            f"has shape {shape} and dtype {a.dtype}; expected {(n, c, *pixels)}, "
+            f"or integer labels of shape {(n, *pixels)}",
+            name,
         )
     return False
 
 
 def laid_regions(
-    loss: str, name: str, spec: Input, a: Any, dtype: Any, dims: Dims, ignore: int | None, counts: Counts = all_count
+    name: str, spec: Input, a: Any, dtype: Any, dims: Dims, ignore: int | None, counts: Counts = all_count
 ) -> Any:
     """Return class masks (n, c, +) as floats, or pixel labels (n, +) with -1 where ignored."""
     n, c, pixels = dims["n"], dims["c"], dims["+"]
-    if labelled(loss, name, a, a.dtype.kind in "iu", dims, lambda: ignore is not None and bool((a == ignore).any())):
+    if labelled(name, a, a.dtype.kind in "iu", dims, lambda: ignore is not None and bool((a == ignore).any())):
         # Of a single class the labels are 1 in its region and 0 outside.
         labels = spec._replace(dims="n +", kind="labels", classes="labels")
-        return laid_integers(loss, name, labels, a, {**dims, "labels": max(c, 2)}, ignore, counts=counts)
-    return laid(loss, name, spec, a.reshape(n, c, *pixels), dtype, dims)
+        return laid_integers(name, labels, a, {**dims, "labels": max(c, 2)}, ignore, counts=counts)
+    return laid(name, spec, a.reshape(n, c, *pixels), dtype, dims)
 
 
 def one_group(spec: Input, dims: Dims) -> Any:
     """Return the default offsets: all rows form one group."""
-    settle("", "", spec.dims, (2,), dims)
+    settle("", spec.dims, (2,), dims)
     return np.array([0, dims[spec.classes]], I64)
 
 
-def _check_offsets(loss: str, name: str, spec: Input, offsets: Any, given: Any, dims: Dims) -> None:
+def _check_offsets(name: str, spec: Input, offsets: Any, given: Any, dims: Dims) -> None:
     """Raise unless offsets begin at 0, never decrease, and end at the length of the divided axis."""
     end = dims[spec.classes]
     if offsets[0] != 0:
-        raise ValueError(f"{loss}: {name} begin with {given[0]}; expected 0 first")
+        raise CallValueError(f"begin with {given[0]}; expected 0 first", name)
     if (offsets[1:] < offsets[:-1]).any():
         i = int(np.argmax(offsets[1:] < offsets[:-1]))
-        raise ValueError(
-            f"{loss}: {name}[{i + 1}] is {given[i + 1]}, below {name}[{i}] = {given[i]}; "
-            "expected offsets that never fall"
-        )
+        problem = f"is {given[i + 1]}, below {name}[{i}] = {given[i]}; expected offsets that never fall"
+        raise CallValueError(problem, name, (i + 1,))
     if offsets[-1] != end:
-        raise ValueError(f"{loss}: {name} end with {given[-1]}; expected {end}, the number of rows")
+        raise CallValueError(f"end with {given[-1]}; expected {end}, the number of rows", name)

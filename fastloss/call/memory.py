@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .check import SettingError
+from .errors import SettingError
 
 __all__ = ["SMALLEST", "MemoryPool", "empty", "release_memory", "zeros"]
 

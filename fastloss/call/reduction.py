@@ -8,6 +8,7 @@ import numpy as np
 from ..spec.record import Formula
 from . import check
 from .arrays import F64, rounded
+from .errors import CallValueError
 
 __all__ = ["REDUCTIONS", "balanced", "denominator", "reduction_of", "row_mass", "second_of"]
 
@@ -23,11 +24,11 @@ def reduction_of(record: Formula, given: Any) -> str:
 
 def second_of(record: Formula, curvature: str = "exact") -> str:
     """Return the kernel mode that computes second derivatives; raise ValueError for a loss without them."""
-    check.one_of("curvature", curvature, ("exact", "surrogate"))
+    check.one_of("curvature", curvature, ("exact", "surrogate"), record.name)
     if curvature == "surrogate" and record.surrogate is not None:
         return "surrogate"
     if not record.second:
-        raise ValueError(f"{record.name} has no second derivative; use value_and_grad")
+        raise CallValueError("has no second derivative; use value_and_grad", loss=record.name)
     return "hess"
 
 
@@ -60,7 +61,7 @@ def denominator(reduction: str, divisor: Any, size: float, mass: Callable[[], fl
     """
     if divisor is not None:
         if reduction == "none":
-            raise ValueError("divisor is given with reduction='none'; it divides a reduced loss")
+            raise CallValueError("is given with reduction='none'; it divides a reduced loss", "divisor")
         return check.positive("divisor", divisor)
     if reduction != "mean":
         return 1.0

@@ -24,7 +24,7 @@ class _Group(typer.core.TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command, then exit: 2 for usage errors and bad input, 1 for other errors, 128 + n for signal n."""
-        from ..call.check import SettingError
+        from ..call.errors import SettingError
         from ..evaluation.columns import InputError
 
         kwargs["standalone_mode"] = False

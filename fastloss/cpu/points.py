@@ -223,7 +223,7 @@ def prepare(call: Any) -> Callable[[Any], None]:
 
     def evaluate(call: Any) -> None:
         for low, high in record.ordered:
-            check.ordered(record.name, low, call[low], high, call[high], call.shape, call.kept(-1))
+            check.ordered(low, call[low], high, call[high], call.shape, call.kept(-1))
         inputs = [a for a in call.arrays.values() if a is not None]
         factors = call.factors() if call.grads else ONE
         launch(numbers, factors, call.values, *inputs, *call.grads.values())

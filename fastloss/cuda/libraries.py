@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..call.arrays import incoming, tensor
+from ..call.errors import CallTypeError
 
 __all__ = ["DLPACK_CUDA", "LIBRARIES", "CuPy", "Host", "Numba", "Torch", "borrowed", "library_of", "on_device", "owner"]
 
@@ -34,7 +35,7 @@ class Torch:
     def described(self, x: Any, what: str) -> tuple[str, bool]:
         """Return the dtype's name, and whether the array is C-contiguous."""
         if x.requires_grad:
-            raise TypeError(f"{what} is a tensor that requires grad; pass {what}.detach()")
+            raise CallTypeError(f"is a tensor that requires grad; pass {what}.detach()", what)
         return str(x.dtype).removeprefix("torch."), x.is_contiguous()
 
     def converted(self, x: Any, dtype: str) -> Any:
@@ -156,14 +157,14 @@ class Numba:
 
     def converted(self, x: Any, dtype: str) -> Any:
         """Raise an error: Numba cannot convert dtypes on a device."""
-        raise TypeError(
-            f"a Numba device array has dtype {x.dtype} and strides {x.strides}; expected {dtype} and contiguous, "
-            "as Numba converts nothing on a device"
+        raise CallTypeError(
+            f"cannot convert a Numba device array of dtype {x.dtype} and strides {x.strides}, as Numba "
+            f"converts nothing on a device; expected {dtype} and contiguous"
         )
 
     def broadcast(self, x: Any, shape: tuple[int, ...]) -> Any:
         """Raise an error: Numba cannot broadcast on a device."""
-        raise TypeError(f"a Numba device array has shape {x.shape}; expected {shape}")
+        raise CallTypeError(f"cannot broadcast a Numba device array of shape {x.shape}; expected {shape}")
 
     def moved(self, x: Any, what: str, source: int, target: int) -> Any:
         """Raise an error: Numba cannot move axes on a device."""
@@ -231,7 +232,7 @@ def borrowed(x: Any) -> Any:
         module = sys.modules.get(name)
         if module is not None:
             return module.from_dlpack(x)
-    raise TypeError(f"a {type(x).__module__} array on a GPU needs CuPy or torch to lend its memory; import one of them")
+    raise CallTypeError(f"needs CuPy or torch to read an array of {type(x).__module__} on a GPU; import one of them")
 
 
 DLPACK_CUDA = 2

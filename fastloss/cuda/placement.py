@@ -1,7 +1,6 @@
 """Device arrays: their library, device and stream, and the transfer of inputs and results."""
 
 import sys
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +12,8 @@ import numpy as np
 
 from ..call import check
 from ..call.arrays import incoming, outgoing
-from ..call.backend_choice import BackendError, chosen, missing
+from ..call.backend_choice import chosen, missing
+from ..call.errors import BackendError, CallTypeError, CallValueError, warn
 from ..call.request import Request
 from ..spec.record import LOOPS
 from .libraries import Host, borrowed, library_of, on_device, owner
@@ -60,9 +60,8 @@ def involved(bound: str, *given: Any) -> bool:
         for a in x if type(x) is tuple else (x,):
             if type(a) is not np.ndarray and a is not None and on_device(a):
                 if name == "cpu":
-                    raise BackendError(
-                        "an array lies on a GPU and the backend is 'cpu'; move it to host memory, or take 'auto'"
-                    )
+                    problem = "is 'cpu', and an array lies on a GPU; move it to host memory, or take 'auto'"
+                    raise BackendError(problem, "backend")
                 return True
     return False
 
@@ -103,7 +102,7 @@ class Place:
         else:
             x = borrowed(x)
             if owner(x) is None:
-                raise TypeError(f"{what} is a {type(x).__name__} in host memory; expected an array on the GPU")
+                raise CallTypeError(f"is a {type(x).__name__} in host memory; expected an array on the GPU", what)
         name, contiguous = self.library.described(x, what)
         if shape is not None and tuple(x.shape) != shape:
             x, contiguous = self.library.broadcast(x, shape), True
@@ -145,13 +144,13 @@ def _arrays(given: tuple[Any, ...]) -> list[Any]:
     return [x for x in _flat(given) if (hasattr(x, "shape") or type(x) is list) and not number_alone(x)]
 
 
-def _not_mixed(what: str, *given: Any) -> None:
+def _not_mixed(*given: Any) -> None:
     """Raise where some arrays lie on a GPU and others do not."""
     if len(set(map(on_device, _arrays(given)))) > 1:
-        raise ValueError(f"{what}: some arrays lie on a GPU and others in host memory; expected all in one place")
+        raise CallValueError("takes arrays that are all on a GPU or all in host memory; some lie on either")
 
 
-def place_of(what: str, *given: Any) -> Place:
+def place_of(*given: Any) -> Place:
     """Return the library, device and stream of a GPU call; raise ValueError for arrays on several devices."""
     arrays = _arrays(given)
     if not any(map(on_device, arrays)):
@@ -161,7 +160,7 @@ def place_of(what: str, *given: Any) -> Place:
     library = library_of(kind)
     numbers = {library.device(y) if owner(y) is kind else -1 for y in map(borrowed, arrays)}
     if len(numbers) > 1:
-        raise ValueError(f"{what}: the arrays lie on several devices, or belong to several libraries; expected one")
+        raise CallValueError("takes arrays of one device and one library; these lie on several, or belong to several")
     back = None if first is arrays[0] else _lender(arrays[0])
     return Place(library, first, back)
 
@@ -202,11 +201,11 @@ RUNNERS = {"elementwise": "run_elementwise", **dict.fromkeys(LOOPS, "rows.run"),
 def elsewhere(loss: Any, on_cpu: Callable[[Request], Any], request: Request) -> Any:
     """Run a GPU call; fall back to the CPU where CUDA cannot serve it and was not requested by name."""
     arrays = request.arrays
-    _not_mixed(loss.name, *arrays)
+    _not_mixed(*arrays)
     runner = RUNNERS.get(loss.record.loop)
     reason = missing() if runner else f"{loss.name} has no CUDA kernel"
     if not reason:
-        place = place_of(loss.name, *arrays)
+        place = place_of(*arrays)
         try:
             # Overflow in float32 gives infinity without a warning, as on the CPU.
             with place.current(), np.errstate(all="ignore"):
@@ -214,10 +213,10 @@ def elsewhere(loss: Any, on_cpu: Callable[[Request], Any], request: Request) -> 
         except NotImplementedError as error:
             reason = str(error)
     if (loss._backend or chosen()) == "cuda":
-        raise BackendError(f"backend 'cuda' was asked for, but {reason}")
+        raise BackendError(f"is 'cuda', but {reason}", "backend")
     if request.out is not None:
-        raise BackendError(f"{reason}, and what runs on the CPU with copies cannot write into out; leave it away")
-    warnings.warn(f"{reason}; it runs on the CPU, with copies", RuntimeWarning, stacklevel=4)
+        raise BackendError(f"cannot be written by a call that runs on the CPU, as {reason}; leave it away", "out")
+    warn(f"{loss.name} runs on the CPU, with copies: {reason}")
     return on_host(on_cpu, request)
 
 
@@ -270,15 +269,13 @@ def _explain(call: _Pending) -> None:
         return
     index, which = place >> 3, (place & 7) - 1
     shape = call.shapes[which]
-    where = f"[{check.position(index, shape)}]" if shape else ""
     array = call.inputs[which]()
     value = ""
     if array is not None:
         found = incoming(call.library.to_host(array), call.names[which]).reshape(-1)[index]
         value = f"{found}".removesuffix(".0")
-    raise ValueError(
-        f"{call.loss}: {call.names[which]}{where} is {value or 'out of its domain'}; allowed: {call.domains[which]}"
-    )
+    problem = f"is {value or 'out of its domain'}; allowed: {call.domains[which]}"
+    raise CallValueError(problem, call.names[which], check.index_of(index, shape), call.loss)
 
 
 def synchronize() -> None:

@@ -44,7 +44,7 @@ class Call:
             k: self._laid(k, taken[k]) if k in taken else None for k in self.record.inputs
         }
         for k, x in self.numbers.items():
-            check.violation(self.record.name, k, np.asarray(x), self.record.inputs[k].domain)
+            check.violation(k, np.asarray(x), self.record.inputs[k].domain)
         self.shape = layout.shape_of(self.record.axes(self.parameters), self.dims)
         self.units = Placed(None, None, self.shape, "").size
         self.nothing = self.units == 0 or any(taken[k].size == 0 for k in self.differentiable)
@@ -60,7 +60,7 @@ class Call:
 
     def _laid(self, name: str, x: Placed) -> Placed:
         """An input of the shape that it must have, in a format that kernels read."""
-        spec, loss, dims, shape = self.record.inputs[name], self.record.name, self.dims, x.shape
+        spec, dims, shape = self.record.inputs[name], self.dims, x.shape
         integer = x.dtype.startswith(("int", "uint"))
         if shape == () and spec.dims == "*" and "*" in dims:
             x = self.place.take(self.given[name], name, self.number, dims["*"])
@@ -69,12 +69,12 @@ class Call:
             n, c, pixels = dims["n"], dims["c"], dims["+"]
             shape = (n, c, *pixels)
             # Whether any label is ignored would have to be looked up; as labels they count the same.
-            if layout.labelled(loss, name, x, integer, dims, lambda: True):
+            if layout.labelled(name, x, integer, dims, lambda: True):
                 self.labelled.add(name)
                 spec, shape = spec._replace(dims="n +"), (n, *pixels)
         elif spec.dims == "n +" and shape == (dims.get("n"), 1, *dims.get("+", ())):
             shape = (shape[0], *shape[2:])
-        layout.settle(loss, name, spec.dims, shape, dims)
+        layout.settle(name, spec.dims, shape, dims)
         if name in self.labelled and x.dtype == "uint64":
             # Converted where it is launched: messages quote the labels as they were given.
             return x
@@ -116,7 +116,7 @@ def run(place: Place, loss: Any, request: Request) -> tuple[Any, Any]:
     call = Call(place, loss, {k: x for k, x in zip(request.names, request.prediction, strict=True) if x is not None})
     w = None if weight is None else place.take(weight, "weight", call.number, call.shape)
     if call.nothing:
-        check.all_or_none(record.name, {k: x.shape for k, x in call.arrays.items() if x and k in record.together})
+        check.all_or_none({k: x.shape for k, x in call.arrays.items() if x and k in record.together})
     else:
         call.weight = w
     call.divided = divided_by(reduction, divisor, call.units, call.weight)

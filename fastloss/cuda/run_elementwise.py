@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..call import check
+from ..call.errors import CallTypeError
 from ..call.reduction import reduction_of
 from ..call.request import Request
 from ..spec.record import NONNEGATIVE, Formula
@@ -29,7 +30,7 @@ __all__ = ["run"]
 def floating(x: Placed, what: str) -> str:
     """The dtype of a prediction."""
     if x.dtype not in WIDTH:
-        raise TypeError(f"{what} has dtype {x.dtype}; expected float64, float32, float16 or bfloat16")
+        raise CallTypeError(f"has dtype {x.dtype}; expected float64, float32, float16 or bfloat16", what)
     return x.dtype
 
 

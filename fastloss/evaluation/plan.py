@@ -1,12 +1,12 @@
 """Processing of a batch: conversion to float64, treatment of invalid rows, evaluation of every loss, summation."""
 
-import re
 import threading
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
 
+from ..call.errors import CallError
 from .accumulate import Partial
 from .columns import InputError
 from .losses import Evaluated
@@ -194,10 +194,12 @@ class Plan:
                 low = middle
             else:
                 high = middle
-        text = _refused(loss, pred, target, low, high)
-        if text is None or high - low != 1:
+        refused = _refused(loss, pred, target, low, high)
+        if refused is None or high - low != 1:
             raise InputError(str(error)) from None
-        self._fail(batch, _at(first, index, low), re.sub(r"\[[\d, ()]+\] is", " is", text))
+        # The row is that of the file, and the index in the few rows evaluated together would confuse.
+        text = refused.without_index() if isinstance(refused, CallError) else refused
+        self._fail(batch, _at(first, index, low), str(text))
 
     def _fail(self, batch: Batch, row: int, text: str) -> NoReturn:
         raise InputError(f"{batch.source + ', ' if batch.source else ''}row {batch.start + row}: {text}")
@@ -217,13 +219,13 @@ def _at(first: int, index: Any, i: int) -> int:
     return first + i if index is None else int(index[i])
 
 
-def _refused(loss: Evaluated, pred: Any, target: Any, low: int, high: int) -> str | None:
+def _refused(loss: Evaluated, pred: Any, target: Any, low: int, high: int) -> Exception | None:
     """Return the loss's error for these rows; None if it accepts them."""
     part = tuple(p[low:high] for p in pred) if isinstance(pred, tuple) else pred[low:high]
     try:
         loss.call(part, None if target is None else target[low:high])
     except (ValueError, TypeError) as error:
-        return str(error)
+        return error
     return None
 
 

@@ -26,6 +26,7 @@ from ..call.arrays import (
     weights,
 )
 from ..call.backend_choice import chosen, cuda_was_selected
+from ..call.errors import CallTypeError, CallValueError, named
 from ..call.reduction import REDUCTIONS, denominator, reduction_of
 from ..call.request import Request
 from ..cpu.dispatch import sum_in_order, weighed, weight_sum
@@ -173,7 +174,7 @@ class ArrayLoss(Loss):  # noqa: D101
 
     def grad_and_hess(self, *arrays: Any, **options: Any) -> tuple[Any, Any]:
         """Raise ValueError: losses over several arrays have no second derivative."""
-        raise ValueError(f"{self.name} has no second derivative; use value_and_grad")
+        raise CallValueError("has no second derivative; use value_and_grad", loss=self.name)
 
     def warmup(self, dtypes: tuple[str, ...] = ("float32", "float64")) -> None:
         """Compile the kernels of common calls into the disk cache."""
@@ -193,17 +194,20 @@ class ArrayLoss(Loss):  # noqa: D101
             arrays = (*arrays[0], *arrays[1:])
         names = list(inputs)
         if len(arrays) > len(names):
-            raise TypeError(f"{self.name} takes {len(names)} arrays ({', '.join(names)}); {len(arrays)} given")
+            problem = f"takes {len(names)} arrays ({', '.join(names)}); {len(arrays)} given"
+            raise CallTypeError(problem, loss=self.name)
         given = dict(zip(names, arrays, strict=False))
         for name in [n for n in options if n in inputs] if options else ():
             if name in given:
-                raise TypeError(f"{self.name}: {name} is given twice, by position and by name")
+                raise CallTypeError("is given twice, by position and by name", name, loss=self.name)
             given[name] = options.pop(name)
         missing = [n for n, spec in inputs.items() if not spec.optional and given.get(n) is None]
         if missing:
-            raise TypeError(f"{self.name} needs {' and '.join(missing)}; it takes ({', '.join(names)})")
+            problem = f"needs {' and '.join(missing)}; it takes ({', '.join(names)})"
+            raise CallTypeError(problem, loss=self.name)
         return (self.bind(**options) if options else self), given
 
+    @named
     def _run(
         self, inputs: dict[str, Any], weight: Any, reduction: Any, divisor: Any, out: Any, derivatives: bool
     ) -> tuple[Any, Any]:
@@ -232,7 +236,7 @@ class ArrayLoss(Loss):  # noqa: D101
             mass, negative = weight_sum(call.weight)
             none = mass == 0.0 and not negative
             if negative:
-                check.violation(self.name, "weight", call.weight.reshape(call.shape), NONNEGATIVE)
+                check.violation("weight", call.weight.reshape(call.shape), NONNEGATIVE)
         outs: list[tuple[Any, ...]] = []
         if derivatives:
             others = [v for k, v in raw.items() if k not in differentiable]
@@ -243,7 +247,7 @@ class ArrayLoss(Loss):  # noqa: D101
         # Nothing to compute: the values are 0, and so are the derivatives.
         empty = any(laid[k].size == 0 for k in differentiable if not record.inputs[k].optional)
         if none or call.units == 0 or (empty and not record.takes_empty):
-            check.all_or_none(self.name, {k: raw[k].shape for k in record.together})
+            check.all_or_none({k: raw[k].shape for k in record.together})
             for g in call.grads.values():
                 g[...] = 0.0
         else:
@@ -352,13 +356,13 @@ class ArrayLoss(Loss):  # noqa: D101
             dtype = F64 if spec.kind == "double" else dtype
             if a.ndim == 0 and spec.dims == "*" and not spec.grad and "*" in dims:
                 a = filled(dims["*"], a, a.dtype)
-            laid = layout.laid(self.name, name, spec, a, dtype, dims)
+            laid = layout.laid(name, spec, a, dtype, dims)
             checked = layout.bounded(spec.domain) and name not in self.record.checked_by_kernel
             if checked and sum_in_order(laid.reshape(-1), domain=spec.domain)[1]:
-                check.violations(self.name, name, a, laid, spec.domain, counts(a.shape))
+                check.violations(name, a, laid, spec.domain, counts(a.shape))
             return laid
         ignore = self._meant.get("ignore_index")
         if spec.kind == "regions":
-            return layout.laid_regions(self.name, name, spec, a, dtype, dims, ignore, counts)
+            return layout.laid_regions(name, spec, a, dtype, dims, ignore, counts)
         checked = name not in self.record.checked_by_kernel
-        return layout.laid_integers(self.name, name, spec, a, dims, ignore, checked, counts)
+        return layout.laid_integers(name, spec, a, dims, ignore, checked, counts)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..call import check
 from ..call.backend_choice import BACKENDS
+from ..call.errors import named
 from ..spec.record import Formula
 from ..spec.record import registered as _registered
 
@@ -112,6 +113,7 @@ class Loss:  # noqa: D101
                 self._bound[key] = found
         return found
 
+    @named
     def _bind(self, parameters: dict[str, Any]) -> "Self":
         """Return a new loss with other parameters."""
         backend = parameters.pop("backend", None)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from ..call import check
+from ..call.errors import LossNotFoundError
 from ..formulas import ALL
 from .arrays import ArrayLoss
 from .base import Loss
@@ -24,7 +25,7 @@ class Catalogue(Mapping[str, Loss]):
         try:
             return self._losses[name]
         except KeyError:
-            raise check.LossNotFoundError(f"no loss named {name!r}; {check.nearest(str(name), self._losses)}") from None
+            raise LossNotFoundError(f"no loss named {name!r}; {check.nearest(str(name), self._losses)}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._losses)

@@ -26,6 +26,7 @@ from ..call.arrays import (
     weights,
 )
 from ..call.backend_choice import chosen, cuda_was_selected
+from ..call.errors import CallTypeError, CallValueError, named
 from ..call.memory import empty
 from ..call.reduction import denominator, reduction_of, second_of
 from ..call.request import Request
@@ -147,11 +148,10 @@ class ElementwiseLoss(Loss):  # noqa: D101
             return arrays[: len(names)], arrays[len(names)] if targets else None
         goal = ", target" if targets else ""
         if len(names) == 1:
-            raise TypeError(
-                f"{self.name} takes (prediction{goal}); {len(arrays)} arrays given, pass weights as weight="
-            )
+            problem = f"takes (prediction{goal}); {len(arrays)} arrays given, pass weights as weight="
+            raise CallTypeError(problem, loss=self.name)
         expected = f"(({', '.join(names)}){goal}), the predictions as a tuple"
-        raise TypeError(f"{self.name} takes {expected} or by name; {len(arrays)} arrays given")
+        raise CallTypeError(f"takes {expected} or by name; {len(arrays)} arrays given", loss=self.name)
 
     def _resolve(self, prediction: Any, parameters: dict[str, Any]) -> tuple["ElementwiseLoss", Any]:
         """Sort keywords into parameters and further predictions, which may come by name."""
@@ -162,7 +162,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
         if given:
             missing = [n for n in others if n not in parameters]
             if missing or type(prediction) is tuple:
-                raise TypeError(f"{self.name} takes its predictions {self.record.predictions} as a tuple or by name")
+                problem = f"takes its predictions {self.record.predictions} as a tuple or by name"
+                raise CallTypeError(problem, loss=self.name)
             prediction = (prediction, *(parameters.pop(n) for n in others))
         return (self._with(parameters) if parameters else self), prediction
 
@@ -182,6 +183,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
                     return found
         return self._run_any(Request(mode, prediction, target, weight, reduction, divisor, out))
 
+    @named
     def _run_any(self, request: Request) -> tuple[Any, Any]:
         """Serve any call, and leave a plan for small ones of its kind."""
         if placement.involved(self._backend, request.prediction, request.target, request.weight):
@@ -319,11 +321,11 @@ class ElementwiseLoss(Loss):  # noqa: D101
             checked.append(("weight", np.broadcast_to(incoming(weight, "weight"), raw[0].shape), NONNEGATIVE))
         counts = None if weight is None else incoming(weight, "weight") != 0
         for name, a, domain in checked:
-            check.violation(self.name, name, a, domain, record.from_logits, counts=counts)
+            check.violation(name, a, domain, record.from_logits, counts=counts)
         note = f" in {NAMES[dtype]}"
         for name, a, domain in checked:
-            check.violation(self.name, name, rounded(a, dtype), domain, record.from_logits, note, counts)
-        raise ValueError(f"{self.name}: an input changed while it was read")
+            check.violation(name, rounded(a, dtype), domain, record.from_logits, note, counts)
+        raise CallValueError("found an input that changed while it was read")
 
     def _wide_sum(self, call: _Call) -> float:
         """Return the sum of losses in float64, where it overflows float32 although no loss does."""
@@ -347,10 +349,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
         name, levels = next((k, v) for k, v in self.defaults.items() if type(v) is tuple)
         p = incoming(prediction, "prediction")
         if p.ndim < 1 or p.shape[-1] != len(levels):
-            raise ValueError(
-                f"{self.name}: {len(levels)} levels of {name} need a prediction with as many columns; "
-                f"its shape is {p.shape}"
-            )
+            problem = f"has shape {p.shape}; {len(levels)} levels of {name} need as many columns"
+            raise CallValueError(problem, "prediction")
         reduction = reduction_of(self.record, reduction)
         check.target_given(self.record, target)
         t = incoming(target, "target")

@@ -29,6 +29,7 @@ from ..call.arrays import (
     weights,
 )
 from ..call.backend_choice import chosen, cuda_was_selected
+from ..call.errors import CallValueError, named
 from ..call.memory import empty
 from ..call.reduction import balanced, denominator, reduction_of, row_mass, second_of
 from ..call.request import Request
@@ -241,6 +242,7 @@ class RowLoss(Loss):  # noqa: D101
             return plan
         return unplanned
 
+    @named
     def _run(self, request: Request) -> tuple[Any, Any, Any]:
         """Serve any call, and leave a plan for small ones of its kind: loss or gradient, next derivative, details."""
         if placement.involved(self._backend, request.prediction, request.target, request.weight, request.class_weight):
@@ -267,7 +269,7 @@ class RowLoss(Loss):  # noqa: D101
                 self._check_labels(request, call)
             if bad:
                 whole, t = np.moveaxis(call.counts(self.record.row_loop), -1, axis), incoming(request.target, "target")
-                check.violation(self.name, "target", t, self.record.target_domain, counts=whole)
+                check.violation("target", t, self.record.target_domain, counts=whole)
             divided = mass if counts else divided
             if last and not request.details and call is given:
                 self._remember(request, call, code)
@@ -294,18 +296,18 @@ class RowLoss(Loss):  # noqa: D101
         """Check the options of a call; return it with reduction and details settled, and its prediction as an array."""
         record, axis = self.record, request.axis
         reduction = reduction_of(record, request.reduction)
-        details = check.flag(f"{self.name}: details", request.details)
+        details = check.flag("details", request.details)
         if details and not record.row_loop.describes:
-            raise ValueError(f"{self.name} has no details; they belong to losses of a softmax")
+            raise CallValueError("has no details; they belong to losses of a softmax")
         check.target_given(record, request.target)
         p = incoming(request.prediction, "prediction")
         ndim = p.ndim
         if ndim == 0:
-            raise ValueError(f"{self.name}: the prediction is a scalar; expected rows of scores along axis {axis}")
-        check.integer(f"{self.name}: axis", axis)
-        check.label_to_ignore(self.name, request.ignore_index)
+            raise CallValueError(f"is a scalar; expected rows of scores along axis {axis}", "prediction")
+        check.integer("axis", axis)
+        check.label_to_ignore(request.ignore_index)
         if not -ndim <= axis < ndim:
-            raise ValueError(f"{self.name}: axis is {axis}; the prediction has {ndim} dimensions")
+            raise CallValueError(f"is {axis}; the prediction has {ndim} dimensions", "axis")
         # Half the time of _replace.
         given: tuple[Any, ...] = (*request[:4], reduction, *request[5:10], details)
         return Request(*given), p
@@ -422,13 +424,13 @@ class RowLoss(Loss):  # noqa: D101
         w = e
         if weight is not None:
             w = weights(weight, shape, dtype)
-            check.violation(self.name, "weight", w.reshape(shape), NONNEGATIVE)
+            check.violation("weight", w.reshape(shape), NONNEGATIVE)
         cw = e
         if class_weight is not None:
             given = incoming(class_weight, "class_weight")
             check.class_weight(self.record, given.shape, k)
             cw = flat(given, dtype)
-            check.violations(self.name, "class_weight", given, cw, FINITE_NONNEGATIVE)
+            check.violations("class_weight", given, cw, FINITE_NONNEGATIVE)
         total = float(n) if weight is None else row_mass(w)
         kind = check.row_target(self.record, t.dtype, t.dtype.kind in "iub", t.shape, shape, k)
         if not self.record.row_loop.has_classes:
@@ -478,6 +480,5 @@ class RowLoss(Loss):  # noqa: D101
         if not wrong.any():
             return
         first = int(np.argmax(wrong))
-        where = check.position(first, t.shape)
-        allowed = check.labels_allowed(k, ignore_index)
-        raise ValueError(f"{self.name}: target[{where}] is {t.reshape(-1)[first]}; allowed: {allowed}")
+        problem = f"is {t.reshape(-1)[first]}; allowed: {check.labels_allowed(k, ignore_index)}"
+        raise CallValueError(problem, "target", check.index_of(first, t.shape))

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..call import check
+from ..call.errors import CallTypeError, CallValueError, naming
 
 __all__ = ["Scores", "bleu_sentence", "rouge_l", "rouge_n"]
 
@@ -19,6 +20,7 @@ class Scores(NamedTuple):
     f: Any
 
 
+@naming("rouge_l")
 def rouge_l(candidates: Any, references: Any, lengths: Any = None, reference_lengths: Any = None) -> Scores:
     """Return ROUGE-L: the share of each sequence that lies in the longest common subsequence of the pair.
 
@@ -49,10 +51,11 @@ def rouge_l(candidates: Any, references: Any, lengths: Any = None, reference_len
     """
     from ..cpu.sequences.rewards import common_subsequence
 
-    a, b = _pairs("rouge_l", candidates, references, lengths, reference_lengths)
+    a, b = _pairs(candidates, references, lengths, reference_lengths)
     return _scores(common_subsequence(a, b), np.diff(a[1]), np.diff(b[1]))
 
 
+@naming("rouge_n")
 def rouge_n(candidates: Any, references: Any, n: int = 2, lengths: Any = None, reference_lengths: Any = None) -> Scores:
     """Return ROUGE-N: the share of n-grams that the pair has in common.
 
@@ -66,12 +69,13 @@ def rouge_n(candidates: Any, references: Any, n: int = 2, lengths: Any = None, r
     """
     from ..cpu.sequences.rewards import common_runs
 
-    _at_least_one("rouge_n: n", n)
-    a, b = _pairs("rouge_n", candidates, references, lengths, reference_lengths)
+    _at_least_one("n", n)
+    a, b = _pairs(candidates, references, lengths, reference_lengths)
     runs = [np.maximum(np.diff(starts) - n + 1, 0) for _, starts in (a, b)]
     return _scores(common_runs(a, b, np.array([n], np.int64))[:, 0], *runs)
 
 
+@naming("bleu_sentence")
 def bleu_sentence(
     candidates: Any,
     references: Any,
@@ -115,22 +119,22 @@ def bleu_sentence(
     """
     from ..cpu.sequences.rewards import common_runs
 
-    check.one_of("bleu_sentence: smoothing", smoothing, SMOOTHINGS)
-    _at_least_one("bleu_sentence: max_n", max_n)
-    a, b = _pairs("bleu_sentence", candidates, references, lengths, reference_lengths)
+    check.one_of("smoothing", smoothing, SMOOTHINGS)
+    _at_least_one("max_n", max_n)
+    a, b = _pairs(candidates, references, lengths, reference_lengths)
     orders = np.arange(1, max_n + 1)
     found = common_runs(a, b, orders).astype(np.float64)
     ours, theirs = np.diff(a[1]), np.diff(b[1])
     runs = np.maximum(ours[:, None] - orders + 1, 0).astype(np.float64)
     common = found.any(axis=1)
     if smoothing == "add_k":
-        k = 1.0 if smooth_value is None else check.positive("bleu_sentence: smooth_value", smooth_value)
+        k = 1.0 if smooth_value is None else check.positive("smooth_value", smooth_value)
         found[:, 1:] += k
         runs[:, 1:] += k
     some = runs > 0.0
     missing = some & (found == 0.0)
     if smoothing == "floor":
-        found[missing] = 0.1 if smooth_value is None else check.positive("bleu_sentence: smooth_value", smooth_value)
+        found[missing] = 0.1 if smooth_value is None else check.positive("smooth_value", smooth_value)
     elif smoothing == "exp":
         found[missing] = 0.5 ** np.cumsum(missing, axis=1)[missing]
     with np.errstate(divide="ignore"):
@@ -146,7 +150,7 @@ def bleu_sentence(
 def _at_least_one(what: str, n: Any) -> None:
     check.integer(what, n)
     if n < 1:
-        raise ValueError(f"{what} is {n}; expected 1 or more")
+        raise CallValueError(f"is {n}; expected 1 or more", what)
 
 
 def _scores(common: Any, ours: Any, theirs: Any) -> Scores:
@@ -158,51 +162,52 @@ def _scores(common: Any, ours: Any, theirs: Any) -> Scores:
     return Scores(precision, recall, f)
 
 
-def _pairs(name: str, candidates: Any, references: Any, lengths: Any, reference_lengths: Any) -> tuple[Any, Any]:
+def _pairs(candidates: Any, references: Any, lengths: Any, reference_lengths: Any) -> tuple[Any, Any]:
     """Return the concatenated tokens of candidates and references, with the offset of each text."""
-    a = _joined(name, "candidates", candidates, "lengths", lengths)
-    b = _joined(name, "references", references, "reference_lengths", reference_lengths)
+    a = _joined("candidates", candidates, "lengths", lengths)
+    b = _joined("references", references, "reference_lengths", reference_lengths)
     if a[1].size != b[1].size:
-        raise ValueError(f"{name}: {a[1].size - 1} candidates and {b[1].size - 1} references; expected as many")
+        problem = f"hold {a[1].size - 1} texts and references {b[1].size - 1}; expected as many"
+        raise CallValueError(problem, "candidates")
     return a, b
 
 
-def _joined(name: str, what: str, texts: Any, beside: str, lengths: Any) -> tuple[Any, Any]:
-    _no_text(name, what, texts)
+def _joined(what: str, texts: Any, beside: str, lengths: Any) -> tuple[Any, Any]:
+    _no_text(what, texts)
     if not hasattr(texts, "ndim"):
         if lengths is not None:
-            raise TypeError(f"{name}: {beside} belong to arrays; {what} are a {type(texts).__name__}")
-        rows = [_tokens(name, f"{what}[{i}]", row, 1) for i, row in enumerate(texts)]
+            raise CallTypeError(f"belong to arrays; {what} are a {type(texts).__name__}", beside)
+        rows = [_tokens(f"{what}[{i}]", row, 1) for i, row in enumerate(texts)]
         sizes = np.array([row.size for row in rows], np.int64)
         flat = np.concatenate([*rows, np.empty(0, np.int64)])
     else:
-        whole = _tokens(name, what, texts, 2)
+        whole = _tokens(what, texts, 2)
         sizes = np.full(len(whole), whole.shape[1], np.int64)
         if lengths is not None:
-            sizes = _tokens(name, beside, lengths, 1)
+            sizes = _tokens(beside, lengths, 1)
             if sizes.shape != (len(whole),):
-                raise ValueError(f"{name}: {beside} has shape {sizes.shape}; expected ({len(whole)},)")
+                raise CallValueError(f"has shape {sizes.shape}; expected ({len(whole)},)", beside)
             if ((sizes < 0) | (sizes > whole.shape[1])).any():
                 i = int(np.argmax((sizes < 0) | (sizes > whole.shape[1])))
-                raise ValueError(f"{name}: {beside}[{i}] is {sizes[i]}; allowed: 0 to {whole.shape[1]}")
+                raise CallValueError(f"is {sizes[i]}; allowed: 0 to {whole.shape[1]}", beside, (i,))
         flat = whole[np.arange(whole.shape[1]) < sizes[:, None]]
     return np.ascontiguousarray(flat), np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
 
-def _no_text(name: str, what: str, given: Any) -> None:
+def _no_text(what: str, given: Any) -> None:
     """Raise if a string is given instead of a sequence of tokens."""
     if isinstance(given, (str, bytes)):
-        raise TypeError(f"{name}: {what} is a string; expected integer tokens, the number of each word")
+        raise CallTypeError("is a string; expected integer tokens, the number of each word", what)
 
 
-def _tokens(name: str, what: str, given: Any, ndim: int) -> Any:
+def _tokens(what: str, given: Any, ndim: int) -> Any:
     """Return integer tokens as int64."""
-    _no_text(name, what, given)
+    _no_text(what, given)
     a = np.asarray(given)
     if a.dtype.kind in "US":
-        raise TypeError(f"{name}: {what} holds strings; expected integer tokens, the number of each word")
+        raise CallTypeError("holds strings; expected integer tokens, the number of each word", what)
     if a.ndim != ndim:
-        raise ValueError(f"{name}: {what} has shape {a.shape}; expected {'a sequence' if ndim == 1 else '(n, t)'}")
+        raise CallValueError(f"has shape {a.shape}; expected {'a sequence' if ndim == 1 else '(n, t)'}", what)
     if a.size and (a.dtype.kind not in "iu" or a.dtype == np.uint64):
-        raise TypeError(f"{name}: {what} has dtype {a.dtype}; expected integers")
+        raise CallTypeError(f"has dtype {a.dtype}; expected integers", what)
     return a.astype(np.int64)

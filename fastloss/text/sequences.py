@@ -16,6 +16,7 @@ from ..call.arrays import (
     outputs,
     rounded,
 )
+from ..call.errors import CallTypeError, CallValueError, named
 from ..cpu.dispatch import EMPTY
 from ..spec.record import registered
 
@@ -27,10 +28,10 @@ INPUTS = registered["sequence_cross_entropy"].inputs
 class _Prepared:
     """Validated tokens of a call, arranged as rows."""
 
-    def __init__(self, name: str, logits: Any, labels: Any, lengths: Any, mask: Any, ignore_index: int | None) -> None:
+    def __init__(self, logits: Any, labels: Any, lengths: Any, mask: Any, ignore_index: int | None) -> None:
         from ..cpu.sequences import tokens
 
-        check.label_to_ignore(name, ignore_index)
+        check.label_to_ignore(ignore_index)
         given = {"logits": logits, "labels": labels, "lengths": lengths, "mask": mask}
         self.given = given
         self.raw = {k: incoming(v, k) for k, v in given.items() if v is not None}
@@ -40,14 +41,14 @@ class _Prepared:
         for k, a in self.raw.items():
             spec = INPUTS[k]
             laid[k] = (
-                layout.laid(name, k, spec, a, self.dtype, dims)
+                layout.laid(k, spec, a, self.dtype, dims)
                 if spec.kind == "float"
-                else layout.laid_integers(name, k, spec, a, dims, ignore_index, k != "labels")
+                else layout.laid_integers(k, spec, a, dims, ignore_index, k != "labels")
             )
         self.back = outgoing(logits)
         self.shape: tuple[int, ...] = laid["labels"].shape
         self.rows, self.labels, _ = tokens.of(
-            name, laid["logits"], laid["labels"], laid["lengths"], laid["mask"], ignore_index, self.raw["labels"]
+            laid["logits"], laid["labels"], laid["lengths"], laid["mask"], ignore_index, self.raw["labels"]
         )
 
 
@@ -92,6 +93,7 @@ class SequenceLogProbs:
         """
         return self.vjp(logits, labels, lengths, mask, ignore_index=ignore_index)[0]
 
+    @named
     def vjp(
         self, logits: Any, labels: Any, lengths: Any = None, mask: Any = None, *, ignore_index: int | None = -100
     ) -> tuple[Any, Callable[..., Any]]:
@@ -117,7 +119,7 @@ class SequenceLogProbs:
         """
         from ..cpu.sequences import tokens
 
-        call = _Prepared(self.__name__, logits, labels, lengths, mask, ignore_index)
+        call = _Prepared(logits, labels, lengths, mask, ignore_index)
         none = np.empty((0, call.rows.shape[1]), call.dtype)
         losses = np.zeros(call.labels.size)
         if call.rows.size:
@@ -126,35 +128,35 @@ class SequenceLogProbs:
             sums = 0.0 - losses.reshape(call.shape).sum(axis=1, dtype=np.float64)
 
         def pull(cotangent: Any, out: Any = None) -> Any:
-            return _pulled(self.__name__, call, cotangent, out)
+            return self._pulled(call, cotangent, out)
 
         return sums if call.back is None else call.back(sums), pull
 
+    @named
+    def _pulled(self, call: _Prepared, cotangent: Any, out: Any) -> Any:
+        """Return the gradient with respect to the logits."""
+        from ..cpu.sequences import tokens
+
+        n, t = call.shape
+        given = incoming(cotangent, "cotangent")
+        if given.shape != (n,):
+            raise CallValueError(f"has shape {given.shape}; expected ({n},), a number per sequence", "cotangent")
+        if given.dtype.kind != "f":
+            raise CallTypeError(f"has dtype {given.dtype}; expected floats", "cotangent")
+        others = [v for k, v in call.given.items() if k != "logits"]
+        groups = outputs(out, 1, (call.raw["logits"],), (*others, cotangent))
+        result = groups[0][0]
+        grad = result.reshape(call.rows.shape) if direct(result, call.dtype) else np.empty(call.rows.shape, call.dtype)
+        if call.rows.size:
+            weight = np.repeat(given.astype(F64), t)
+            labels = np.where(weight, call.labels, -1)
+            tokens.nll(call.rows, labels, rounded(weight, call.dtype), -1.0, 0.0, grad)
+        if not direct(result, call.dtype):
+            result[...] = rounded(grad.reshape(result.shape), result.dtype)
+        return finish(groups, out, call.back)[0]
+
     def __repr__(self) -> str:
         return f"fastloss.{self.__name__}"
-
-
-def _pulled(name: str, call: _Prepared, cotangent: Any, out: Any) -> Any:
-    """Return the gradient with respect to the logits."""
-    from ..cpu.sequences import tokens
-
-    n, t = call.shape
-    given = incoming(cotangent, "cotangent")
-    if given.shape != (n,):
-        raise ValueError(f"{name}: the cotangent has shape {given.shape}; expected ({n},), a number per sequence")
-    if given.dtype.kind != "f":
-        raise TypeError(f"{name}: the cotangent has dtype {given.dtype}; expected floats")
-    others = [v for k, v in call.given.items() if k != "logits"]
-    groups = outputs(out, 1, (call.raw["logits"],), (*others, cotangent))
-    result = groups[0][0]
-    grad = result.reshape(call.rows.shape) if direct(result, call.dtype) else np.empty(call.rows.shape, call.dtype)
-    if call.rows.size:
-        weight = np.repeat(given.astype(F64), t)
-        labels = np.where(weight, call.labels, -1)
-        tokens.nll(call.rows, labels, rounded(weight, call.dtype), -1.0, 0.0, grad)
-    if not direct(result, call.dtype):
-        result[...] = rounded(grad.reshape(result.shape), result.dtype)
-    return finish(groups, out, call.back)[0]
 
 
 sequence_log_probs = SequenceLogProbs()

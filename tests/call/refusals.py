@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+import fastloss as fl
+
 P = np.array([0.5, 1.5, -2.0, 3.0], np.float32)
 T = np.array([1.0, 0.0, 1.0, 0.0], np.float32)
 Z = np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 0.0]])
@@ -17,13 +19,22 @@ def arrays_in(x):
 
 
 def refuse(error, text, function, *args, spoils=(), **kwargs):
-    """Assert the error, its whole text, and that no array given has changed; `spoils` may have been written."""
+    """Assert the error, its whole text, and that no array given has changed; `spoils` may have been written.
+
+    The text of an error of a call begins with the loss's name, which `text` may leave out.
+    """
     held = [a for k, v in enumerate(args) for a in arrays_in(v)]
     held += [a for k, v in kwargs.items() if k not in spoils for a in arrays_in(v)]
     before = [np.asarray(a).tobytes() for a in held]
     with pytest.raises(error) as caught:
         function(*args, **kwargs)
-    assert type(caught.value) is error or error is AttributeError
+    if isinstance(caught.value, fl.CallError):
+        assert type(caught.value) in (fl.CallTypeError, fl.CallValueError)
+        loss = caught.value.loss
+        assert loss == getattr(function, "__self__", function).name
+        text = text if text.startswith(loss) else f"{loss}: {text}"
+    else:
+        assert type(caught.value) is error or error is AttributeError
     assert str(caught.value) == text
     assert [np.asarray(a).tobytes() for a in held] == before
 

@@ -122,7 +122,7 @@ def test_quantile_levels_are_columns(weighted, rng):
     np.testing.assert_allclose(first, slopes, rtol=1e-13)
     np.testing.assert_allclose(second, np.ones((20, 3)) * (1 if w is None else w[:, None]), rtol=1e-15)
     assert fl.expectile(z, t, q=levels) > 0.0
-    with pytest.raises(ValueError, match="3 levels of q need a prediction with as many columns"):
+    with pytest.raises(ValueError, match="3 levels of q need as many columns"):
         fl.quantile(z[:, :2], t, q=levels)
 
 

@@ -40,7 +40,7 @@ def test_number_of_classes(way):
 
 
 def test_prediction_without_rows():
-    text = "cross_entropy: the prediction is a scalar; expected rows of scores along axis -1"
+    text = "cross_entropy: prediction is a scalar; expected rows of scores along axis -1"
     refuse(ValueError, text, fl.cross_entropy, np.float64(3.0), 0)
 
 
@@ -115,7 +115,7 @@ def test_masked_arrays():
 
 
 def test_ragged_lists():
-    with pytest.raises(TypeError, match=r"^prediction is no array of numbers: .*inhomogeneous shape"):
+    with pytest.raises(TypeError, match=r"^mse: prediction is no array of numbers: .*inhomogeneous shape"):
         fl.mse([[1.0], [1.0, 2.0]], T)
 
 

@@ -7,17 +7,18 @@ import pytest
 from refusals import P, T, Y, Z, jit, refuse
 
 import fastloss as fl
+from fastloss.call.errors import LossNotFoundError
 
 # Names and parameters ------------------------------------------------------------------------------------------------
 
 
 def test_misspelt_loss():
     text = "no loss named 'hubr'; did you mean huber or pseudo_huber?"
-    refuse(fl.check.LossNotFoundError, text, fl.LOSSES.__getitem__, "hubr")
-    assert issubclass(fl.check.LossNotFoundError, KeyError)
+    refuse(LossNotFoundError, text, fl.LOSSES.__getitem__, "hubr")
+    assert issubclass(LossNotFoundError, KeyError)
     assert "hubr" not in fl.LOSSES
     text = "no loss named 'qqqqq'; see fastloss.LOSSES for all names"
-    refuse(fl.check.LossNotFoundError, text, fl.LOSSES.__getitem__, "qqqqq")
+    refuse(LossNotFoundError, text, fl.LOSSES.__getitem__, "qqqqq")
     text = "module 'fastloss' has no attribute 'hubr'; did you mean huber or pseudo_huber?"
     refuse(AttributeError, text, getattr, fl, "hubr")
     text = "module 'fastloss' has no attribute 'set_num_thread'; did you mean set_num_threads or get_num_threads?"
@@ -29,17 +30,17 @@ def test_misspelt_loss():
 @pytest.mark.parametrize("call", ["__call__", "value_and_grad", "grad_and_hess", "bind"])
 def test_misspelt_parameter(call):
     data = () if call == "bind" else (P, T)
-    text = "huber has no parameter 'dleta'; did you mean delta?"
+    text = "huber: dleta is not a parameter; did you mean delta?"
     refuse(TypeError, text, getattr(fl.huber, call), *data, dleta=2.0)
     data = () if call == "bind" else (Z, Y)
-    text = "cross_entropy has no parameter 'label_smooting'; did you mean label_smoothing?"
+    text = "cross_entropy: label_smooting is not a parameter; did you mean label_smoothing?"
     refuse(TypeError, text, getattr(fl.cross_entropy, call), *data, label_smooting=0.1)
-    text = "cross_entropy has no parameter 'xyz'; known: label_smoothing, z_loss, temperature, logit_scale"
+    text = "cross_entropy: xyz is not a parameter; known: label_smoothing, z_loss, temperature, logit_scale"
     refuse(TypeError, text, getattr(fl.cross_entropy, call), *data, xyz=0.1)
 
 
 def test_parameter_of_a_loss_without_any():
-    refuse(TypeError, "mse has no parameter 'delta'; known: none", fl.mse, P, T, delta=1.0)
+    refuse(TypeError, "mse: delta is not a parameter; known: none", fl.mse, P, T, delta=1.0)
 
 
 @jit

@@ -67,9 +67,9 @@ def test_label_of_no_class():
 
 
 def test_float_labels():
-    text = "cross_entropy: labels have dtype float64; expected integers, or rows of 3 probabilities"
+    text = "cross_entropy: target has dtype float64; expected integers, or rows of 3 probabilities"
     refuse(TypeError, text, fl.cross_entropy, Z, Y.astype(np.float64))
-    text = "multi_margin: the target has dtype float64; expected integer labels"
+    text = "multi_margin: target has dtype float64; expected integer labels"
     refuse(TypeError, text, fl.multi_margin, Z, Y.astype(np.float64))
 
 

@@ -13,7 +13,7 @@ F64 = np.dtype(np.float64)
 
 def settle(dims, *given):
     """Lay arrays out by their specs; return what kernels would see, and the lengths learnt."""
-    return [layout.laid("a_loss", name, Input(spec, ""), np.zeros(shape), F64, dims) for name, spec, shape in given]
+    return [layout.laid(name, Input(spec, ""), np.zeros(shape), F64, dims) for name, spec, shape in given]
 
 
 def test_names_leading_and_trailing_axes():
@@ -29,7 +29,7 @@ def test_names_leading_and_trailing_axes():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([("a", "n d", (2,))], r"a_loss: a has shape \(2,\); expected \(n, d\)"),
+        ([("a", "n d", (2,))], r"a has shape \(2,\); expected \(n, d\)"),
         ([("a", "n d", (2, 3)), ("b", "m d", (5, 4))], r"b has shape \(5, 4\); expected \(5, 3\), as in a"),
         ([("a", "* 4", (2, 5))], r"a has shape \(2, 5\); expected \(\.\.\., 4\)$"),
         ([("a", "* 4", (2, 4)), ("b", "* 4", (3, 4))], r"b has shape \(3, 4\); expected \(2, 4\), as in a"),
@@ -44,7 +44,7 @@ def test_shapes_that_do_not_fit(given, message):
 
 
 def integers(spec, a, ignore=None, **dims):
-    return layout.laid_integers("a_loss", "a", spec, np.asarray(a), dims, ignore)
+    return layout.laid_integers("a", spec, np.asarray(a), dims, ignore)
 
 
 def test_labels_are_checked_and_ignored_ones_marked():

@@ -61,7 +61,7 @@ def test_names_become_cases(text, case):
     ("text", "message"),
     [
         ("mes", "no loss named 'mes'; did you mean mse"),
-        ("huber:dleta=2", "huber has no parameter 'dleta'; did you mean delta"),
+        ("huber:dleta=2", "huber: dleta is not a parameter; did you mean delta"),
         ("huber:delta=-1", "huber: delta is -1; allowed: (0, inf)"),
         ("quantile:q=0.1/0.9", "q has several levels; expected one"),
         ("mse[K=3]", "mse is a loss of single elements and has no columns"),

@@ -82,7 +82,7 @@ def approx_groups(lo, hi, sort, offsets, scores, gains, table, params, values, c
 def run(call: Any) -> None:
     """Evaluate every group."""
     scores, offsets = call["scores"], call["offsets"]
-    most = longest(call.record.name, offsets)
+    most = longest(offsets)
     each, table = gains(call["relevance"], call.parameters), discounts(most)
     grad = next(iter(call.grads.values()), np.empty(0, scores.dtype))
     call.counted = np.empty(call.units)

@@ -115,7 +115,7 @@ def auc_groups(lo, hi, sort, offsets, scores, labels, weights, margin, given, va
 def run(call: Any) -> None:
     """Evaluate every group."""
     scores, weights, offsets = call["scores"].astype(np.float64, copy=False), call["sample_weight"], call["offsets"]
-    longest(call.record.name, offsets)
+    longest(offsets)
     if weights is None:
         weights = np.empty(0)
     elif not weights.all():

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ...call.arrays import F64, rounded
+from ...call.errors import CallValueError
 
 __all__ = ["halves", "in_double", "largest_of", "longest", "room_for", "scale", "settle"]
 
@@ -31,11 +32,11 @@ def room_for(rows: int, offsets: Any) -> Any:
     return np.empty((rows, n) if offsets.size == 2 and n > 1 << 16 else (0, 0))
 
 
-def longest(name: str, offsets: Any) -> int:
+def longest(offsets: Any) -> int:
     """Return the number of items of the largest group, or raise where 32 bits cannot count them."""
     most = int(offsets[1]) if offsets.size == 2 else int((offsets[1:] - offsets[:-1]).max())
     if most >= 1 << 31:
-        raise ValueError(f"{name}: a group has {most} items; allowed: less than 2**31")
+        raise CallValueError(f"hold a group of {most} items; allowed: less than 2**31", "offsets")
     return most
 
 

@@ -252,7 +252,7 @@ def run(call: Any) -> None:
     """Evaluate every group."""
     record, meant = call.record, call.parameters
     scores, relevance, offsets = call["scores"], call["relevance"], call["offsets"]
-    most = longest(record.name, offsets)
+    most = longest(offsets)
     by_weight = record.name == "lambda_rank"
     each = table = NOTHING
     if by_weight:

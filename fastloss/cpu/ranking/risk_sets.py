@@ -229,7 +229,7 @@ def run(call: Any) -> None:
     else:
         scores, times, lost = call["risk"], call["time"], call["event"]
         call.counted = lost.astype(np.float64)
-    longest(call.record.name, offsets)
+    longest(offsets)
     scores, times = (a.astype(np.float64, copy=False) for a in (scores, times))
     grad = in_double(call.grads)
     factors = call.factors() if call.grads else np.ones(1)

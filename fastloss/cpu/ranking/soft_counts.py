@@ -100,7 +100,7 @@ def run(call: Any) -> None:
     x, t = call["prediction"].reshape(-1), call["target"].reshape(-1)
     active = call.parameters["activation"] is not None
     if not active and sum_in_order(x, domain=UNIT)[1]:
-        check.violation(record.name, "prediction", call.given["prediction"], UNIT, counts=call.kept(*call.shape))
+        check.violation("prediction", call.given["prediction"], UNIT, counts=call.kept(*call.shape))
     stretch = c * -(-STRETCH // c)
     rows = stretch * max(1, BLOCK // stretch)
     blocks = -(-x.size // rows)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ...call import check
+from ...call.errors import CallValueError
 from ...spec.record import Domain
 from ..runtime.slots import Typed, unbound
 
@@ -31,9 +32,9 @@ def first_class(call: Any) -> int:
 def check_single(call: Any) -> None:
     """Raise for options that need more than one class."""
     if call.parameters.get("activation") == "softmax":
-        raise ValueError(f"{call.record.name}: activation is 'softmax' for a single class; expected 'sigmoid'")
+        raise CallValueError("is 'softmax' for a single class; expected 'sigmoid'", "activation")
     if first_class(call) > 0:
-        raise ValueError(f"{call.record.name}: include_background is False for a single class; nothing is left")
+        raise CallValueError("is False for a single class; nothing is left", "include_background")
 
 
 def outside(x, keep):
@@ -64,4 +65,4 @@ def inside(call: Any, names: list[str], domain: Domain) -> None:
     whole = (*shape[:2], *call.dims["+"])
     for name in names:
         if call[name].ndim == 3:
-            check.violation(call.record.name, name, call[name].reshape(whole), domain, counts=counts.reshape(whole))
+            check.violation(name, call[name].reshape(whole), domain, counts=counts.reshape(whole))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...call.errors import CallValueError
 from ...spec.record import UNIT, OneOf
 from ..math.sorting import COUNTS, sort_digits
 from ..runtime.slots import unbound
@@ -167,7 +168,7 @@ def run(call: Any) -> None:
     whole = bool(how[WHOLE])
     rows = c if whole else n * c
     if (n * c if whole else 1) * s > LONGEST:
-        raise ValueError(f"{call.record.name}: prediction has {n * c * s} numbers; allowed: up to {LONGEST} at once")
+        raise CallValueError(f"has {n * c * s} numbers; allowed: up to {LONGEST} at once", "prediction")
     if raw:
         how[ACTIVATION] = RAW
     elif not call.grads:

@@ -20,7 +20,7 @@ import numba
 import numpy as np
 from numba.np.ufunc import parallel as _layer
 
-from ...call.check import SettingError
+from ...call.errors import SettingError
 
 __all__ = ["get_num_threads", "one_by_one", "parallel_allowed", "run_parallel", "set_num_threads", "share"]
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...call import check
 from ...call.arrays import I64, constants
+from ...call.errors import CallValueError
 from ..math.scalar_math import exp64, log64
 from ..runtime.slots import Number, unbound
 from ..runtime.specialize import LOOP, SCALAR, compiled
@@ -236,7 +237,7 @@ def _checked(call: Any, lengths: Any) -> Any:
     """The targets; raise for the first symbol that counts and is none, or is the blank."""
     targets, v, blank = call["targets"], call.dims["v"], call.parameters["blank"]
     if blank >= v:
-        raise ValueError(f"{call.record.name}: blank is {blank}; allowed: {check.labels_allowed(v, None)}")
+        raise CallValueError(f"is {blank}; allowed: {check.labels_allowed(v, None)}", "blank")
     wrong = (targets < 0) | (targets >= v) | (targets == blank)
     if not wrong.any():
         return targets
@@ -247,11 +248,9 @@ def _checked(call: Any, lengths: Any) -> Any:
         targets, wrong = np.where(away, int(blank == 0), targets), wrong & ~away
     if wrong.any():
         first = int(np.argmax(wrong.reshape(-1)))
-        where = check.position(first, targets.shape)
-        raise ValueError(
-            f"{call.record.name}: targets[{where}] is {call.given['targets'].reshape(-1)[first]}; "
-            f"allowed: 0 to {v - 1}, but not {blank}, which is the blank"
-        )
+        value = call.given["targets"].reshape(-1)[first]
+        problem = f"is {value}; allowed: 0 to {v - 1}, but not {blank}, which is the blank"
+        raise CallValueError(problem, "targets", check.index_of(first, targets.shape))
     return targets
 
 

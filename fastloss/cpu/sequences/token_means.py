@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ...call.errors import CallValueError
 from .. import dispatch
 from . import tokens
 
@@ -15,10 +16,10 @@ def run(call: Any) -> None:
     logits, labels, mask = call["logits"], call["labels"], call["mask"]
     mask = None if mask is None else mask.reshape(-1, 1)
     ignore, given = call.parameters["ignore_index"], call.given["labels"]
-    rows, kept, counts = tokens.of(call.record.name, logits, labels.reshape(-1, 1), None, mask, ignore, given)
+    rows, kept, counts = tokens.of(logits, labels.reshape(-1, 1), None, mask, ignore, given)
     numbers = [float(call[k]) for k, spec in call.record.inputs.items() if not spec.dims]
     if not all(x > 0.0 for x in numbers):
-        raise ValueError(f"{call.record.name}: n_bytes is {numbers[0]:g}; expected 1 or more")
+        raise CallValueError(f"is {numbers[0]:g}; expected 1 or more", "n_bytes")
     count = float(counts.sum())
     if not count:
         call.values[0] = call.record.function(0.0, 1.0, *numbers)[0]

@@ -13,6 +13,7 @@ from numba import config
 
 from ...call import check
 from ...call.arrays import I64, NAMES, constants
+from ...call.errors import CallValueError
 from ...spec.record import registered
 from .. import dispatch
 from ..elementwise import call as call_chunk
@@ -145,7 +146,6 @@ class Tokens(NamedTuple):
 
 
 def of(
-    loss: str,
     logits: Any,
     labels: Any,
     lengths: Any,
@@ -173,8 +173,8 @@ def of(
     if n and not all_between(found[1] + 1, 0):
         i = int(np.argmax(found[1] >= 0))
         first = i * labels.shape[1] + int(found[1, i])
-        where, value = check.position(first, quoted.shape), quoted.reshape(-1)[first]
-        raise ValueError(f"{loss}: labels[{where}] is {value}; allowed: {check.labels_allowed(v, ignore)}")
+        problem = f"is {quoted.reshape(-1)[first]}; allowed: {check.labels_allowed(v, ignore)}"
+        raise CallValueError(problem, "labels", check.index_of(first, quoted.shape))
     return Tokens(logits.reshape(labels.size, v), kept.reshape(-1), found[0])
 
 
@@ -183,7 +183,7 @@ def run(call: Any) -> None:
     options = call.parameters
     arrays = (call["logits"], call["labels"], call["lengths"], call["mask"])
     labels_given = call.given["labels"]
-    rows, labels, counts = of(call.record.name, *arrays, options["ignore_index"], labels_given, call.weight)
+    rows, labels, counts = of(*arrays, options["ignore_index"], labels_given, call.weight)
     weight, share = dispatch.EMPTY[call.dtype], None
     kept = labels >= 0
     call.counted = kept.astype(np.float64)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...call.errors import CallValueError
 from ..elementwise import widest_vectors
 from ..math.scalar_math import exp64, log1p64, log64
 from ..rows.softmax import maximum
@@ -131,7 +132,7 @@ def run(call: Any) -> None:
     """Evaluate every row."""
     logits, candidates, mask = call["logits"], call["candidates"], call["mask"]
     if (candidates is None) == (mask is None):
-        raise ValueError(f"{call.record.name} takes candidates, as indices, or mask; expected one of them")
+        raise CallValueError("takes candidates, as indices, or mask; expected one of them")
     grad = call.grads.get("logits", np.empty((1, 0), call.dtype))
     factors = call.factors() if call.grads else np.ones(1)
     candidates = np.empty((1, 0), np.int64) if candidates is None else candidates

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...call import check
+from ...call.errors import CallValueError
 from ..elementwise import widest_vectors
 from ..rows.tiles import SQUARE, turn
 from ..runtime import staging
@@ -230,16 +231,13 @@ def _places(call: Any, k: int) -> Any:
     if given is None:
         return _whole_places(k)
     x = given.astype(np.float64)
-    name = call.record.name
     if not np.isfinite(x).all():
         i = int(np.argmin(np.isfinite(x)))
-        raise ValueError(f"{name}: positions[{i}] is {x[i]:g}; expected finite positions")
+        raise CallValueError(f"is {x[i]:g}; expected finite positions", "positions", (i,))
     if (x[1:] < x[:-1]).any():
         i = int(np.argmax(x[1:] < x[:-1]))
-        raise ValueError(
-            f"{name}: positions[{i + 1}] is {x[i + 1]:g}, below positions[{i}] = {x[i]:g}; "
-            "expected positions that never fall"
-        )
+        problem = f"is {x[i + 1]:g}, below positions[{i}] = {x[i]:g}; expected positions that never fall"
+        raise CallValueError(problem, "positions", (i + 1,))
     return x
 
 
@@ -270,13 +268,13 @@ def _explain(call: Any, found: Any) -> None:
     record, shape = call.record, call.shape
     for name in record.checked_by_kernel:
         a, domain = call[name].reshape(*shape, -1), record.inputs[name].domain
-        check.violation(record.name, name, a, domain, counts=call.kept(*shape, 1))
+        check.violation(name, a, domain, counts=call.kept(*shape, 1))
     i = int(np.argmax(found == UNEVEN))
     p, t = (call[k][i].sum(dtype=np.float64) for k in ("prediction", "target"))
-    where = f"[{check.position(i, shape)}]" if shape else ""
-    raise ValueError(
-        f"{record.name}: prediction{where} has mass {p:g} and target{where} {t:g}; expected mass in both or in neither"
-    )
+    index = check.index_of(i, shape)
+    where = f"[{', '.join(map(str, index))}]" if index else ""
+    problem = f"has mass {p:g} and target{where} {t:g}; expected mass in both or in neither"
+    raise CallValueError(problem, "prediction", index)
 
 
 def run(call: Any) -> None:

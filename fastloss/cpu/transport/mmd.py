@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ...call.errors import CallValueError
 from .clouds import drawn
 
 __all__ = ["run"]
@@ -22,7 +23,7 @@ def run(call: Any) -> None:
     unbiased = call.parameters["unbiased"]
     for k, a in (("x", x), ("y", y)):
         if unbiased and len(a) == 1:
-            raise ValueError(f"{call.record.name}: {k} has one point; unbiased=True needs at least two")
+            raise CallValueError("has one point; unbiased=True needs at least two", k)
     rates = _rates(call)
     of = {k: np.ascontiguousarray(call[k].T) for k in ("x", "y")}
     factor = call.factors()[0] if call.grads else 0.0

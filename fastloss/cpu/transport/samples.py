@@ -12,6 +12,7 @@ import numpy as np
 
 from ...call import check
 from ...call.arrays import F64, constants
+from ...call.errors import CallValueError
 from ..math.order import ordered
 from ..runtime.slots import Number, unbound
 from ..runtime.units import factor_of, launch_of
@@ -255,8 +256,7 @@ def _check_mass(call: Any, x: Side, y: Side) -> None:
     if uneven.any():
         i = int(np.argmax(uneven))
         name = "x_weight" if totals[0][i if len(totals[0]) > 1 else 0] == 0.0 else "y_weight"
-        where = f"[{check.position(i, call.shape)}]" if call.shape else ""
-        raise ValueError(f"{call.record.name}: {name}{where} sums to 0; expected a positive sum")
+        raise CallValueError("sums to 0; expected a positive sum", name, check.index_of(i, call.shape))
 
 
 def _coupled_samples(call: Any, x: Side, y: Side) -> None:

@@ -5,11 +5,11 @@ the cost makes the rows of P right and sums its columns, so that each exponentia
 """
 
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...call.errors import CallValueError, warn
 from .. import dispatch
 from ..elementwise import widest_vectors
 from ..math.scalar_math import exp64, log64
@@ -271,7 +271,7 @@ def _masses(call: Any, key: str, n: int) -> tuple[Any, float]:
     with np.errstate(over="ignore", invalid="ignore"):
         total = float(wide.sum())
         if total == 0.0:
-            raise ValueError(f"{call.record.name}: {key} sums to 0; expected a positive sum")
+            raise CallValueError("sums to 0; expected a positive sum", key)
         if total == np.inf:
             # A sum of masses near the largest number overflows, though they are divided by it.
             wide *= 2.0**-64
@@ -356,9 +356,7 @@ def run(call: Any) -> None:
     error = _with_costs(call) if call.record.name == "sinkhorn" else _of_points(call)
     most, tolerance = (call.parameters[k] for k in ("max_iterations", "tolerance"))
     if error > tolerance:
-        warnings.warn(
+        warn(
             f"{call.record.name}: after {most} iterations the marginals are wrong by {error:.2g}, more than the "
-            f"tolerance {tolerance:g}; raise max_iterations, tolerance or epsilon",
-            RuntimeWarning,
-            stacklevel=4,
+            f"tolerance {tolerance:g}; raise max_iterations, tolerance or epsilon"
         )

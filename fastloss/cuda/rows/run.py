@@ -6,6 +6,7 @@ import numpy as np
 
 from ...call import check
 from ...call.arrays import LEAST
+from ...call.errors import CallValueError
 from ...call.reduction import reduction_of
 from ...call.request import Request
 from ...spec.record import FINITE_NONNEGATIVE, NONNEGATIVE, Formula
@@ -111,13 +112,13 @@ def run(place: Place, loss: Any, request: Request) -> tuple[Any, Any, Any]:
     if details:
         raise NotImplementedError(f"{record.name} has no details on a GPU")
     check.target_given(record, target)
-    check.integer(f"{record.name}: axis", axis)
-    check.label_to_ignore(record.name, ignore_index)
+    check.integer("axis", axis)
+    check.label_to_ignore(ignore_index)
     dims = len(prediction.shape) if hasattr(prediction, "shape") else np.ndim(prediction)
     if dims == 0:
-        raise ValueError(f"{record.name}: the prediction is a scalar; expected rows of scores along axis {axis}")
+        raise CallValueError(f"is a scalar; expected rows of scores along axis {axis}", "prediction")
     if not -dims <= axis < dims:
-        raise ValueError(f"{record.name}: axis is {axis}; the prediction has {dims} dimensions")
+        raise CallValueError(f"is {axis}; the prediction has {dims} dimensions", "axis")
     axis = -1 if axis == dims - 1 else axis
     if axis != -1 and out is not None:
         raise NotImplementedError(f"{record.name} on a GPU writes to out along the last axis alone; axis is {axis}")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...call.arrays import rounded
+from ...call.errors import CallTypeError, CallValueError
 from ...call.reduction import denominator
 from ...cpu.dispatch import sum_record
 from ...spec.record import NONNEGATIVE
@@ -100,20 +101,19 @@ def output(place: Place, out: Any, name: str, like: Placed, others: tuple[Placed
     if out is None:
         return place.empty(like.shape, like.dtype)
     if place.on_host:
-        raise TypeError(f"{name} lies in host memory; with backend 'cuda', expected an array on the GPU, or none")
+        raise CallTypeError("lies in host memory; with backend 'cuda', expected an array on the GPU, or none", name)
     dtype, contiguous = place.library.described(out, name)
     if tuple(out.shape) != like.shape:
-        raise ValueError(f"{name} has shape {tuple(out.shape)}; expected {like.shape}")
+        raise CallValueError(f"has shape {tuple(out.shape)}; expected {like.shape}", name)
     if dtype != like.dtype:
-        raise TypeError(f"{name} has dtype {dtype}; expected {like.dtype}")
+        raise CallTypeError(f"has dtype {dtype}; expected {like.dtype}", name)
     if not contiguous:
-        raise ValueError(f"{name} is not contiguous; expected an array whose elements follow each other")
+        raise CallValueError("is not contiguous; expected a C-contiguous array", name)
     placed = Placed(out, place.library.address(out), like.shape, dtype)
     for x in others:
         if _overlap(placed, x):
-            raise ValueError(
-                f"{name} overlaps an input or another output; inputs are never written, pass another array"
-            )
+            problem = "overlaps an input or another output; inputs are never written, pass another array"
+            raise CallValueError(problem, name)
     return placed
 
 

@@ -159,7 +159,11 @@ def test_the_number_of_threads_changes_nothing(monkeypatch):
 @pytest.mark.parametrize(
     ("call", "kind", "text"),
     [
-        (lambda: rewards.rouge_l([[1]], []), ValueError, "rouge_l: 1 candidates and 0 references; expected as many"),
+        (
+            lambda: rewards.rouge_l([[1]], []),
+            ValueError,
+            "rouge_l: candidates hold 1 texts and references 0; expected as many",
+        ),
         (lambda: rewards.rouge_l([[1.5]], [[1]]), TypeError, r"candidates\[0\] has dtype float64; expected integers"),
         (
             lambda: rewards.rouge_l(np.zeros(3, int), [[1]]),

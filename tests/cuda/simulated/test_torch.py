@@ -114,7 +114,7 @@ def test_refusals():
     x = torch.zeros(3, requires_grad=True)
     with pytest.raises(TypeError, match=r"prediction is a tensor that requires grad; pass prediction.detach\(\)"):
         fl.mse(x, torch.zeros(3))
-    with pytest.raises(ValueError, match="some arrays lie on a GPU and others in host memory"):
+    with pytest.raises(ValueError, match="all on a GPU or all in host memory"):
         fl.mse(torch.zeros(3), np.zeros(3))
     with pytest.raises(TypeError, match="prediction has dtype int64"):
         fl.mse(torch.zeros(3, dtype=torch.int64), torch.zeros(3))
