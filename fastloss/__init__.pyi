@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 from ._version import __version__ as __version__
+from . import optim as optim
 from . import rewards as rewards
 from .call.backend_choice import backend as backend
 from .call.errors import BackendError as BackendError, CallError as CallError

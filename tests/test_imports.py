@@ -17,7 +17,7 @@ LAYERS = (
     {"cpu"},
     {"cuda"},
     {"losses"},
-    {"text", "rewards", "evaluation", "data"},
+    {"text", "rewards", "train", "optim", "evaluation", "data"},
     {"performance", "tracking"},
     {"command", "__main__"},
 )
