@@ -11,7 +11,7 @@ from .cuda.placement import synchronize
 from .losses.base import Loss
 from .losses.catalogue import LOSSES
 
-LAZY = {"evaluate": ".evaluation", "optim": "", "rewards": "", "sequence_log_probs": ".text.sequences"}
+LAZY = {"evaluate": ".evaluation", "rewards": "", "risk": "", "sequence_log_probs": ".text.sequences"}
 """Public names beside the losses, and the modules that are imported when they are first asked for."""
 
 __all__ = [

@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 from ._version import __version__ as __version__
-from . import optim as optim
-from . import rewards as rewards
+from . import rewards as rewards, risk as risk
 from .call.backend_choice import backend as backend
 from .call.errors import BackendError as BackendError, CallError as CallError
 from .call.errors import CallTypeError as CallTypeError, CallValueError as CallValueError
@@ -28,8 +27,8 @@ class _SupportsDLPack(Protocol):
 
 _Input: TypeAlias = ArrayLike | _SupportsDLPack
 _Floats: TypeAlias = NDArray[np.floating[Any]]
-_Reduced: TypeAlias = Literal["mean", "sum"] | None
-_Reduction: TypeAlias = Literal["mean", "sum", "none"] | None
+_Reduced: TypeAlias = Literal["mean", "sum"] | risk.Risk | None
+_Reduction: TypeAlias = Literal["mean", "sum", "none"] | risk.Risk | None
 _Curvature: TypeAlias = Literal["exact", "surrogate"]
 _Backend: TypeAlias = Literal["auto", "cpu", "cuda"]
 

@@ -17,7 +17,7 @@ LAYERS = (
     {"cpu"},
     {"cuda"},
     {"losses"},
-    {"text", "rewards", "train", "optim", "evaluation", "data"},
+    {"text", "rewards", "risk", "evaluation", "data"},
     {"performance", "tracking"},
     {"command", "__main__"},
 )

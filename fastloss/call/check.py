@@ -37,6 +37,7 @@ __all__ = [
     "unknown_parameter",
     "violation",
     "violations",
+    "within",
 ]
 
 
@@ -117,6 +118,19 @@ def _number(value: Any) -> float:
         return float(value)
     except ValueError:
         raise TypeError from None
+
+
+def within(what: str, value: Any, allowed: Domain, owner: str) -> float:
+    """Return a number of a domain as a float; raise for any other value."""
+    try:
+        number = _number(value)
+    except OverflowError:
+        number = math.nan
+    except TypeError:
+        raise CallTypeError(f"is {shown(value)}; expected a number", what, loss=owner) from None
+    if math.isnan(number) or allowed.outside(number):
+        raise CallValueError(f"is {shown(value)}; allowed: {allowed}", what, loss=owner)
+    return number
 
 
 def flag(what: str, value: Any) -> bool:

@@ -204,6 +204,8 @@ def elsewhere(loss: Any, on_cpu: Callable[[Request], Any], request: Request) -> 
     _not_mixed(*arrays)
     runner = RUNNERS.get(loss.record.loop)
     reason = missing() if runner else f"{loss.name} has no CUDA kernel"
+    if not (request.reduction is None or isinstance(request.reduction, str)):
+        reason = f"{type(request.reduction).__name__} has no CUDA kernel"
     if not reason:
         place = place_of(*arrays)
         try:

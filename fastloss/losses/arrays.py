@@ -35,6 +35,7 @@ from ..spec.record import NONNEGATIVE, Formula, Input
 from .base import ComposedDoc, Loss
 from .fast_path import PLANS
 from .plans import kernels, planned
+from .risk import UNITS, Risk, single, units_under_risk
 
 __all__ = ["ArrayLoss", "Call"]
 
@@ -220,8 +221,10 @@ class ArrayLoss(Loss):  # noqa: D101
             request = Request(mode, arrays, None, weight, reduction, divisor, out, names=tuple(inputs))
             found: tuple[Any, Any] = placement.elsewhere(self, self._run_placed, request)
             return found
+        if isinstance(reduction, Risk):
+            return self._under_risk(inputs, weight, reduction, divisor, out, derivatives)
         record = self.record
-        reduction = reduction_of(record, reduction)
+        reduction = reduction if reduction is UNITS else reduction_of(record, reduction)
         raw = {k: incoming(v, k) for k, v in inputs.items() if v is not None}
         differentiable = [k for k in record.predictions if k in raw]
         dtypes = [compute_dtype(raw[k], k) for k in differentiable]
@@ -301,7 +304,28 @@ class ArrayLoss(Loss):  # noqa: D101
         options = (request.weight, request.reduction, request.divisor, request.out)
         return self._run(inputs, *options, request.orders > 0)
 
+    def _under_risk(
+        self, inputs: dict[str, Any], weight: Any, risk: Risk, divisor: Any, out: Any, derivatives: bool
+    ) -> tuple[Any, Any]:
+        """Serve a call whose reduction is a risk."""
+        wide = {k: single(v) if k in self.record.predictions else v for k, v in inputs.items() if v is not None}
+        raw = {k: incoming(v, k) for k, v in wide.items()}
+        dims = self._all_laid(raw, F64, weight)[1]
+        units = self.record.axes(self._meant)
+        shape = layout.shape_of(units, dims)
+        if not units:
+            raise CallValueError("has one value for all its inputs, and a risk needs one per sample")
+
+        def run(weights: Any, reduction: str, writes: bool) -> Any:
+            return self._run(inputs if writes else wide, weights, reduction, None, out if writes else None, writes)
+
+        request = Request("grad" if derivatives else "value", (), None, weight, risk, divisor)
+        found: tuple[Any, Any] = units_under_risk(self.record, run, request, shape)
+        return found
+
     def _reduced(self, call: Call, dtype: Any, back: Any) -> Any:
+        if call.reduction == UNITS:
+            return call.values, call.counted
         if call.reduction == "none":
             call.divided()
             values = call.values

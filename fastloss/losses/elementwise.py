@@ -46,6 +46,7 @@ from ..cuda import placement
 from ..spec.record import NONNEGATIVE
 from .base import ComposedDoc, Loss
 from .fast_path import PLANS, Elements, elements, known_divisor
+from .risk import Risk, under_risk
 
 __all__ = ["ElementwiseLoss"]
 
@@ -189,6 +190,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
         if placement.involved(self._backend, request.prediction, request.target, request.weight):
             found: tuple[Any, Any] = placement.elsewhere(self, self._run_any, request)
             return found
+        if isinstance(request.reduction, Risk):
+            return self._under_risk(request)
         if self._levels:
             return self._run_columns(request)
         request = self._paired(request)
@@ -218,6 +221,16 @@ class ElementwiseLoss(Loss):  # noqa: D101
             rows = rounded(values.reshape(shape), raw[0].dtype)
             loss = rows if back is None else back(rows)
         return loss, results[0] if results else None
+
+    def _under_risk(self, request: Request) -> tuple[Any, Any]:
+        """Serve a call whose reduction is a risk."""
+        request = self._paired(request)
+        given, weight = request.prediction, request.weight
+        shape = incoming(given[0] if isinstance(given, (tuple, list)) else given, "prediction").shape
+        if self._levels and weight is not None:
+            w = incoming(weight, "weight")
+            request = request._replace(weight=w[..., None] if w.shape == shape[:-1] else w)
+        return under_risk(self.record, lambda r: self._run(*r[:7]), request, shape)
 
     def _paired(self, request: Request) -> Request:
         """Return the call of a loss without a target whose two predictions came one after the other."""

@@ -54,6 +54,7 @@ from ..spec.record import FINITE_NONNEGATIVE, NONNEGATIVE, Loop
 from .base import ComposedDoc, Loss
 from .fast_path import PLANS, Plan, Rows, known_divisor, unplanned
 from .fast_path import rows as plan_of_rows
+from .risk import Risk, under_risk
 
 __all__ = ["Details", "RowLoss"]
 
@@ -248,6 +249,8 @@ class RowLoss(Loss):  # noqa: D101
         if placement.involved(self._backend, request.prediction, request.target, request.weight, request.class_weight):
             found: tuple[Any, Any, Any] = placement.elsewhere(self, self._run, request)
             return found
+        if isinstance(request.reduction, Risk):
+            return (*self._under_risk(request), None)
         request, p = self._checked(request)
         axis = request.axis
         last = axis in (-1, p.ndim - 1)
@@ -291,6 +294,15 @@ class RowLoss(Loss):  # noqa: D101
             per_row = rounded(results[0].reshape(call.shape), p.dtype)
             loss = per_row if back is None else back(per_row)
         return loss, derivatives[0] if derivatives else None, details
+
+    def _under_risk(self, request: Request) -> tuple[Any, Any]:
+        """Serve a call whose reduction is a risk; rows whose label is ignored do not count."""
+        p = self._checked(request._replace(reduction="none"))[1]
+        shape, t = np.moveaxis(p, request.axis, -1).shape[:-1], incoming(request.target, "target")
+        labels = self.record.row_loop.labels and t.dtype.kind in "iub" and request.ignore_index is not None
+        ignored = t == request.ignore_index if labels and t.shape == shape else None
+        ignored = ignored if ignored is not None and ignored.any() else None
+        return under_risk(self.record, lambda r: self._run(r)[:2], request, shape, ignored)
 
     def _checked(self, request: Request) -> tuple[Request, Any]:
         """Check the options of a call; return it with reduction and details settled, and its prediction as an array."""

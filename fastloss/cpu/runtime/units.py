@@ -40,18 +40,7 @@ from .subnormals import flush_subnormals, restore_subnormals
 from .threads import get_num_threads, share
 from .worlds import cpu
 
-__all__ = [
-    "HEAD",
-    "Kernel",
-    "all_between",
-    "all_binary",
-    "factor_of",
-    "in_stages",
-    "kernel",
-    "launch_of",
-    "machine_word",
-    "without_ignored",
-]
+__all__ = ["Kernel", "all_between", "all_binary", "factor_of", "in_stages", "kernel", "launch_of", "without_ignored"]
 
 WORK = 1 << 15
 """Operations per chunk: enough to hide the call."""
@@ -85,7 +74,7 @@ def _chunk(lo, hi, table):
 
 
 @intrinsic
-def machine_word(typingctx, address):
+def _word(typingctx, address):
     """Return the machine word at an address."""
 
     def codegen(context, builder, signature, args):
@@ -117,23 +106,19 @@ def table_of(arrays, words):
     """
     count = words.size // 2
     table = np.empty(count * LONGEST, np.int64)
-    alike = machine_word(arrays + HEAD) == count
+    alike = _word(arrays + HEAD) == count
     k = 0
     for i in range(count if alike else 0):
-        o = machine_word(arrays + ITEMS + 8 * i)
-        axes = machine_word(o + HEAD + 8) & 0xFFFFFFFF
-        alike &= (
-            (machine_word(o + HEAD + 40) == words[2 * i])
-            & (axes == words[2 * i + 1])
-            & (machine_word(o + HEAD + 48) & 1 == 1)
-        )
+        o = _word(arrays + ITEMS + 8 * i)
+        axes = _word(o + HEAD + 8) & 0xFFFFFFFF
+        alike &= (_word(o + HEAD + 40) == words[2 * i]) & (axes == words[2 * i + 1]) & (_word(o + HEAD + 48) & 1 == 1)
         if not alike:
             break
-        shape = machine_word(o + HEAD + 16)
-        table[k] = machine_word(o + HEAD)
+        shape = _word(o + HEAD + 16)
+        table[k] = _word(o + HEAD)
         k += 1
         for axis in range(axes):
-            table[k] = machine_word(shape + 8 * axis)
+            table[k] = _word(shape + 8 * axis)
             k += 1
     return table[: k if alike else 0]
 
@@ -152,7 +137,7 @@ def tables_of(setup, arrays):
     alike = True
     for k in range(stages):
         end = start + 2 * setup[4 + 3 * k]
-        table = table_of(machine_word(arrays + ITEMS + 8 * k), setup[start:end])
+        table = table_of(_word(arrays + ITEMS + 8 * k), setup[start:end])
         alike &= table.size > 0
         for word in range(table.size):
             tables[k, word] = table[word]

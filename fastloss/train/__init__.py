@@ -1,1 +1,0 @@
-"""Training: optimisers, schedules of learning rates, clipping of gradients."""
