@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..spec.render import MissingWordError
 from . import numpy_rows
 from .cases import Case, Data
 from .numpy_world import source
-from .render import MissingWordError
 
 __all__ = ["BUILDERS", "OURS", "Contestant", "Outcome", "contestants", "installed"]
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..spec.graph import Graph, Operand
+from ..spec.render import Source, function
 from .cases import Case
 from .numpy_world import dialect, traced
-from .render import Source, function
 
 __all__ = ["operands_and_results", "reference", "terms"]
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from ..spec.graph import Graph, Node, Operand, trace
 from ..spec.record import Formula
+from ..spec.render import Dialect, Source, function, tuples
 from . import plain
 from .cases import Case
-from .render import Dialect, Source, function, tuples
 
 __all__ = ["arrays", "dialect", "formula", "source"]
 

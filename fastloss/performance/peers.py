@@ -13,11 +13,11 @@ import numpy as np
 
 from ..cpu.runtime.threads import get_num_threads
 from ..spec.graph import Graph
+from ..spec.render import Dialect, function
 from . import numpy_rows
 from .cases import Case, Data
 from .contestants import Contestant, Outcome
 from .numpy_world import arrays, traced
-from .render import Dialect, function
 
 __all__ = ["jax", "torch", "torch_compiled"]
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from ..cpu.runtime.threads import get_num_threads
 from ..spec.graph import Graph, Node
+from ..spec.render import Dialect, MissingWordError, expression
 from .cases import Case, Data
 from .contestants import Contestant, Outcome
 from .numpy_world import arrays, traced
-from .render import Dialect, MissingWordError, expression
 
 __all__ = ["numexpr", "sklearn"]
 

@@ -1,11 +1,17 @@
 """Symbolic tracing: a formula, run once on symbols, becomes a graph of operations.
 
-Parameters are constants during tracing (`x * 1.0` becomes x, a branch on a switch disappears), and each common
-subexpression becomes one node. `render` writes the graph as source code for another library.
+Each common subexpression becomes one node. Parameters are either constants during tracing (`x * 1.0` becomes x, a
+branch on a switch disappears) or symbols too. `derive` differentiates a graph; `render` writes it as source code, of
+another library or of a formula.
+
+A graph has rules by which its operations are simplified: RULES for array libraries, where one operation less counts
+more than a rounding; EXACT, which keep every digit, for formulas.
 """
 
+import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +20,7 @@ from . import vocabulary
 from .record import Formula
 from .worlds import World, carry
 
-__all__ = ["Graph", "Node", "trace"]
+__all__ = ["EXACT", "RULES", "Graph", "Node", "evaluate", "is_condition", "reachable", "symbols", "trace"]
 
 Operand = Any
 """Operand of a node: a Node, or a Python float or bool known while tracing."""
@@ -61,6 +67,18 @@ class Node:
     def __rtruediv__(self, other: Operand) -> Operand:
         return self.graph.make("/", other, self)
 
+    def __pow__(self, other: Operand) -> Operand:
+        return self.graph.make("pow", self, other)
+
+    def __rpow__(self, other: Operand) -> Operand:
+        return self.graph.make("pow", other, self)
+
+    def __invert__(self) -> Operand:
+        return self.graph.make("not", self)
+
+    def __pos__(self) -> Operand:
+        return self
+
     def __neg__(self) -> Operand:
         return self.graph.make("neg", self)
 
@@ -101,22 +119,33 @@ class Node:
         raise TypeError("a formula branches on data; where() is the form that every world understands")
 
 
-PYTHON: dict[str, Callable[..., Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
+COMPARISONS: dict[str, Callable[..., Any]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
     "==": operator.eq,
     "!=": operator.ne,
-    "&": operator.and_,
-    "|": operator.or_,
+}
+LOGIC: dict[str, Callable[..., Any]] = {"&": operator.and_, "|": operator.or_}
+PYTHON: dict[str, Callable[..., Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    **COMPARISONS,
+    **LOGIC,
+    "not": operator.not_,
     "neg": operator.neg,
     "abs": abs,
 }
+
+
+def is_condition(x: Operand) -> bool:
+    """Whether an operand is true or false, not a number."""
+    if isinstance(x, Node):
+        return x.op in COMPARISONS or x.op in LOGIC or x.op == "not"
+    return isinstance(x, bool)
 
 
 def _is(x: Operand, number: float) -> bool:
@@ -131,8 +160,10 @@ def _negated(x: Operand) -> Operand:
 class Graph:
     """Nodes of one traced formula, each operation once."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: "Rules | None" = None, node: type[Node] = Node) -> None:
         self._nodes: dict[Any, Node] = {}
+        self.rules = RULES if rules is None else rules
+        self.node = node
 
     def named(self, op: str, name: str) -> Node:
         """Return the node of an array argument (`input`) or of a scalar known at run time (`scalar`)."""
@@ -142,7 +173,7 @@ class Graph:
         """Return the result of an operation: a number if all operands are, a simplified node where possible."""
         if not any(isinstance(a, Node) for a in args):
             return (PYTHON.get(op) or getattr(vocabulary, op))(*args)
-        rule = RULES.get(op)
+        rule = self.rules.get(op)
         simpler = None if rule is None else rule(self, *args)
         return self._intern(op, args) if simpler is None else simpler
 
@@ -150,7 +181,7 @@ class Graph:
         # By identity: == on nodes builds a node.
         key = (op, *(("node", id(a)) if isinstance(a, Node) else repr(a) for a in args))
         if key not in self._nodes:
-            self._nodes[key] = Node(self, op, args, len(self._nodes))
+            self._nodes[key] = self.node(self, op, args, len(self._nodes))
         return self._nodes[key]
 
 
@@ -248,7 +279,10 @@ def _power(g: Graph, x: Operand, y: Operand) -> Operand:
     return None if isinstance(y, Node) or y not in powers else powers[y]()
 
 
-RULES: dict[str, Callable[..., Operand]] = {
+Rules = Mapping[str, Callable[..., Operand]]
+"""Functions by operation: of the graph and the operands to a simpler operand, or None where there is none."""
+
+RULES: Rules = {
     "+": _add,
     "-": _subtract,
     "*": _multiply,
@@ -262,8 +296,13 @@ RULES: dict[str, Callable[..., Operand]] = {
 }
 
 
+def _named_word(name: str, *args: Operand) -> Operand:
+    graph = next((a.graph for a in args if isinstance(a, Node)), None)
+    return getattr(vocabulary, name)(*args) if graph is None else graph.make(name, *args)
+
+
 def _word(x: Operand, name: str) -> Operand:
-    return x.graph.make(name, x) if isinstance(x, Node) else getattr(vocabulary, name)(x)
+    return _named_word(name, x)
 
 
 def _square_parts(u: Operand) -> tuple[Operand, Operand]:
@@ -288,16 +327,135 @@ PLAIN: dict[str, Callable[..., Any]] = {
 that its users would not take."""
 
 
-def _words(graph: Graph, dtype: str) -> dict[str, Callable[..., Operand]]:
-    def word(name: str) -> Callable[..., Operand]:
-        return lambda *args: graph.make(name, *args)
+def _numeric(rule: Callable[..., Operand] | None, op: str) -> Callable[..., Operand]:
+    """Return a rule that takes conditions among its operands for the numbers 0 and 1."""
 
-    words = {name: word(name) for name in vocabulary.__all__}
-    return {
-        **words,
-        **PLAIN,
-        **{k: lambda x, v=float(v): v for k, v in (("epsilon", np.finfo(dtype).eps), ("largest", np.finfo(dtype).max))},
-    }
+    def numeric(g: Graph, *args: Operand) -> Operand:
+        if any(is_condition(a) for a in args):
+            return g.make(op, *(g.make("where", a, 1.0, 0.0) if is_condition(a) else a for a in args))
+        return None if rule is None else rule(g, *args)
+
+    return numeric
+
+
+def _add_exactly(g: Graph, a: Operand, b: Operand) -> Operand:
+    return g.make("*", 2.0, a) if a is b else _add(g, a, b)
+
+
+def _multiply_exactly(g: Graph, a: Operand, b: Operand) -> Operand:
+    if not isinstance(b, Node):
+        return g.make("*", b, a)
+    if not isinstance(a, Node) and b.op == "*" and not isinstance(b.args[0], Node) and _exact_factor(a, b.args[0]):
+        return g.make("*", a * b.args[0], b.args[1])
+    return None if isinstance(a, Node) and a.op == b.op == "neg" else _multiply_by_constant(g, a, b)
+
+
+def _multiply_by_constant(g: Graph, a: Operand, b: Operand) -> Operand:
+    for x, y in ((a, b), (b, a)):
+        if _is(x, 0.0):
+            return 0.0
+        if _is(x, 1.0) or _is(x, -1.0):
+            return y if _is(x, 1.0) else g.make("neg", y)
+        if (z := _negated(x)) is not None:
+            return g.make("neg", g.make("*", z, y))
+    return None
+
+
+def _exact_factor(*factors: float) -> bool:
+    """Whether a product by constants is as exact by their product: all are powers of two but one, and moderate."""
+    odd = [x for x in factors if math.frexp(abs(x))[0] != 0.5]
+    return len(odd) < 2 and all(1e-9 < abs(x) < 1e9 for x in factors)
+
+
+def _divide_exactly(g: Graph, a: Operand, b: Operand) -> Operand:
+    if not isinstance(b, Node) and b != 0.0 and _exact_factor(2.0, b) and math.frexp(abs(b))[0] == 0.5:
+        return g.make("*", 1.0 / b, a)
+    if _is(b, 1.0) or _is(a, 0.0):
+        return a
+    return None
+
+
+def _where_exactly(g: Graph, condition: Operand, a: Operand, b: Operand) -> Operand:
+    if isinstance(condition, Node) and condition.op == "not":
+        return g.make("where", condition.args[0], b, a)
+    if any(is_condition(x) for x in (a, b)):
+        return g.make("where", condition, *(g.make("where", x, 1.0, 0.0) if is_condition(x) else x for x in (a, b)))
+    return _where(g, condition, a, b)
+
+
+def _power_exactly(g: Graph, x: Operand, y: Operand) -> Operand:
+    if isinstance(y, Node) or not math.isfinite(y):
+        return None
+    if y == int(y) and abs(y) <= 16.0:
+        return _whole_power(g, x, int(y)) if y >= 0.0 else g.make("/", 1.0, _whole_power(g, x, -int(y)))
+    if y == int(y):
+        # The word takes no base below 0.
+        size = g.make("pow", abs(x), y) if x.op != "abs" else None
+        return size if size is None or y % 2.0 == 0.0 else g.make("*", g.make("sign", x), size)
+    return g.make("sqrt", x) if y == 0.5 else None
+
+
+def _whole_power(g: Graph, x: Operand, n: int) -> Operand:
+    """Return x to a whole power, by squares."""
+    if n == 0:
+        return 1.0
+    half = _whole_power(g, x, n // 2)
+    return g.make("*", g.make("*", half, half), x) if n % 2 else g.make("*", half, half)
+
+
+NUMERIC: Rules = {
+    "+": _add_exactly,
+    "-": _subtract,
+    "*": _multiply_exactly,
+    "/": _divide_exactly,
+    "neg": _negate,
+    "pow": _power_exactly,
+}
+EXACT: Rules = {
+    **{op: _numeric(NUMERIC.get(op), op) for op in (*NUMERIC, "abs", "maximum", "minimum", "sign")},
+    "where": _where_exactly,
+    "not": lambda g, a: a.args[0] if a.op == "not" else None,
+    "&": _both,
+    "|": _either,
+}
+"""Rules that change no digit of a result, but for the order of constant factors."""
+
+
+def reachable(results: Iterable[Operand]) -> list[Node]:
+    """Return the nodes that results need, each after its operands."""
+    found: dict[int, Node] = {}
+    waiting = [x for x in results if isinstance(x, Node)]
+    while waiting:
+        node = waiting.pop()
+        if node.number not in found:
+            found[node.number] = node
+            waiting.extend(a for a in node.args if isinstance(a, Node))
+    return [found[number] for number in sorted(found)]
+
+
+WORLD = World(lambda x: x, {name: partial(_named_word, name) for name in vocabulary.__all__})
+"""World of symbols: words build nodes where an operand is one."""
+
+
+def symbols(graph: Graph, arrays: Sequence[str], scalars: Sequence[str] = ()) -> list[Operand]:
+    """Return the nodes of a formula's arguments: data by name, then parameters by name."""
+    return [graph.named("input", n) for n in arrays] + [graph.named("scalar", n) for n in scalars]
+
+
+def evaluate(function: Callable[..., Any], *operands: Operand) -> Any:
+    """Return the results of a formula, with all its guards, for operands of one graph or constants."""
+    with np.errstate(all="ignore"):
+        return carry(function, WORLD)(*operands)
+
+
+def _words(dtype: str) -> dict[str, Callable[..., Operand]]:
+    constants = {"epsilon": np.finfo(dtype).eps, "largest": np.finfo(dtype).max}
+    return {**WORLD.words, **PLAIN, **{k: lambda x, v=float(v): v for k, v in constants.items()}}
+
+
+@cache
+def _unguarded(dtype: str) -> World:
+    return World(lambda x: x, _words(dtype))
 
 
 def trace(record: Formula, parameters: Mapping[str, float], dtype: str, given: Mapping[str, Operand]) -> Any:
@@ -305,8 +463,7 @@ def trace(record: Formula, parameters: Mapping[str, float], dtype: str, given: M
 
     The first operand is a node, whose graph takes all others.
     """
-    graph = next(x.graph for x in given.values() if isinstance(x, Node))
-    function = carry(record.function, World(lambda x: x, _words(graph, dtype)))
+    function = carry(record.function, _unguarded(dtype))
     own = [parameters[k] for k in record.parameters if k not in record.loop_parameters]
     with np.errstate(all="ignore"):
         return function(*given.values(), *map(float, own))

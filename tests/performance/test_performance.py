@@ -22,8 +22,8 @@ from fastloss.performance.cases import (
 from fastloss.performance.contestants import BUILDERS, OURS, Contestant, Outcome, contestants, installed
 from fastloss.performance.numpy_rows import terms
 from fastloss.performance.numpy_world import source
-from fastloss.performance.render import MissingWordError
 from fastloss.performance.tracked import TRACKED, tracked_cases
+from fastloss.spec.render import MissingWordError
 
 ROWS = [n for n, loss in fl.LOSSES.items() if loss.record.family == "rows"]
 
