@@ -11,7 +11,15 @@ from .cuda.placement import synchronize
 from .losses.base import Loss
 from .losses.catalogue import LOSSES
 
-LAZY = {"evaluate": ".evaluation", "rewards": "", "risk": "", "sequence_log_probs": ".text.sequences"}
+LAZY = {
+    "evaluate": ".evaluation",
+    "formula": ".losses.custom",
+    "loss": ".losses.custom",
+    "losses_from": ".losses.custom",
+    "rewards": "",
+    "risk": "",
+    "sequence_log_probs": ".text.sequences",
+}
 """Public names beside the losses, and the modules that are imported when they are first asked for."""
 
 __all__ = [

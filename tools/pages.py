@@ -121,7 +121,7 @@ def names(losses: Mapping[str, Any]) -> str:
 
     public: list[str] = vars(fastloss)["__all__"]  # the stub, which mypy reads, has none
     rows = []
-    for name in sorted(set(public) - set(losses), key=str.lower):
+    for name in sorted(set(public) - set(losses), key=lambda n: (n.lower(), n)):
         for path, value in _members(name, getattr(fastloss, name)):
             word = category(path, value, losses)
             summary = "Version of the package." if word == "version" else _summary(value)

@@ -42,6 +42,7 @@ from .cuda.placement import synchronize as synchronize
 from .evaluation import evaluate as evaluate
 from .spec.record import Formula
 from .call.memory import release_memory as release_memory
+from .losses.custom import formula as formula, loss as loss, losses_from as losses_from
 from .losses.rows import Details
 from .text.sequences import sequence_log_probs as sequence_log_probs
 

@@ -53,10 +53,24 @@ def _product(x: Node, da: Operand, db: Operand) -> Operand:
 
 
 def _quotient(x: Node, da: Operand, db: Operand) -> Operand:
-    b = x.args[1]
+    a, b = x.args
+    if isinstance(b, Node) and b.op == "hypot1" and b.args[0] is a:
+        return da / (b * b * b)
     if _vanishes(da):
         return -(x / b * db)
     return da / b if _vanishes(db) else (da - x * db) / b
+
+
+def _x_log(word: str, offset: float) -> Callable[..., Operand]:
+    """Return the rule of x log(offset + y), which is 0 where x is 0."""
+
+    def rule(node: Node, dx: Operand, dy: Operand) -> Operand:
+        (x, y), make = node.args, node.graph.make
+        moved = offset + y
+        ratio = 1.0 if x is moved else make("where", make("==", x, 0.0), 0.0, x / moved)
+        return dx * make(word, y) + ratio * dy
+
+    return rule
 
 
 def _chosen(x: Node, dcondition: Operand, da: Operand, db: Operand) -> Operand:
@@ -105,6 +119,8 @@ STRUCTURAL: dict[str, Callable[..., Operand]] = {
     "maximum": _extreme(">", "<="),
     "minimum": _extreme("<", ">="),
     "pow": _power,
+    "xlogy": _x_log("log", 0.0),
+    "xlog1py": _x_log("log1p", 1.0),
 }
 """Derivatives of operations from the node and the derivatives of its operands."""
 
@@ -133,6 +149,12 @@ OUTER: dict[str, Callable[[Node, Operand], Operand]] = {
     "mills": lambda x, u: u * x - 1.0,
     "lgamma": lambda x, u: _word("digamma", u),
     "digamma": lambda x, u: _word("trigamma", u),
+    "log1mexp": lambda x, u: 1.0 / _word("expm1", u),
+    "cosh": lambda x, u: _word("sinh", u),
+    "sinh": lambda x, u: _word("cosh", u),
+    "log_of_cosh": lambda x, u: _word("tanh", u),
+    "hypot1": lambda x, u: u / x,
+    "hypot1_less_1": lambda x, u: u / _word("hypot1", u),
 }
 """Derivatives of words of one operand from the node and the operand."""
 

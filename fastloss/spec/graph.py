@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from . import vocabulary
+from . import special, vocabulary
 from .record import Formula
 from .worlds import World, carry
 
-__all__ = ["EXACT", "RULES", "Graph", "Node", "evaluate", "is_condition", "reachable", "symbols", "trace"]
+__all__ = ["EXACT", "RULES", "WORDS", "Graph", "Node", "evaluate", "is_condition", "reachable", "symbols", "trace"]
 
 Operand = Any
 """Operand of a node: a Node, or a Python float or bool known while tracing."""
@@ -141,6 +141,14 @@ PYTHON: dict[str, Callable[..., Any]] = {
 }
 
 
+COMPOSED: dict[str, Callable[..., Any]] = {
+    name: getattr(special, name)
+    for name in ("xlogy", "xlog1py", "cosh", "sinh", "log_of_cosh", "log1mexp", "hypot1", "hypot1_less_1")
+}
+"""Functions of several words that are one node, because they are derived better as a whole."""
+WORDS: dict[str, Callable[..., Any]] = {**{w: getattr(vocabulary, w) for w in vocabulary.__all__}, **COMPOSED}
+
+
 def is_condition(x: Operand) -> bool:
     """Whether an operand is true or false, not a number."""
     if isinstance(x, Node):
@@ -164,6 +172,8 @@ class Graph:
         self._nodes: dict[Any, Node] = {}
         self.rules = RULES if rules is None else rules
         self.node = node
+        self.rewrites: dict[str, None] = {}
+        """Rules of stabilisation that were applied, in order."""
 
     def named(self, op: str, name: str) -> Node:
         """Return the node of an array argument (`input`) or of a scalar known at run time (`scalar`)."""
@@ -172,10 +182,14 @@ class Graph:
     def make(self, op: str, *args: Operand) -> Operand:
         """Return the result of an operation: a number if all operands are, a simplified node where possible."""
         if not any(isinstance(a, Node) for a in args):
-            return (PYTHON.get(op) or getattr(vocabulary, op))(*args)
+            return (PYTHON.get(op) or WORDS[op])(*args)
         rule = self.rules.get(op)
         simpler = None if rule is None else rule(self, *args)
-        return self._intern(op, args) if simpler is None else simpler
+        return self.plain(op, *args) if simpler is None else simpler
+
+    def plain(self, op: str, *args: Operand) -> Node:
+        """Return the node of an operation as it is, without the rules."""
+        return self._intern(op, args)
 
     def _intern(self, op: str, args: tuple[Operand, ...]) -> Node:
         # By identity: == on nodes builds a node.
@@ -339,7 +353,15 @@ def _numeric(rule: Callable[..., Operand] | None, op: str) -> Callable[..., Oper
 
 
 def _add_exactly(g: Graph, a: Operand, b: Operand) -> Operand:
-    return g.make("*", 2.0, a) if a is b else _add(g, a, b)
+    if a is b:
+        return g.make("*", 2.0, a)
+    simpler = _add(g, a, b)
+    return g.make("+", b, a) if simpler is None and _swapped(a, b) else simpler
+
+
+def _swapped(a: Operand, b: Operand) -> bool:
+    """Whether two operands stand against the order of their tracing; in that order, a + b and b + a are one node."""
+    return isinstance(a, Node) and isinstance(b, Node) and a.number > b.number
 
 
 def _multiply_exactly(g: Graph, a: Operand, b: Operand) -> Operand:
@@ -347,10 +369,6 @@ def _multiply_exactly(g: Graph, a: Operand, b: Operand) -> Operand:
         return g.make("*", b, a)
     if not isinstance(a, Node) and b.op == "*" and not isinstance(b.args[0], Node) and _exact_factor(a, b.args[0]):
         return g.make("*", a * b.args[0], b.args[1])
-    return None if isinstance(a, Node) and a.op == b.op == "neg" else _multiply_by_constant(g, a, b)
-
-
-def _multiply_by_constant(g: Graph, a: Operand, b: Operand) -> Operand:
     for x, y in ((a, b), (b, a)):
         if _is(x, 0.0):
             return 0.0
@@ -358,7 +376,7 @@ def _multiply_by_constant(g: Graph, a: Operand, b: Operand) -> Operand:
             return y if _is(x, 1.0) else g.make("neg", y)
         if (z := _negated(x)) is not None:
             return g.make("neg", g.make("*", z, y))
-    return None
+    return g.make("*", b, a) if _swapped(a, b) else None
 
 
 def _exact_factor(*factors: float) -> bool:

@@ -28,6 +28,7 @@ __all__ = [
     "Parameter",
     "Signs",
     "arrays",
+    "described",
     "elementwise",
     "registered",
     "rows",
@@ -342,7 +343,13 @@ registered: dict[str, Formula] = {}
 
 
 def _register(function: Callable[..., Any], family: str, loop: str, fields: dict[str, Any]) -> Callable[..., Any]:
-    name = function.__name__
+    registered[function.__name__] = described(function, family, loop, fields)
+    return function
+
+
+def described(function: Callable[..., Any], family: str, loop: str, fields: dict[str, Any], name: str = "") -> Formula:
+    """Return the record of a formula from the keywords of its decorator; the catalogue does not get it."""
+    name = name or function.__name__
     code = function.__code__
     names = code.co_varnames[: code.co_argcount]
     values = function.__defaults__ or ()
@@ -368,7 +375,7 @@ def _register(function: Callable[..., Any], family: str, loop: str, fields: dict
     if family == "arrays":
         domain = tuple(inputs[n].domain for n in predictions)
         given["second"] = False
-    registered[name] = Formula(
+    return Formula(
         name=name,
         family=family,
         function=function,
@@ -382,7 +389,6 @@ def _register(function: Callable[..., Any], family: str, loop: str, fields: dict
         loop_parameters=tuple(extra),
         **{k: v for k, v in given.items() if k != "parameters"},
     )
-    return function
 
 
 FIELDS: dict[str, Any] = {

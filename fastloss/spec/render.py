@@ -22,8 +22,7 @@ from functools import cache
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from . import vocabulary
-from .graph import COMPARISONS, LOGIC, Node, Operand, reachable
+from .graph import COMPARISONS, LOGIC, WORDS, Node, Operand, reachable
 
 __all__ = [
     "Dialect",
@@ -166,7 +165,6 @@ def expression(dialect: Dialect, result: Operand) -> Source:
 DEEP = 12
 """Levels of nested operations after which a formula's text gives a result a name of its own."""
 
-WORDS = {name: getattr(vocabulary, name) for name in vocabulary.__all__}
 DIALECT = Dialect({**WORDS, "abs": abs}, None)
 
 
@@ -217,7 +215,8 @@ def formula(
 
 
 def _parenthesised(texts: Iterable[str]) -> str:
-    return "({})".format("".join(f"{text}, " for text in texts).rstrip())
+    found = list(texts)
+    return f"({', '.join(found)}{',' * (len(found) == 1)})"
 
 
 @cache

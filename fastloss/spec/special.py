@@ -12,6 +12,7 @@ from .vocabulary import (
     minimum,
     ndtr,
     sign,
+    sqrt,
     where,
 )
 
@@ -157,3 +158,50 @@ def trigamma_tail(x):
     y = i * i
     series = 1.0 / 42.0 - y * (1.0 / 30.0 - y * (5.0 / 66.0 - y * (691.0 / 2730.0 - y * (7.0 / 6.0))))
     return i * y * (1.0 / 6.0 - y * (1.0 / 30.0 - y * series))
+
+
+def xlogy(x, y):
+    """x log(y), and 0 where x is 0."""
+    return where(x == 0.0, 0.0, x * log(y))
+
+
+def xlog1py(x, y):
+    """x log(1 + y), and 0 where x is 0."""
+    return where(x == 0.0, 0.0, x * log1p(y))
+
+
+def cosh(x):
+    """Hyperbolic cosine."""
+    half = exp(0.5 * abs(x))
+    return 0.5 * half * half + 0.5 / (half * half)
+
+
+def sinh(x):
+    """Hyperbolic sine, exact for small x."""
+    a = abs(x)
+    half = exp(0.5 * where(a < 1.0, 1.0, a))
+    change = expm1(where(a < 1.0, a, 0.0))
+    near = 0.5 * (change + change / (1.0 + change))
+    return sign(x) * where(a < 1.0, near, 0.5 * half * half - 0.5 / (half * half))
+
+
+def log_of_cosh(x):
+    """log(cosh(x)), without overflow and exact for small x."""
+    a = abs(x)
+    e, h = exp(-2.0 * a), expm1(-2.0 * a)
+    near = a < 0.875
+    # cosh^2 = 1 + sinh^2; where that serves, e is at least 0.17.
+    s = log1p_unit(where(near, 0.25 * h * h / maximum(e, 0.125), e))
+    return where(near, 0.5 * s, a - 0.6931471805599453 + s)
+
+
+def hypot1(x):
+    """sqrt(1 + x^2), also where x^2 overflows."""
+    a = abs(x)
+    far = a > 1e9
+    return where(far, a, sqrt(1.0 + where(far, 0.0, a * a)))
+
+
+def hypot1_less_1(x):
+    """sqrt(1 + x^2) - 1, without cancellation or overflow."""
+    return abs(x) * (abs(x) / (1.0 + hypot1(x)))
