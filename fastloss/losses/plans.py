@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..call import layout
-from ..call.arrays import F32, F64, I64
-from ..cpu.dispatch import PARALLEL_FROM, sum_in_order
+from ..call.arrays import F32, F64, I64, rounded
+from ..call.errors import CallError
+from ..cpu.dispatch import PARALLEL_FROM, small_sum
 from ..spec.record import Domain, Formula
 
 __all__ = ["Plan", "kernels", "planned"]
@@ -33,10 +34,9 @@ def kernels(loop: str) -> Callable[[Any], None]:
 
 
 class Entry(NamedTuple):
-    """Dtype, shape and conversion of one input of a plan."""
+    """Conversion of one input of a plan."""
 
     name: str
-    dtype: Any
     shape: tuple[int, ...] | None
     """Shape that kernels read; None where it equals the caller's."""
     taken: Callable[[Any], Any] | None
@@ -44,37 +44,11 @@ class Entry(NamedTuple):
     where kernels read the array as it is."""
 
 
-class Plan(NamedTuple):
-    """Settings of one kind of call: inputs, shapes of the gradients, dimensions and kernels."""
-
-    entries: tuple[Entry, ...]
-    others: dict[str, Any]
-    """All inputs by name, in the order of the record: placeholders for omitted inputs, None for the others."""
-    grads: tuple[tuple[str, tuple[int, ...], tuple[int, ...] | None], ...]
-    """Name of each differentiable input, its shape, and the shape that kernels read where it differs."""
-    dims: layout.Dims
-    shape: tuple[int, ...]
-    dtype: Any
-    run: Callable[[Any], None]
-    """Function that runs the kernels of a call, without warnings of NumPy."""
-
-    def laid(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the inputs in the form kernels read; None where the call is not of the plan's kind."""
-        arrays = self.others.copy()
-        for name, dtype, shape, taken in self.entries:
-            a = inputs[name]
-            if type(a) is not np.ndarray or a.dtype is not dtype or not a.flags.carray:
-                return None
-            if taken is not None:
-                a = taken(a)
-                if a is None:
-                    return None
-            arrays[name] = a if shape is None else a.reshape(shape)
-        return arrays
-
-
 Arrays = dict[str, Any]
 """Arrays by the names of inputs."""
+
+Plan = Callable[[tuple[Any, ...], str], tuple[Any, Any] | None]
+"""Function of the inputs and the reduction of a call that returns its loss and gradients, or None for other calls."""
 
 
 def planned(call: Any, raw: Arrays) -> Plan | None:
@@ -88,12 +62,55 @@ def planned(call: Any, raw: Arrays) -> Plan | None:
         if entry is None:
             return None
         entries.append(entry)
-    if sum(a.size for a in raw.values()) >= PARALLEL_FROM:
+    if sum(a.size for a in raw.values()) >= PARALLEL_FROM or call.units >= PARALLEL_FROM:
         return None
-    others = {k: None if k in raw else v for k, v in laid.items()}
-    given = [(k, raw[k].shape, laid[k].shape) for k in record.predictions if k in raw]
+    return _plan(call, raw, [e for e in entries if e.shape is not None or e.taken is not None])
+
+
+def _plan(call: Any, raw: Arrays, changed: list[Entry]) -> Plan:
+    """Return the plan of calls like one, of whose inputs some are changed for the kernels."""
+    from ..cpu.runtime.objects import like
+
+    kind, record, parameters, dims, shape = type(call), call.record, call.parameters, call.dims, call.shape
+    packed, dtype, units, names = call.packed, call.dtype, float(call.units), tuple(raw)
+    alike, evaluate, total_of = like(tuple(raw.values())), _runner(call), small_sum(F64)
+    others = None if names == tuple(call.arrays) else {k: None if k in raw else v for k, v in call.arrays.items()}
+    given = [(k, raw[k].shape, call.arrays[k].shape) for k in record.predictions if k in call.grads]
     grads = [(k, own, None if own == flat else flat) for k, own, flat in given]
-    return Plan(tuple(entries), others, tuple(grads), dims, call.shape, dtype, _runner(call))
+    empty, several = np.empty, len(grads) > 1
+
+    def run(arrays: tuple[Any, ...], reduction: str) -> tuple[Any, Any] | None:
+        if not alike(arrays):
+            return None
+        given = dict(zip(names, arrays))  # noqa: B905 - the lengths are equal, and strict=True takes 0.1 us
+        laid = given.copy() if others is None else {**others, **given}
+        for name, flat, taken in changed:
+            a = given[name]
+            if taken is not None and (a := taken(a)) is None:
+                return None
+            laid[name] = a if flat is None else a.reshape(flat)
+        call = kind(record, parameters, laid, dims, shape)
+        call.packed, call.given, call.dtype, call.reduction = packed, given, dtype, reduction
+        outs = []
+        for name, own, flat in grads:
+            o = empty(own, dtype)
+            outs.append(o)
+            call.grads[name] = o if flat is None else o.reshape(flat)
+        try:
+            evaluate(call)
+        except CallError:
+            return None
+        values = call.values
+        if reduction == "none":
+            loss: Any = rounded(values.reshape(shape), dtype)
+        elif reduction == "sum" or call.counted is None:
+            loss = total_of(values)[0] / (units if reduction == "mean" else 1.0)
+        else:
+            divided = call.divided()
+            loss = total_of(values)[0] / divided if divided != 0.0 else 0.0
+        return loss, tuple(outs) if several else outs[0] if outs else None
+
+    return run
 
 
 def _runner(call: Any) -> Callable[[Any], None]:
@@ -123,9 +140,9 @@ def _entry(record: Formula, name: str, a: Any, laid: Any, ignored: Any, dims: la
             # Left to the general path: rounding can take values out of the domain, or overflow.
             return None
         same, bounded = a.dtype is laid.dtype, layout.bounded(spec.domain) and checked
-        return Entry(name, a.dtype, shape, _numbers(laid.dtype, spec.domain if bounded else None, same))
+        return Entry(name, shape, _numbers(laid.dtype, spec.domain if bounded else None, same))
     if spec.kind == "binary" and a.dtype in (BOOL, F32, F64, I64):
-        return Entry(name, a.dtype, shape, _binary())
+        return Entry(name, shape, _binary())
     classes: int = dims.get(spec.classes, 0)
     if spec.kind == "regions" and a.shape == (dims["n"], *dims["+"]):
         # Pixel labels: a single class has the labels 0 and 1.
@@ -133,7 +150,7 @@ def _entry(record: Formula, name: str, a: Any, laid: Any, ignored: Any, dims: la
     if spec.kind in ("labels", "lengths") and a.dtype in (I64, I32):
         high = classes - (spec.kind != "lengths")
         ignored = ignored if spec.kind == "labels" else None
-        return Entry(name, a.dtype, shape, _whole(high, ignored) if spec.classes and checked else _to_whole)
+        return Entry(name, shape, _whole(high, ignored) if spec.classes and checked else _to_whole)
     return None
 
 
@@ -141,10 +158,11 @@ def _numbers(dtype: Any, domain: Domain | None, same: bool) -> Callable[[Any], A
     """Return the function that converts floats to a dtype, or returns None where one is outside a domain."""
     if domain is None:
         return None if same else lambda a: a.astype(dtype)
+    sum_of = small_sum(dtype, domain)
 
     def taken(a: Any) -> Any:
-        a = a.astype(dtype, copy=False)
-        return a if sum_in_order(a.reshape(-1), domain=domain)[1] == 0.0 else None
+        a = a if same else a.astype(dtype)
+        return a if sum_of(a.reshape(-1))[1] == 0.0 else None
 
     return taken
 

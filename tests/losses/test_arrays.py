@@ -243,6 +243,7 @@ def test_the_number_of_threads_changes_no_bit(name, dtype, monkeypatch):
     loss, given = fl.LOSSES[name], inputs(name, dtype)
     # What earlier calls bound runs in one thread.
     loss._plans.clear()
+    loss._recent.clear()
     units.launch_of.cache_clear()
     before = fl.get_num_threads()
     results = []

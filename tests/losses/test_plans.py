@@ -35,6 +35,12 @@ def bits(result):
     return [(a.shape, a.dtype, a.tobytes())]
 
 
+def forget(loss):
+    """Drop the plans of a loss, so that the general path serves its next call."""
+    loss._plans.clear()
+    loss._recent.clear()
+
+
 @each_case
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_a_plan_gives_the_bits_of_the_general_path(name, variant, dtype, planned):
@@ -43,9 +49,9 @@ def test_a_plan_gives_the_bits_of_the_general_path(name, variant, dtype, planned
     first, second = (inputs(name, dtype, seed) for seed in (7, 8))
     for reduction in ("mean", "sum", "none"):
         for call in (loss, loss.value_and_grad):
-            loss._plans.clear()
+            forget(loss)
             expected = bits(call(**second, reduction=reduction))
-            loss._plans.clear()
+            forget(loss)
             call(**first, reduction=reduction)
             for _ in range(2):
                 assert bits(call(**second, reduction=reduction)) == expected
@@ -53,7 +59,7 @@ def test_a_plan_gives_the_bits_of_the_general_path(name, variant, dtype, planned
     alike = all(first[k].shape == a.shape and a.ndim for k, a in second.items())
     if dtype is not np.float16 and kinds <= KINDS and alike:
         assert planned[-1] is not None
-    loss._plans.clear()
+    forget(loss)
 
 
 LOGITS = np.zeros((3, 4), "f")
@@ -73,7 +79,7 @@ def test_a_plan_leaves_errors_to_the_general_path(name, arrays, which, value, pl
     loss = fl.LOSSES[name]
     bad = [a.copy() for a in arrays]
     bad[which].reshape(-1)[0] = value
-    loss._plans.clear()
+    forget(loss)
     with pytest.raises(ValueError) as general:  # noqa: PT011 - compared with the one below
         loss.value_and_grad(*bad)
     loss.value_and_grad(*arrays)
@@ -100,4 +106,40 @@ def test_a_plan_ends_where_another_backend_is_asked_for(planned):
     fl.cosine_distance(x, x)
     with fl.backend("cuda"), pytest.raises(fl.BackendError):
         fl.cosine_distance(x, x)
+    assert planned[-1] is None
+
+
+def test_arrays_in_order_are_served_as_arrays_by_name(planned):
+    loss, given = fl.triplet, inputs("triplet", np.float32)
+    forget(loss)
+    expected = bits(loss.value_and_grad(**given))
+    for call in (
+        lambda: loss.value_and_grad(*given.values()),
+        lambda: loss.value_and_grad(**dict(reversed(given.items()))),
+        lambda: loss.value_and_grad(next(iter(given.values())), **dict(list(given.items())[1:])),
+    ):
+        forget(loss)
+        for _ in range(3):
+            assert bits(call()) == expected
+        assert planned[-1] is not None
+
+
+def test_plans_of_several_dtypes_are_kept(planned):
+    """Calls that take turns do not drop the plans of each other."""
+    loss = fl.cosine_distance
+    forget(loss)
+    calls = [(x, x[::-1].copy()) for x in (np.eye(4, dtype="f"), np.eye(4), np.eye(5))]
+    expected = [bits(loss.value_and_grad(*call)) for call in calls]
+    del planned[:]
+    for _ in range(2):
+        assert [bits(loss.value_and_grad(*call)) for call in calls] == expected
+    assert all(planned)
+
+
+def test_a_plan_leaves_long_doubles_to_the_general_path(planned):
+    """Rounding them can overflow, of which the general path lets no warning through."""
+    boxes = np.array([[0.0, 0.0, 1.0, 1.0]])
+    target = np.full((1, 4), np.longdouble("1e400")) if np.finfo(np.longdouble).maxexp > 2000 else boxes.astype("g")
+    fl.giou(boxes, target)
+    fl.giou(boxes, target)
     assert planned[-1] is None

@@ -16,17 +16,8 @@ from ..runtime.slots import unbound
 from ..runtime.staging import clear, part
 from ..runtime.units import kernel
 from .domains import inside
-from .sums import (
-    ACTIVATION,
-    BLOCK,
-    FIRST,
-    PRESENT,
-    RAW,
-    WHOLE,
-    Pixels,
-    keep_pixels,
-    region,
-)
+from .pixels import ACTIVATION, BLOCK, FIRST, PRESENT, RAW, WHOLE, Pixels, flagged_in
+from .sums import keep_pixels, measuring, region, spreading
 
 __all__ = ["run"]
 
@@ -161,30 +152,25 @@ HELPERS = (keep_pixels, region, key_of, error_of, sort_digits, collect)
 
 def run(call: Any) -> None:
     """Evaluate the loss of every sample, or of the batch."""
-    raw = "activation" not in call.parameters
+    raw, z = "activation" not in call.parameters, call["prediction"]
     pixels = Pixels(call, "target")
-    how, (n, c, s) = pixels.how, pixels.z.shape
+    how, (n, c, s), whole, read = pixels.how, z.shape, pixels.whole, pixels.read(call)
     how[PRESENT] = call.parameters.get("classes") == "present"
-    whole = bool(how[WHOLE])
     rows = c if whole else n * c
     if (n * c if whole else 1) * s > LONGEST:
         raise CallValueError(f"has {n * c * s} numbers; allowed: up to {LONGEST} at once", "prediction")
     if raw:
         how[ACTIVATION] = RAW
-    elif not call.grads:
-        pixels.grad = np.empty(pixels.z.shape, call.dtype)
-    codes = pixels.z if raw else pixels.grad
-    measuring, blocks, arrays = pixels.measure(call)
-    measuring(n * blocks, pixels.z.size, *arrays)
-    if raw and call.grads:
-        codes = pixels.grad
-    given = np.empty(pixels.z.shape if call.grads else (0, 0, 0), call.dtype)
+    parts = pixels.parts()
+    codes = pixels.grad(call) if raw or call.grads else np.empty(z.shape, call.dtype)
+    measuring(call.name)(n * pixels.blocks, z.size, z, *read, parts, codes)
+    given = np.empty(z.shape if call.grads else (0, 0, 0), call.dtype)
     values, state = np.empty(rows), np.empty((rows, 2))
     flags = (("KEY", np.uint32 if call.name == "float32" else np.uint64),)
     ranking = kernel(rank, "lovasz_rank", call.name, None, HELPERS, flags)
-    ranking(rows, pixels.z.size * 20, codes, *pixels.arrays, values, state, given)
-    sums = pixels.parts.sum(axis=1)
-    if state[:, 1].any() or (not raw and call.parameters["activation"] is None and sums[..., 5].any()):
+    ranking(rows, z.size * 20, z if raw and not call.grads else codes, *read, values, state, given)
+    sums = parts.sum(axis=1)
+    if flagged_in(state) or (not raw and call.parameters["activation"] is None and sums[..., 5].any()):
         inside(call, ["target"], HARD)
         if not raw and call.parameters["activation"] is None:
             inside(call, ["prediction"], UNIT)
@@ -199,5 +185,5 @@ def run(call: Any) -> None:
         call.counted = np.array([kept.sum() > 0.0] if whole else kept > 0.0, np.float64)
     if call.grads:
         slopes = np.stack([weight, weight], axis=2)
-        spreading, blocks, arrays = pixels.spread(call, slopes, given)
-        spreading(n * blocks, pixels.z.size, *arrays)
+        grads = (call.factors(), pixels.grad(call))
+        spreading(call.name)(n * pixels.blocks, z.size, *read, given, slopes, *grads)

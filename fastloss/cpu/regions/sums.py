@@ -10,6 +10,7 @@ exponentials. A probability p is kept as the smaller of p and 1 - p, with the si
 loses a digit.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -19,13 +20,25 @@ from ...spec.record import UNIT
 from ..elementwise import widest_vectors
 from ..runtime.slots import Typed, unbound
 from ..runtime.staging import clear, part
-from ..runtime.units import Kernel, factor_of, in_stages, kernel
-from .domains import ACTIVATIONS, POWERS, check_single, first_class, inside, outside
+from ..runtime.units import Kernel, bound_stages, factor_of, kernel
+from .domains import POWERS, inside, outside
+from .pixels import (
+    ACTIVATION,
+    BLOCK,
+    FIRST,
+    FREE,
+    MICRO,
+    NO_WEIGHT,
+    POWER,
+    RAW,
+    SQUARED,
+    SUMS,
+    WHOLE,
+    Pixels,
+    flagged_in,
+)
 
-__all__ = [
-    *("ACTIVATION", "BLOCK", "FIRST", "PRESENT", "RAW", "WHOLE"),
-    *("Pixels", "decode", "keep_pixels", "region", "run"),
-]
+__all__ = ["decode", "keep_pixels", "measuring", "prepare", "region", "run", "spreading"]
 
 
 use = unbound(Typed)
@@ -35,15 +48,6 @@ LANES = 512
 
 With 4096, the loss of equal pixels was 4e-7 off; with 1024, 8e-8; with 512, 3e-8, in 1.03 of the time.
 """
-
-SUMS = 6
-"""Sums of a class over a block: tp, fp, fn, tn, pixels that count, predictions or targets outside of [0, 1]."""
-
-RAW = 3
-"""In place of an activation: scores stay what they are, and no codes of probabilities."""
-
-# Indices of the settings of a call, which kernels read as one array of integers.
-ACTIVATION, SQUARED, FREE, WHOLE, MICRO, FIRST, POWER, BLOCK, PRESENT = range(9)
 
 
 def keep_pixels(labels, mask, at, m, label, keep):
@@ -399,21 +403,15 @@ MEASURE = (keep_pixels, region, by_sigmoid, by_softmax, activate, outside, decod
 SPREAD = (keep_pixels, region, decode, slope_row, through_softmax)
 
 
-def block_of(classes: int, pixels: int) -> int:
-    """Pixels in a block: what is held of all classes should fit the second-level cache.
-
-    Of a single class 4096 take 0.87 of the time of 1024.
-    """
-    return max(1, min(pixels, 4096 if classes == 1 else 1024 if classes <= 4 else 512 if classes <= 16 else 256))
-
-
 @cache
-def _measuring(dtype: str) -> Kernel:
+def measuring(dtype: str) -> Kernel:
+    """Return the kernel that sums over blocks, and leaves codes of the probabilities where the gradient will be."""
     return kernel(measure, "regions_measure", dtype, None, MEASURE, flushes=True)
 
 
 @cache
-def _spreading(dtype: str) -> Kernel:
+def spreading(dtype: str) -> Kernel:
+    """Return the kernel that writes the gradient, by slopes given for each pixel or computed from those of the sums."""
     return kernel(spread, "regions_spread", dtype, None, SPREAD, flushes=True)
 
 
@@ -422,71 +420,48 @@ def _judging(name: str, formula: Any) -> Kernel:
     return kernel(judge, f"{name}_judge", "float64", formula, (add_blocks, weigh))
 
 
-NO_LABELS, NO_MASK, NO_WEIGHT = np.empty((0, 0), np.int64), np.empty((0, 0), np.uint8), np.empty(0)
+def prepare(call: Any) -> Callable[[Any], None]:
+    """Return the function that evaluates the loss of every sample, or of the batch, for calls like one."""
+    options, free = call.parameters, "distance" in call.arrays
+    second = "distance" if free else "target"
+    pixels = Pixels(call, second)
+    how, c, n, units, masked = pixels.how, pixels.c, pixels.n, call.units, pixels.masked
+    how[SQUARED], how[FREE] = free or options.get("squared", False), free
+    how[MICRO] = "weighting" in options or options.get("average") == "micro"
+    how[POWER] = POWERS[options.get("weighting", "uniform")]
+    judging = _judging(call.record.name, call.record.function)
+    work, blocks = call["prediction"].size, pixels.blocks
+    sums, slopes_of = (measuring(call.name), blocks), (spreading(call.name), blocks)
+    # What the mean is divided by, which the slopes need, is known once all samples are judged.
+    apart = pixels.whole or masked
+    steps = [sums] if pixels.whole else [sums, (judging, 1)]
+    first = bound_stages(n, work, *steps, *([] if apart or not call.grads else [slopes_of]))
+    last = bound_stages(n, work, slopes_of)
 
+    def evaluate(call: Any) -> None:
+        read, grad, parts = pixels.read(call), pixels.grad(call), pixels.parts()
+        weight = call.arrays["class_weight"]
+        weight = NO_WEIGHT if weight is None else weight.astype(np.float64)
+        state, slopes = np.empty((units, 2)), np.empty((units, c, 2))
+        measured = (call.arrays["prediction"], *read, parts, grad)
+        judged = (call.numbers(), parts, weight, how, call.values, state, slopes)
+        if pixels.whole:
+            first(measured)
+            judging(1, 1, *judged)
+        elif masked or not call.grads:
+            first(measured, judged)
+        else:
+            first(measured, judged, (*read, pixels.nothing, slopes, call.factors(), grad))
+        if flagged_in(state):
+            inside(call, (["prediction"] if options["activation"] is None else []) + ([] if free else [second]), UNIT)
+        if masked:
+            call.counted = np.ascontiguousarray(state[:, 0])
+        if call.grads and apart:
+            last((*read, pixels.nothing, slopes, call.factors(), grad))
 
-class Pixels:
-    """The arrays of a call, and what its kernels are told."""
-
-    def __init__(self, call: Any, second: str) -> None:
-        options = call.parameters
-        self.z = call["prediction"]
-        n, c, s = self.z.shape
-        target, mask = call[second], call["mask"]
-        dense = target.ndim == 3
-        self.target = target if dense else np.empty((0, c, 0), call.dtype)
-        self.labels = NO_LABELS if dense else target
-        self.mask = NO_MASK if mask is None else mask
-        self.masked = mask is not None or not dense
-        if c == 1:
-            check_single(call)
-        self.how = np.zeros(9, np.int64)
-        self.how[ACTIVATION] = ACTIVATIONS[options.get("activation")]
-        self.how[WHOLE] = options["per"] == "batch"
-        self.how[FIRST] = first_class(call)
-        self.size = block_of(c, s)
-        self.how[BLOCK] = self.size
-        self.blocks = -(-s // self.size)
-
-        self.arrays = self.target, self.labels, self.mask, self.how
-        self.parts = np.empty((n, self.blocks, c, SUMS))
-        self.grad = call.grads["prediction"] if call.grads else np.empty((0, c, s), call.dtype)
-
-    def measure(self, call: Any) -> Any:
-        """The stage that sums over blocks, and leaves codes of the probabilities where the gradient will be."""
-        return _measuring(call.name), self.blocks, (self.z, *self.arrays, self.parts, self.grad)
-
-    def spread(self, call: Any, slopes: Any, given: Any = None) -> Any:
-        """The stage that writes the gradient, by slopes given for each pixel or computed from those of the sums."""
-        given = np.empty((0, 0, 0), call.dtype) if given is None else given
-        return _spreading(call.name), self.blocks, (*self.arrays, given, slopes, call.factors(), self.grad)
+    return evaluate
 
 
 def run(call: Any) -> None:
     """Evaluate the loss of every sample, or of the batch."""
-    options, free = call.parameters, "distance" in call.arrays
-    second = "distance" if free else "target"
-    pixels = Pixels(call, second)
-    how, c = pixels.how, pixels.z.shape[1]
-    how[SQUARED], how[FREE] = free or options.get("squared", False), free
-    how[MICRO] = "weighting" in options or options.get("average") == "micro"
-    how[POWER] = POWERS[options.get("weighting", "uniform")]
-    weight = call["class_weight"]
-    weight = NO_WEIGHT if weight is None else weight.astype(np.float64)
-    state, slopes = np.empty((call.units, 2)), np.empty((call.units, c, 2))
-    judging = _judging(call.record.name, call.record.function)
-    told = (call.numbers(), pixels.parts, weight, how, call.values, state, slopes)
-    n, work = len(pixels.z), pixels.z.size
-    if how[WHOLE]:
-        in_stages(n, work, pixels.measure(call))
-        judging(1, 1, *told)
-    elif pixels.masked or not call.grads:
-        in_stages(n, work, pixels.measure(call), (judging, 1, told))
-    else:
-        in_stages(n, work, pixels.measure(call), (judging, 1, told), pixels.spread(call, slopes))
-    if state[:, 1].any():
-        inside(call, (["prediction"] if options["activation"] is None else []) + ([] if free else [second]), UNIT)
-    if pixels.masked:
-        call.counted = np.ascontiguousarray(state[:, 0])
-    if call.grads and (how[WHOLE] or pixels.masked):
-        in_stages(n, work, pixels.spread(call, slopes))
+    prepare(call)(call)

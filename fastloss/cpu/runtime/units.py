@@ -23,9 +23,9 @@ from .. import dispatch
 from ..elementwise import call
 from ..math.scalar_math import VOCABULARY
 from . import access
+from .objects import LONGEST, table_of, tables_of
 from .slots import ABSENT, fill, unbound
 from .specialize import (
-    INNER,
     LOOP,
     SCALAR,
     Chunk,
@@ -33,14 +33,22 @@ from .specialize import (
     cached_jit,
     compile_chunk,
     compile_driver,
-    compiled,
     inner,
 )
 from .subnormals import flush_subnormals, restore_subnormals
 from .threads import get_num_threads, share
 from .worlds import cpu
 
-__all__ = ["Kernel", "all_between", "all_binary", "factor_of", "in_stages", "kernel", "launch_of", "without_ignored"]
+__all__ = [
+    "Kernel",
+    "all_between",
+    "all_binary",
+    "bound_stages",
+    "factor_of",
+    "kernel",
+    "launch_of",
+    "without_ignored",
+]
 
 WORK = 1 << 15
 """Operations per chunk: enough to hide the call."""
@@ -71,78 +79,6 @@ def _chunk(lo, hi, table):
     else:
         use.body(lo, hi, *use.arrays_of(table))
     return 0.0
-
-
-@intrinsic
-def _word(typingctx, address):
-    """Return the machine word at an address."""
-
-    def codegen(context, builder, signature, args):
-        return builder.load(builder.inttoptr(args[0], context.get_value_type(types.intp).as_pointer()))
-
-    return types.intp(types.intp), codegen
-
-
-HEAD = object.__basicsize__
-"""Size of the head of a Python object (bytes), before its fields; the address of its type ends it.
-
-The fields of an array, which NumPy's header files publish, are the address of its first element, the number of its
-axes, the addresses of its shape and strides, two objects, of which the second is its dtype, and its flags. A tuple has
-the number of its items, and the addresses of the items after `ITEMS` bytes."""
-
-ITEMS = tuple.__basicsize__
-
-
-LONGEST = 5
-"""Words per array in a table, at most: its address, and the lengths of four axes."""
-
-
-@compiled(INNER)
-def table_of(arrays, words):
-    """Return the table of data addresses and shapes of arrays, given the address of a tuple of them.
-
-    The table is empty unless the arrays are contiguous and have the dtypes and numbers of axes in `words`: a kernel
-    would read other arrays as if they had. In compiled code reading takes 10 ns an array, from Python 350 ns.
-    """
-    count = words.size // 2
-    table = np.empty(count * LONGEST, np.int64)
-    alike = _word(arrays + HEAD) == count
-    k = 0
-    for i in range(count if alike else 0):
-        o = _word(arrays + ITEMS + 8 * i)
-        axes = _word(o + HEAD + 8) & 0xFFFFFFFF
-        alike &= (_word(o + HEAD + 40) == words[2 * i]) & (axes == words[2 * i + 1]) & (_word(o + HEAD + 48) & 1 == 1)
-        if not alike:
-            break
-        shape = _word(o + HEAD + 16)
-        table[k] = _word(o + HEAD)
-        k += 1
-        for axis in range(axes):
-            table[k] = _word(shape + 8 * axis)
-            k += 1
-    return table[: k if alike else 0]
-
-
-@compiled(INNER)
-def tables_of(setup, arrays):
-    """Return the tables of all stages, a row each, and whether all arrays are of the types in the setup.
-
-    The driver cannot copy the tables, as its loops are parallel.
-    """
-    stages, start = setup[1], 2 + 3 * setup[1]
-    most = 0
-    for k in range(stages):
-        most = max(most, setup[4 + 3 * k])
-    tables = np.empty((stages, most * LONGEST), np.int64)
-    alike = True
-    for k in range(stages):
-        end = start + 2 * setup[4 + 3 * k]
-        table = table_of(_word(arrays + ITEMS + 8 * k), setup[start:end])
-        alike &= table.size > 0
-        for word in range(table.size):
-            tables[k, word] = table[word]
-        start = end
-    return tables, alike
 
 
 def _drive(setup, arrays, parallel):
@@ -391,32 +327,35 @@ def _canonical(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple([a.view(a.dtype.type) for a in arrays])
 
 
-_stages: dict[Any, Any] = {}
-"""Setups of stages, cached by their kernels and units."""
+def bound_stages(units: int, work: float, *stages: tuple[Kernel, int]) -> Callable[..., None]:
+    """Return the function that runs kernels one after another on each of a fixed number of units.
 
-
-def in_stages(units: int, work: float, *stages: tuple[Kernel, int, tuple[Any, ...]]) -> None:
-    """Run kernels one after another on each unit, so that each stage finds the results of the one before in the caches.
-
-    A stage is a kernel, the number of its own units per unit, and its arrays. Where few units share much work, each
-    stage runs on all units at once and in parallel within them, with results of the same bits.
+    It takes the arrays of each stage as a tuple. Each stage finds the results of the one before in the caches. A stage
+    is a kernel and the number of its own units per unit.
+    Where few units share much work, each stage runs on all units at once and in parallel within them, with results of
+    the same bits.
     """
-    if config.DISABLE_JIT or (work >= dispatch.PARALLEL_FROM and units < 2 * get_num_threads()):
-        for k, each, arrays in stages:
-            k(units * each, work, *arrays)
-        return
-    key = (units, *[(k, each) for k, each, _ in stages])
-    setup, arrays = _stages.get(key, NO_SETUP), tuple([arrays for _, _, arrays in stages])
-    driver, size = _stage_driver(), int(work)
-    if setup is not NO_SETUP and dispatch.launch(driver, size, setup, id(arrays)):
-        return
-    arrays = tuple(map(_canonical, arrays))
-    codes = [k.compiled(own) for (k, _, _), own in zip(stages, arrays, strict=True)]
-    words = [w for (_, each, own), code in zip(stages, codes, strict=True) for w in (code.address, each, len(own))]
-    setup = np.array([units, len(stages), *words, *[w for code in codes for w in code.words]], np.int64)
-    if len(_stages) < 512:
-        _stages[key] = setup
-    dispatch.launch(driver, size, setup, id(arrays))
+    setup, size = NO_SETUP, int(work)
+
+    def launch(*arrays: tuple[Any, ...]) -> None:
+        nonlocal setup
+        if config.DISABLE_JIT or (size >= dispatch.PARALLEL_FROM and units < 2 * get_num_threads()):
+            for (k, each), own in zip(stages, arrays, strict=True):
+                k(units * each, work, *own)
+            return
+        if setup is not NO_SETUP and dispatch.launch(_stage_driver(), size, setup, id(arrays)):
+            return
+        arrays = tuple(map(_canonical, arrays))
+        codes = [k.compiled(own) for (k, _), own in zip(stages, arrays, strict=True)]
+        words = [
+            w
+            for (_, each), own, code in zip(stages, arrays, codes, strict=True)
+            for w in (code.address, each, len(own))
+        ]
+        setup = np.array([units, len(stages), *words, *[w for code in codes for w in code.words]], np.int64)
+        dispatch.launch(_stage_driver(), size, setup, id(arrays))
+
+    return launch
 
 
 @cache

@@ -92,14 +92,15 @@ def alike(a):
 
 @pytest.mark.jit
 @pytest.mark.parametrize("dtype", ["int64", "float32", "described"])
-@pytest.mark.parametrize("launch", ["bound", "launch_of", "in_stages"])
+@pytest.mark.parametrize("launch", ["bound", "launch_of", "bound_stages"])
 def test_a_remembered_kernel_reads_arrays_of_other_dtypes_as_they_are(launch, dtype):
     x = np.arange(12.0).reshape(4, 3)
     made, which = runtime.kernel(doubled, "doubled", "float64"), (doubled, "doubled", "float64")
+    stages = runtime.bound_stages(4, 1.0, (made, 1))
     calls = {
         "bound": made.bound(4, 1.0),
         "launch_of": lambda *arrays: runtime.launch_of(4, 1.0, "remembered", False, *which)(*arrays),
-        "in_stages": lambda *arrays: runtime.in_stages(4, 1.0, (made, 1, arrays)),
+        "bound_stages": lambda *arrays: stages(arrays),
     }
     for a in (x, alike(x)[dtype], x):
         out = np.full(x.shape, np.nan)
@@ -108,13 +109,14 @@ def test_a_remembered_kernel_reads_arrays_of_other_dtypes_as_they_are(launch, dt
 
 
 @pytest.mark.jit
-@pytest.mark.parametrize("launch", ["bound", "in_stages", "kernel"])
+@pytest.mark.parametrize("launch", ["bound", "bound_stages", "kernel"])
 def test_a_kernel_refuses_strides_and_byte_orders_that_it_cannot_read(launch):
     x, out = np.arange(12.0).reshape(4, 3), np.zeros((4, 3))
     made = runtime.kernel(doubled, "doubled", "float64")
+    stages = runtime.bound_stages(4, 1.0, (made, 1))
     calls = {
         "bound": made.bound(4, 1.0),
-        "in_stages": lambda *arrays: runtime.in_stages(4, 1.0, (made, 1, arrays)),
+        "bound_stages": lambda *arrays: stages(arrays),
         "kernel": lambda *arrays: made(4, 1.0, *arrays),
     }
     calls[launch](np.ones(1), x, out)
