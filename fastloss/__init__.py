@@ -16,6 +16,7 @@ LAZY = {
     "formula": ".losses.custom",
     "loss": ".losses.custom",
     "losses_from": ".losses.custom",
+    "optim": "",
     "rewards": "",
     "risk": "",
     "sequence_log_probs": ".text.sequences",

@@ -17,7 +17,7 @@ LAYERS = (
     {"cpu"},
     {"cuda"},
     {"losses"},
-    {"text", "rewards", "risk", "evaluation", "data"},
+    {"text", "rewards", "train", "optim", "risk", "evaluation", "data"},
     {"performance", "tracking"},
     {"command", "__main__"},
 )

@@ -1,0 +1,1 @@
+"""Training: optimisers, schedules of learning rates, clipping of gradients."""
