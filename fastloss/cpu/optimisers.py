@@ -130,7 +130,7 @@ def update_rows(lo, hi, order, starts, indices, rows, p, a, numbers):
 
 
 class Update(NamedTuple):
-    """What a kernel of an update is compiled for."""
+    """Rule, kept states and dtype that a kernel is compiled for."""
 
     name: str
     """Name of the rule."""

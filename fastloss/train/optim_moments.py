@@ -211,7 +211,7 @@ class NAdam(Optimizer):
     >>> w = np.array([1.0, 2.0])
     >>> fl.optim.NAdam([w], lr=0.1).step([np.array([3.0, -3.0])])
     >>> w.round(3)
-    array([0.839, 2.161])
+    array([0.894, 2.106])
     """
 
     rule = Rule(
