@@ -91,9 +91,9 @@ def _prediction_and_target(record: Formula) -> tuple[str, str]:
 
 def kernels(losses: Mapping[str, Any]) -> str:
     """Return which losses have CUDA kernels and which have none."""
-    from fastloss.cuda.placement import RUNNERS
+    from fastloss.cuda.placement import has_kernel
 
-    without = [name for name, loss in losses.items() if loss.record.loop not in RUNNERS]
+    without = [name for name, loss in losses.items() if not has_kernel(loss.record)]
     count = f"{len(losses) - len(without)} of {len(losses)} losses have CUDA kernels. The others have none:"
     return f"{count} {', '.join(map(_code, without))}."
 

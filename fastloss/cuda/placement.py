@@ -15,10 +15,10 @@ from ..call.arrays import incoming, outgoing
 from ..call.backend_choice import chosen, missing
 from ..call.errors import BackendError, CallTypeError, CallValueError, warn
 from ..call.request import Request
-from ..spec.record import LOOPS
+from ..spec.record import LOOPS, Formula
 from .libraries import Host, borrowed, library_of, on_device, owner
 
-__all__ = ["Place", "Placed", "elsewhere", "involved", "note", "synchronize"]
+__all__ = ["Place", "Placed", "elsewhere", "has_kernel", "involved", "note", "synchronize", "waits_for_all"]
 
 
 class Placed(NamedTuple):
@@ -191,19 +191,41 @@ def on_host(run: Callable[[Request], Any], request: Request) -> Any:
     return up(run(request.with_arrays(*map(down, request.arrays))))
 
 
-ARRAYS = {"points": "points", "embeddings.pairs": "pairs", "regions.sums": "regions.run"}
-"""Modules of CUDA kernels for losses over several arrays, by loop."""
+class ArrayKernels(NamedTuple):
+    """CUDA kernels of one loop over several arrays."""
+
+    module: str
+    """Module whose function `launch` launches them."""
+    waits_for_all: bool = False
+    """Whether derivatives need sums over whole inputs, which are then read a second time."""
+
+
+ARRAYS = {
+    "points": ArrayKernels("points"),
+    "embeddings.pairs": ArrayKernels("pairs"),
+    "regions.sums": ArrayKernels("regions.run", waits_for_all=True),
+}
+"""CUDA kernels of losses over several arrays, by loop."""
 
 RUNNERS = {"elementwise": "run_elementwise", **dict.fromkeys(LOOPS, "rows.run"), **dict.fromkeys(ARRAYS, "run_arrays")}
 """Modules that run losses on a GPU, by loop."""
+
+
+def has_kernel(record: Formula) -> bool:
+    """Whether a loss runs on a GPU."""
+    return record.loop in RUNNERS
+
+
+def waits_for_all(record: Formula) -> bool:
+    """Whether the derivatives of a loss need sums over whole inputs on a GPU."""
+    return record.loop in ARRAYS and ARRAYS[record.loop].waits_for_all
 
 
 def elsewhere(loss: Any, on_cpu: Callable[[Request], Any], request: Request) -> Any:
     """Run a GPU call; fall back to the CPU where CUDA cannot serve it and was not requested by name."""
     arrays = request.arrays
     _not_mixed(*arrays)
-    runner = RUNNERS.get(loss.record.loop)
-    reason = missing() if runner else f"{loss.name} has no CUDA kernel"
+    reason = missing() if has_kernel(loss.record) else f"{loss.name} has no CUDA kernel"
     if not (request.reduction is None or isinstance(request.reduction, str)):
         reason = f"{type(request.reduction).__name__} has no CUDA kernel"
     if not reason:
@@ -211,7 +233,7 @@ def elsewhere(loss: Any, on_cpu: Callable[[Request], Any], request: Request) -> 
         try:
             # Overflow in float32 gives infinity without a warning, as on the CPU.
             with place.current(), np.errstate(all="ignore"):
-                return import_module(f".{runner}", __package__).run(place, loss, request)
+                return import_module(f".{RUNNERS[loss.record.loop]}", __package__).run(place, loss, request)
         except NotImplementedError as error:
             reason = str(error)
     if (loss._backend or chosen()) == "cuda":

@@ -163,5 +163,5 @@ def _note(call: Call, cell: Placed) -> None:
 
 @cache
 def _launching(loop: str) -> Callable[[Call], Total]:
-    found: Callable[[Call], Total] = import_module(f".{ARRAYS[loop]}", __package__).launch
+    found: Callable[[Call], Total] = import_module(f".{ARRAYS[loop].module}", __package__).launch
     return found

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._terminal import console as make_console
-from ..cuda.placement import RUNNERS
+from ..cuda.placement import has_kernel, waits_for_all
 from ..evaluation.columns import InputError
 from ..evaluation.files import write_text
 from ..losses.catalogue import LOSSES
@@ -58,7 +58,7 @@ class Estimate(NamedTuple):
 
 def _again(record: Formula, read: int, row: int) -> int:
     """Return the bytes read again from memory, of rows or regions that the cache cannot hold."""
-    waiting = read if record.loop == "regions.sums" else min(read, row * BLOCKS)
+    waiting = read if waits_for_all(record) else min(read, row * BLOCKS)
     return read if waiting > CACHE else 0
 
 
@@ -98,7 +98,7 @@ def _of_arrays(name: str, dtype: str, mode: str) -> Estimate:
 
 
 def _supported(names: Sequence[str]) -> list[str]:
-    known = [name for name, loss in LOSSES.items() if loss.record.loop in RUNNERS]
+    known = [name for name, loss in LOSSES.items() if has_kernel(loss.record)]
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(f"{unknown[0]} has no CUDA kernel; fastloss bench --cuda-model shows the losses that have one")
