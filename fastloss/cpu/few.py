@@ -11,9 +11,10 @@ import numpy as np
 from numba import types
 
 from ..spec.record import FINITE_NONNEGATIVE, NONNEGATIVE
-from .elementwise import Drive, array, drive_elementwise
+from .elementwise import Drive, drive_elementwise
 from .rows.drivers import counting, drive_rows
 from .runtime import access
+from .runtime.intrinsics import array
 from .runtime.slots import unbound
 from .runtime.specialize import INNER, compile_driver, inner
 from .runtime.staging import flat

@@ -18,7 +18,7 @@ from numba.np.arrayobj import populate_array
 
 from ..spec.worlds import carry
 from . import dispatch
-from .elementwise import array, call, widest_vectors
+from .runtime.intrinsics import array, call, widest_vectors
 from .runtime.objects import HEAD, machine_word
 from .runtime.slots import Number, unbound
 from .runtime.specialize import INNER, SCALAR, bind, compile_chunk, compile_driver, compiled, inner

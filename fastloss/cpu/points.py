@@ -15,8 +15,8 @@ from numba import config, types
 from numba.extending import intrinsic
 
 from ..call import check
-from .elementwise import widest_vectors
 from .runtime.access import alias_scopes
+from .runtime.intrinsics import widest_vectors
 from .runtime.slots import unbound
 from .runtime.staging import lanes
 from .runtime.units import kernel

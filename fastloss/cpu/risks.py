@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..call.arrays import NAMES
-from .elementwise import widest_vectors
+from .runtime.intrinsics import widest_vectors
 from .runtime.slots import unbound
 from .runtime.units import Kernel, kernel
 

@@ -10,7 +10,7 @@ import numpy as np
 from numba import config, njit, types
 from numba.extending import intrinsic
 
-from ..cpu.elementwise import widest_vectors
+from ..cpu.runtime.intrinsics import widest_vectors
 from ..cpu.runtime.specialize import INNER, cached_jit
 from .fixed_point import BIAS, DIGITS
 

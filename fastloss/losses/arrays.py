@@ -312,7 +312,7 @@ class ArrayLoss(Loss):  # noqa: D101
         return found
 
     def _run_placed(self, request: Request) -> tuple[Any, Any]:
-        """Run a call on the CPU, on arrays that `devices` copied to host memory."""
+        """Run a call on the CPU, on arrays that were copied to host memory."""
         inputs = dict(zip(request.names, request.prediction, strict=True))
         options = (request.weight, request.reduction, request.divisor, request.out)
         return self._run(inputs, *options, request.orders > 0)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..spec.render import MissingWordError
-from . import numpy_rows
+from . import numpy_reference
 from .cases import Case, Data
-from .numpy_world import source
+from .numpy_reference import source
 
 __all__ = ["BUILDERS", "OURS", "Contestant", "Outcome", "contestants", "installed"]
 
@@ -68,7 +68,7 @@ def fastloss_allocating(case: Case, data: Data) -> Contestant:
 def numpy(case: Case, data: Data) -> Contestant | None:
     """Build the NumPy reference; None where it needs SciPy, which is not installed."""
     try:
-        function = numpy_rows.reference(case) if case.classes else source(case).compile()
+        function = numpy_reference.reference(case) if case.classes else source(case).compile()
     except MissingWordError:
         return None
     inputs = (*data.predictions, *([] if data.target is None else [data.target]))

@@ -14,10 +14,10 @@ import numpy as np
 from ..cpu.runtime.threads import get_num_threads
 from ..spec.graph import Graph
 from ..spec.render import Dialect, function
-from . import numpy_rows
+from . import numpy_reference
 from .cases import Case, Data
 from .contestants import Contestant, Outcome
-from .numpy_world import arrays, traced
+from .numpy_reference import arrays, traced
 
 __all__ = ["jax", "torch", "torch_compiled"]
 
@@ -51,7 +51,7 @@ def value(case: Case, library: Library) -> Callable[..., Any]:
         around = "{}.mean()" if mean else "{}.sum()"
         f = function(library.dialect(case.dtype), names, {"value": (results["value"], around)}).compile()
         return lambda *given: f(*given)[0]
-    names, results = numpy_rows.operands_and_results(asked)
+    names, results = numpy_reference.operands_and_results(asked)
     f = function(library.dialect(case.dtype), names, {"value": (results["value"], "{}")}).compile()
     return _rows(case, library, lambda *given: f(*given)[0])
 

@@ -11,7 +11,7 @@ from ..spec.graph import Graph, Node
 from ..spec.render import Dialect, MissingWordError, expression
 from .cases import Case, Data
 from .contestants import Contestant, Outcome
-from .numpy_world import arrays, traced
+from .numpy_reference import arrays, traced
 
 __all__ = ["numexpr", "sklearn"]
 

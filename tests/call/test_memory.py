@@ -15,7 +15,7 @@ from children import IN_CHILD, run, start
 
 import fastloss as fl
 from fastloss.call import memory
-from fastloss.call.check import SettingError
+from fastloss.call.errors import SettingError
 from fastloss.call.memory import MemoryPool
 
 F32 = np.dtype(np.float32)

@@ -7,10 +7,8 @@ import pytest
 from row_cases import ROWS, kinds, scores, targets
 
 import fastloss as fl
-from fastloss.losses import arrays as array_loss
+from fastloss.losses import arrays, fast_path, rows
 from fastloss.losses import elementwise as elementwise_loss
-from fastloss.losses import fast_path
-from fastloss.losses import rows as row_loss
 
 ELEMENTWISE = ["mse", "bce_with_logits", "gaussian_nll", "l2"]
 f32 = np.float32
@@ -29,7 +27,7 @@ def general(monkeypatch):
     def run(call):
         with monkeypatch.context() as m:
             m.setattr(elementwise_loss, "PLANS", 0)
-            m.setattr(row_loss, "PLANS", 0)
+            m.setattr(rows, "PLANS", 0)
             return call()
 
     return run
@@ -316,7 +314,7 @@ def test_what_is_unusual_is_left_to_the_general_path(case, general, monkeypatch)
 
 
 def test_plans_are_bounded(rng, monkeypatch):
-    monkeypatch.setattr(row_loss, "PLANS", 3)
+    monkeypatch.setattr(rows, "PLANS", 3)
     loss = fl.cross_entropy.bind(temperature=1.5)
     for k in (2, 3, 4, 5):
         loss(rng.normal(size=(3, k)).astype(f32), np.zeros(3, np.int64))
@@ -326,7 +324,7 @@ def test_plans_are_bounded(rng, monkeypatch):
 
 
 def test_plans_of_arrays_are_bounded(monkeypatch):
-    monkeypatch.setattr(array_loss, "PLANS", 3)
+    monkeypatch.setattr(arrays, "PLANS", 3)
     loss = type(fl.cosine_distance)(fl.cosine_distance.record)
     for n in (2, 3, 4, 5):
         x = np.ones((n, 4), f32)

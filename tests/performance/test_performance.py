@@ -20,8 +20,7 @@ from fastloss.performance.cases import (
     power,
 )
 from fastloss.performance.contestants import BUILDERS, OURS, Contestant, Outcome, contestants, installed
-from fastloss.performance.numpy_rows import terms
-from fastloss.performance.numpy_world import source
+from fastloss.performance.numpy_reference import source, terms
 from fastloss.performance.tracked import TRACKED, tracked_cases
 from fastloss.spec.render import MissingWordError
 
@@ -163,9 +162,9 @@ def test_the_reference_reads_as_one_writes_it():
 
 
 def test_a_library_without_a_word_of_the_formula_takes_no_part(monkeypatch):
-    from fastloss.performance import numpy_world
+    from fastloss.performance import numpy_reference
 
-    monkeypatch.setattr(numpy_world, "_special", dict)
+    monkeypatch.setattr(numpy_reference, "_special", dict)
     case = small("crps_gaussian")
     with pytest.raises(MissingWordError, match="ndtr"):
         source(case)

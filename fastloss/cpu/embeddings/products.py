@@ -18,8 +18,8 @@ from ...call.arrays import F64, NAMES, constants
 from ...spec.record import registered
 from .. import dispatch
 from ..dispatch import TILED_TO, rows_per_chunk
-from ..elementwise import array, call
 from ..runtime.blas import add_product, multiplied, single_threaded
+from ..runtime.intrinsics import array, call
 from ..runtime.specialize import compile_driver
 from ..runtime.subnormals import flushed_subnormals
 from ..runtime.threads import one_by_one, share

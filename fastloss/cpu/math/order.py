@@ -8,7 +8,7 @@ import numpy as np
 from numba import config, types
 
 from .. import dispatch
-from ..elementwise import call
+from ..runtime.intrinsics import call
 from ..runtime.slots import unbound
 from ..runtime.specialize import LOOP, chained, compile_chunk
 from ..runtime.units import kernel

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from ..elementwise import call as at_address
 from ..math.order import COUNTS, sorter
 from ..math.scalar_math import log64
+from ..runtime.intrinsics import call as at_address
 from ..runtime.slots import ABSENT, Typed, unbound
 from ..runtime.units import kernel
 from .groups import largest_of, longest, scale

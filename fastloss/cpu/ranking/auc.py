@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..elementwise import call as at_address
 from ..math.order import COUNTS, sorter
+from ..runtime.intrinsics import call as at_address
 from ..runtime.units import kernel
 from .groups import (
     halves,

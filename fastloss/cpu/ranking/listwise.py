@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from ..dispatch import EMPTY
-from ..elementwise import widest_vectors
 from ..math.scalar_math import log1p64
+from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import Typed, unbound
 from ..runtime.units import launch_of
 from .groups import scale

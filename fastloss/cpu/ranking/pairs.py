@@ -13,9 +13,9 @@ from numba import types
 
 from ...call.arrays import I64, constants
 from ..dispatch import EMPTY
-from ..elementwise import call as at_address
-from ..elementwise import widest_vectors
 from ..math.order import COUNTS, addressed, bits_of, sorter
+from ..runtime.intrinsics import call as at_address
+from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import ABSENT, unbound
 from ..runtime.units import kernel, launch_of
 from .groups import largest_of, longest, scale

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..elementwise import call as at_address
-from ..elementwise import widest_vectors
 from ..math.order import COUNTS, sorter
 from ..math.scalar_math import exp64, log1p64, log64
+from ..runtime.intrinsics import call as at_address
+from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import unbound
 from ..runtime.units import factor_of, launch_of
 from .groups import halves, in_double, longest, room_for, settle

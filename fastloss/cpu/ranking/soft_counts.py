@@ -11,7 +11,7 @@ import numpy as np
 from ...call import check
 from ...spec.record import UNIT
 from ..dispatch import sum_in_order
-from ..elementwise import widest_vectors
+from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import unbound
 from ..runtime.units import factor_of, kernel
 

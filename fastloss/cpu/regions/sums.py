@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...spec.record import UNIT
-from ..elementwise import widest_vectors
+from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import Typed, unbound
 from ..runtime.staging import clear, part
 from ..runtime.units import Kernel, bound_stages, factor_of, kernel

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..elementwise import call, widest_vectors
 from ..runtime import access
+from ..runtime.intrinsics import call, widest_vectors
 from ..runtime.slots import unbound
 from ..runtime.specialize import LOOP, inner
 from ..runtime.staging import clear, flat, lanes

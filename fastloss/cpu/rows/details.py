@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from ..elementwise import array
+from ..runtime.intrinsics import array
 from ..runtime.slots import unbound
 from ..runtime.specialize import Chunk, compile_chunk
 from ..runtime.worlds import cpu

@@ -8,8 +8,8 @@ from numba import config, prange, types
 
 from ...spec.special import convex_factor
 from ...spec.worlds import carry
-from ..elementwise import array, call, combine
 from ..runtime import access
+from ..runtime.intrinsics import array, call, combine
 from ..runtime.slots import ABSENT, Number, unbound
 from ..runtime.specialize import (
     INLINED,

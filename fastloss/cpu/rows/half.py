@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numba import prange, types
 
-from ..elementwise import array, call, combine, widest_vectors
 from ..runtime import access
 from ..runtime.access import get
+from ..runtime.intrinsics import array, call, combine, widest_vectors
 from ..runtime.specialize import LOOP, compile_driver, compiled
 from ..runtime.staging import flat
 from .drivers import counting, survey

@@ -1,7 +1,7 @@
 """Loops over rows of K scores for a CPU that need no softmax: log-probabilities, margins, members of a forecast."""
 
-from ..elementwise import widest_vectors
 from ..runtime import access
+from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import unbound
 from ..runtime.staging import flat
 from ..runtime.subnormals import flush_subnormals, restore_subnormals

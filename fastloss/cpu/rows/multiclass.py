@@ -8,8 +8,8 @@ import numpy as np
 from ...formulas.softmax import cross_entropy
 from ...spec.special import softplus_parts
 from ...spec.worlds import carry
-from ..elementwise import widest_vectors
 from ..runtime import access
+from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import unbound
 from ..runtime.specialize import LOOP, SCALAR, chained, inner
 from ..runtime.subnormals import flush_subnormals, restore_subnormals

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..elementwise import call, prefetch, widest_vectors
 from ..runtime import access
+from ..runtime.intrinsics import call, prefetch, widest_vectors
 from ..runtime.slots import unbound
 from ..runtime.specialize import INLINED, LOOP, SCALAR, chained, inner
 from ..runtime.staging import drain, flat, streamable

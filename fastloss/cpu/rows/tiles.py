@@ -12,8 +12,8 @@ from llvmlite import ir
 from numba import config, types
 from numba.extending import intrinsic
 
-from ..elementwise import call, widest_vectors
 from ..runtime import access
+from ..runtime.intrinsics import call, widest_vectors
 from ..runtime.slots import unbound
 from ..runtime.specialize import Chunk, compile_chunk
 from ..runtime.staging import clear, flat, flush, lanes

@@ -20,9 +20,9 @@ from numba.np.arrayobj import populate_array
 
 from ...spec.worlds import carry
 from .. import dispatch
-from ..elementwise import call
 from ..math.scalar_math import VOCABULARY
 from . import access
+from .intrinsics import call
 from .objects import LONGEST, table_of, tables_of
 from .slots import ABSENT, fill, unbound
 from .specialize import (

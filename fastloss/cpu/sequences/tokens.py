@@ -16,7 +16,7 @@ from ...call.arrays import I64, NAMES, constants
 from ...call.errors import CallValueError
 from ...spec.record import registered
 from .. import dispatch
-from ..elementwise import call as call_chunk
+from ..runtime.intrinsics import call as call_chunk
 from ..runtime.slots import Number, unbound
 from ..runtime.units import all_between, launch_of
 

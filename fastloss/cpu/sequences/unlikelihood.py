@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...call.errors import CallValueError
-from ..elementwise import widest_vectors
 from ..math.scalar_math import exp64, log1p64, log64
 from ..rows.softmax import maximum
+from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import unbound
 from ..runtime.units import factor_of, kernel
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..elementwise import widest_vectors
+from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import Typed, unbound
 from ..runtime.units import kernel
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from ...call import check
 from ...call.errors import CallValueError
-from ..elementwise import widest_vectors
 from ..rows.tiles import SQUARE, turn
 from ..runtime import staging
+from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import Number, unbound
 from ..runtime.staging import clear, lanes
 from ..runtime.units import factor_of, launch_of

@@ -11,8 +11,8 @@ import numpy as np
 
 from ...call.errors import CallValueError, warn
 from .. import dispatch
-from ..elementwise import widest_vectors
 from ..math.scalar_math import exp64, log64
+from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import Number, unbound
 from ..runtime.units import kernel
 from .clouds import drawn, squared_distances

@@ -14,7 +14,7 @@ from fastloss import reference
 from fastloss.cpu import elementwise as cpu
 from fastloss.cpu.rows.drivers import row_helpers
 from fastloss.cpu.rows.tiles import GROUP
-from fastloss.losses import rows as row_loss
+from fastloss.losses import rows
 
 WIDTHS = list(range(1, 42))
 ROWS = [1, 2, 63, 64, 65, 130]
@@ -77,7 +77,7 @@ def close(got, expected, dtype, scale=1.0):
 
 
 def test_widths_cover_tiles_and_the_first_beyond():
-    assert config.DISABLE_JIT or row_loss.TILED_TO in WIDTHS[:-1]
+    assert config.DISABLE_JIT or rows.TILED_TO in WIDTHS[:-1]
     assert GROUP == 64
 
 
@@ -123,7 +123,7 @@ def test_as_along_rows(monkeypatch, name, k, dtype):
     bound = fl.LOSSES[name].bind(**VARIANTS[name])
 
     def results(tiled_to):
-        monkeypatch.setattr(row_loss, "TILED_TO", tiled_to)
+        monkeypatch.setattr(rows, "TILED_TO", tiled_to)
         loss = pickle.loads(pickle.dumps(bound))
         for options in ({}, {"class_weight": classes}, {"weight": weight}, {"weight": weight, "class_weight": classes}):
             yield np.asarray(loss(z, labels, **options))
@@ -271,7 +271,7 @@ def test_past_the_caches(monkeypatch, k, dtype, first):
         z, labels = draw(n, k, dtype, (0, n - 1))
         results = []
         for streamed in (False, True):
-            monkeypatch.setattr(row_loss, "overflows", lambda *_, on=streamed: on)
+            monkeypatch.setattr(rows, "overflows", lambda *_, on=streamed: on)
             (memory, out), (memory1, out1), (memory2, out2) = (framed(n, k, dtype, first) for _ in range(3))
             value = fl.cross_entropy.value_and_grad(z, labels, reduction="sum", out=out)[0]
             fl.cross_entropy.grad_and_hess(z, labels, out=(out1, out2))

@@ -14,10 +14,10 @@ from sampling import sample
 from test_rows import kinds, scores, targets
 
 import fastloss as fl
-from fastloss.cpu.elementwise import array
 from fastloss.cpu.embeddings import pairs
 from fastloss.cpu.rows import drivers as rows
 from fastloss.cpu.runtime import units
+from fastloss.cpu.runtime.intrinsics import array
 from fastloss.cpu.runtime.specialize import LOOP, compile_chunk
 
 ITEMS_IN_LINE = 64
