@@ -20,6 +20,7 @@ LAZY = {
     "rewards": "",
     "risk": "",
     "sequence_log_probs": ".text.sequences",
+    "torch": "",
 }
 """Public names beside the losses, and the modules that are imported when they are first asked for."""
 

@@ -21,6 +21,7 @@ from .call.memory import release_memory as release_memory
 from .losses.custom import formula as formula, loss as loss, losses_from as losses_from
 from .losses.rows import Details
 from .text.sequences import sequence_log_probs as sequence_log_probs
+from . import torch as torch
 
 class _SupportsDLPack(Protocol):
     def __dlpack__(self, *, stream: Any = ...) -> Any: ...

@@ -18,6 +18,7 @@ LAYERS = (
     {"cuda"},
     {"losses"},
     {"text", "rewards", "train", "optim", "risk", "evaluation", "data"},
+    {"interop", "torch"},
     {"performance", "tracking"},
     {"command", "__main__"},
 )

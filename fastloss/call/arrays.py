@@ -62,7 +62,9 @@ def incoming(x: Any, what: str) -> Any:
             raise CallTypeError("is a masked array; pass .filled(...) values, or the mask as weight", what)
         a = np.asarray(x)
     elif getattr(x, "requires_grad", False):
-        raise CallTypeError(f"is a tensor that requires grad; pass {what}.detach()", what)
+        raise CallTypeError(
+            f"is a tensor that requires grad; pass {what}.detach(), or take the loss from fl.torch", what
+        )
     elif hasattr(x, "__cuda_array_interface__"):
         raise CallTypeError("lies on a GPU; expected an array in host memory", what)
     elif hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):

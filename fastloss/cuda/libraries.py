@@ -35,7 +35,9 @@ class Torch:
     def described(self, x: Any, what: str) -> tuple[str, bool]:
         """Return the dtype's name, and whether the array is C-contiguous."""
         if x.requires_grad:
-            raise CallTypeError(f"is a tensor that requires grad; pass {what}.detach()", what)
+            raise CallTypeError(
+                f"is a tensor that requires grad; pass {what}.detach(), or take the loss from fl.torch", what
+            )
         return str(x.dtype).removeprefix("torch."), x.is_contiguous()
 
     def converted(self, x: Any, dtype: str) -> Any:

@@ -144,7 +144,7 @@ def test_arrays_on_a_gpu():
 def test_tensors_requiring_grad():
     torch = pytest.importorskip("torch")
     p = torch.from_numpy(P.copy()).requires_grad_()
-    advice = "is a tensor that requires grad; pass {}.detach()"
+    advice = "is a tensor that requires grad; pass {}.detach(), or take the loss from fl.torch"
     refuse(TypeError, f"prediction {advice.format('prediction')}", fl.mse.value_and_grad, p, T)
     refuse(TypeError, f"target {advice.format('target')}", fl.mse, P, p)
     refuse(TypeError, f"out {advice.format('out')}", fl.mse.value_and_grad, P, T, out=p)

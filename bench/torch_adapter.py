@@ -1,0 +1,82 @@
+"""`fl.torch` beside torch's own losses: forward and backward from `grad=None`, float32, 2 threads.
+
+    python -m bench.torch_adapter [--write]
+
+Both take turns in one process. A row gives the medians and the median of the ratios of neighbours, so that other work
+on the machine matters little. `--write` puts the table into bench/results/torch_adapter.md.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import fastloss as fl
+from fastloss.performance.machine import about, sentence
+
+FILE = Path(__file__).parent / "results" / "torch_adapter.md"
+F = torch.nn.functional
+SIZES = {100: (4, 250), 10_000: (4, 250), 10_000_000: (20, 1)}
+"""Rounds, and calls in each, by number of elements: small calls are timed in groups of 50."""
+
+
+def cases(n: int) -> dict[str, tuple[Callable[..., Any], Callable[..., Any], Any, Any]]:
+    """Return fastloss's and torch's call of each row, with prediction and target."""
+    p, t = torch.randn(n, requires_grad=True), torch.randn(n)
+    k = 10 if n < 1e6 else 1000
+    z, y = torch.randn(n // k, k, requires_grad=True), torch.randint(k, (n // k,))
+    return {
+        "huber": (fl.torch.huber, F.huber_loss, p, t),
+        "mse": (fl.torch.mse, F.mse_loss, p, t),
+        "bce_with_logits": (fl.torch.bce_with_logits, F.binary_cross_entropy_with_logits, p, t.sigmoid()),
+        f"cross_entropy[K={k}]": (fl.torch.cross_entropy, F.cross_entropy, z, y),
+    }
+
+
+def seconds(loss: Callable[..., Any], p: Any, t: Any, calls: int) -> float:
+    """Return the mean time of forward and backward (seconds)."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        p.grad = None
+        loss(p, t).backward()
+    return (time.perf_counter() - start) / calls
+
+
+def measured(own: Any, other: Any, p: Any, t: Any, n: int) -> tuple[float, float, float]:
+    """Return the medians of both (seconds), and the median ratio of neighbours, torch's over fastloss's."""
+    calls = 50 if n < 1e6 else 1
+    rounds = 100 if n < 1e6 else 15
+    for loss in (own, other):
+        seconds(loss, p, t, 3)
+    times = np.array([[seconds(own, p, t, calls), seconds(other, p, t, calls)] for _ in range(rounds)])
+    return float(np.median(times[:, 0])), float(np.median(times[:, 1])), float(np.median(times[:, 1] / times[:, 0]))
+
+
+def table() -> str:
+    """Return the measurements as a table."""
+    lines = ["| loss | n | fl.torch | torch | ratio |", "|---|---:|---:|---:|---:|"]
+    for n in (100, 10_000, 10_000_000):
+        for name, (own, other, p, t) in cases(n).items():
+            a, b, ratio = measured(own, other, p, t, n)
+            unit, factor = ("ms", 1e3) if n > 1e6 else ("us", 1e6)
+            lines.append(f"| `{name}` | {n:,} | {a * factor:.3g} {unit} | {b * factor:.3g} {unit} | {ratio:.2f} |")
+            print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, and write the table where `--write` is given."""
+    torch.set_num_threads(2)
+    fl.set_num_threads(2)
+    rows = table()
+    if "--write" in sys.argv:
+        head = "# `fl.torch` beside torch's own losses\n\nWritten by `python -m bench.torch_adapter --write`."
+        FILE.write_text(f"{head} {sentence(about())}\n\n{rows}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
