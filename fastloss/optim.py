@@ -2,6 +2,7 @@
 
 from .train.clip import clip_grad_norm_, clip_grad_value_
 from .train.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, Optimizer, RMSprop
+from .train.optim_lbfgs import LBFGS
 from .train.schedules import (
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
@@ -13,6 +14,7 @@ from .train.schedules import (
 from .train.schedules_adaptive import OneCycleLR, ReduceLROnPlateau
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "Adadelta",
     "Adagrad",

@@ -273,8 +273,10 @@ class Batch:
             self.table[0, GRADIENT] = id(gradients[0])
         else:
             self.table[:, GRADIENT] = [id(g) for g in gradients]
-        found: int = dispatch.launch(self.driver, self.total, self.address, self.table, self.numbers, self.plan)
-        return found == 0
+        arguments = self.address, self.table, self.numbers, self.plan
+        if self.total < dispatch.PARALLEL_FROM:
+            return bool(self.driver(*arguments, False) == 0)
+        return bool(dispatch.launch(self.driver, self.total, *arguments) == 0)
 
     def _run_plain(self, gradients: Sequence[Any]) -> None:
         body, none = bind(update, _record(self.made)), np.empty(0, self.made.dtype)

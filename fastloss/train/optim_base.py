@@ -117,6 +117,7 @@ class Optimizer:
         check.overlaps({f"{self._name} params{s.name} of group {s.group}": s.array for s in (*self._slots, *slots)})
         self._slots += slots
         self._is_named = bool(named)
+        self._has_copies = any(slot.work is not slot.array for slot in self._slots)
         self.param_groups.append({"params": list(arrays.values()), **options})
         self._batches.append(None)
 
@@ -262,14 +263,13 @@ class Optimizer:
                     known[key] = self._numbers(group, slot), slot.product
                 row, slot.product = known[key]
                 batch.set_numbers(i, row)
-        for slot in slots:
-            if slot.work is not slot.array:
-                slot.work[...] = slot.array
+        copied = [slot for slot in slots if slot.work is not slot.array] if self._has_copies else ()
+        for slot in copied:
+            slot.work[...] = slot.array
         if not batch.run(gradients):
             batch.run([g.copy() for g in gradients])
-        for slot in slots:
-            if slot.work is not slot.array:
-                slot.array[...] = slot.work
+        for slot in copied:
+            slot.array[...] = slot.work
 
     def _update_some(
         self, group: Mapping[str, Any], holds: tuple[bool, ...], slots: list[Slot], taken: list[Any]
