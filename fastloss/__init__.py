@@ -12,6 +12,7 @@ from .losses.base import Loss
 from .losses.catalogue import LOSSES
 
 LAZY = {
+    "balance": "",
     "evaluate": ".evaluation",
     "formula": ".losses.custom",
     "loss": ".losses.custom",

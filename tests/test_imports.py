@@ -17,7 +17,7 @@ LAYERS = (
     {"cpu"},
     {"cuda"},
     {"losses"},
-    {"text", "rewards", "train", "optim", "risk", "evaluation", "data"},
+    {"text", "rewards", "train", "optim", "balance", "risk", "evaluation", "data"},
     {"interop", "torch"},
     {"performance", "tracking"},
     {"command", "__main__"},

@@ -1,1 +1,1 @@
-"""Training: optimisers, schedules of learning rates, clipping of gradients."""
+"""Training: optimisers, schedules of learning rates, clipping of gradients, balancing of tasks."""
