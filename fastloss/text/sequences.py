@@ -47,9 +47,10 @@ class _Prepared:
             )
         self.back = outgoing(logits)
         self.shape: tuple[int, ...] = laid["labels"].shape
-        self.rows, self.labels, _ = tokens.of(
+        kept = tokens.of(
             laid["logits"], laid["labels"], laid["lengths"], laid["mask"], ignore_index, self.raw["labels"]
         )
+        self.rows, self.labels = kept.rows, kept.labels
 
 
 class SequenceLogProbs:

@@ -4,15 +4,16 @@ Nothing larger than that matrix is formed. Active triplets are counted and summe
 the sorted positives, in n^2 log n steps for a batch of n, not n^3.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..runtime.slots import Formula, unbound
-from ..runtime.units import factor_of, kernel, launch_of
+from ..runtime.units import factor_of, kernel
 from .pairwise import deliver, distances_of, gathered, room, scaled, weighed
 
-__all__ = ["run"]
+__all__ = ["prepare", "run"]
 
 BLOCK = 64
 NONE = 0x7FF8000000000000
@@ -292,20 +293,26 @@ def pull_chosen(lo, hi, square, x, between, chosen, slopes, factors, start, anch
 HARDEST, PULL = (level, extremes, nan_in, any_pair, hardest_pair), (pull_pair,)
 
 
-def _hardest(call: Any, x: Any, between: Any, options: Any) -> None:
-    n, d = x.shape
-    counted, slopes, chosen = np.empty(n), np.zeros((n, 2)), np.empty((n, 2), np.int64)
-    which = hardest, call.record.name, "float64", call.record.function, HARDEST
-    mine, bits = launch_of(n, 0.5 * n * n, None, False, *which), between.view(np.int64)
-    mine(call.numbers(), options, call["labels"], between, bits, call.values, counted, slopes, chosen)
-    call.counted = counted
-    if call.grads:
-        factors, start, anchors = call.factors(), np.zeros(n + 2, np.int64), np.empty(2 * n, np.int64)
-        launch_of(1, 0, None, False, listed, "listed", "float64")(chosen, start, anchors)
-        square, grad = np.array([_square(options)]), room(call)
-        pulled = launch_of(n, 2 * n * d, None, False, pull_chosen, "pull_chosen", "float64", None, PULL)
-        pulled(square, x, between, chosen, slopes, factors, start, anchors, grad)
-        deliver(call, grad)
+def _hardest(call: Any) -> Callable[[Any, Any, Any, Any], None]:
+    """Return the function that mines the hardest triplets of calls like one."""
+    (n, d), formula = call["embeddings"].shape, call.record.function
+    mine = kernel(hardest, call.record.name, "float64", formula, HARDEST).bound(n, 0.5 * n * n)
+    line_up = kernel(listed, "listed", "float64").bound(1, 0.0)
+    pull = kernel(pull_chosen, "pull_chosen", "float64", None, PULL).bound(n, 2.0 * n * d)
+
+    def evaluate(call: Any, x: Any, between: Any, options: Any) -> None:
+        counted, slopes, chosen = np.empty(n), np.zeros((n, 2)), np.empty((n, 2), np.int64)
+        bits, labels = between.view(np.int64), call.arrays["labels"]
+        mine(call.numbers(), options, labels, between, bits, call.values, counted, slopes, chosen)
+        call.counted = counted
+        if call.grads:
+            start, anchors = np.zeros(n + 2, np.int64), np.empty(2 * n, np.int64)
+            line_up(chosen, start, anchors)
+            square, grad = np.array([_square(options)]), room(call)
+            pull(square, x, between, chosen, slopes, call.factors(), start, anchors, grad)
+            deliver(call, grad)
+
+    return evaluate
 
 
 def _by_rank(call: Any, x: Any, between: Any, options: Any) -> None:
@@ -329,9 +336,18 @@ def _square(options: Any) -> float:
     return 2.0 * float(options[1]) if options[0] else 0.0
 
 
+def prepare(call: Any) -> Callable[[Any], None]:
+    """Return the function that mines, and evaluates what was found, for calls like one."""
+    mine = _hardest(call) if call.record.name == "batch_hard_triplet" else _by_rank
+    squared, distances = call.parameters["squared"], distances_of(*call["embeddings"].shape)
+
+    def evaluate(call: Any) -> None:
+        x, back, finite = scaled(call.arrays["embeddings"])
+        mine(call, x, distances(x), np.array([squared, back, not finite], np.float64))
+
+    return evaluate
+
+
 def run(call: Any) -> None:
     """Mine, and evaluate what was found."""
-    x, back, finite = scaled(call["embeddings"])
-    options = np.array([call.parameters["squared"], back, not finite], np.float64)
-    mine = _hardest if call.record.name == "batch_hard_triplet" else _by_rank
-    mine(call, x, distances_of(x), options)
+    prepare(call)(call)

@@ -5,12 +5,13 @@ that each pair is formed once and written to both its places by one thread.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ...call.arrays import rounded
-from ..runtime.units import factor_of, kernel, launch_of
+from ..runtime.specialize import cached_jit
+from ..runtime.units import convert, factor_of, kernel
 from .pairs import DISTANCE, LEAST, MOST, distance, power_of_two, steps
 
 __all__ = ["deliver", "distances_of", "gathered", "room", "scaled", "weighed"]
@@ -156,26 +157,47 @@ def _tiles(n: int) -> int:
     return count * (count + 1) // 2
 
 
+@cached_jit(error_model="numpy")
+def largest_in(x):
+    """Return the largest magnitude of an array; NaN where it has any."""
+    top = 0.0
+    for i in range(x.size):
+        size = abs(np.float64(x[i]))
+        top = size if size > top or size != size else top
+    return top
+
+
+@cached_jit(error_model="numpy")
+def multiply(x, scale, out):
+    """Write an array times a factor, in float64."""
+    for i in range(x.size):
+        out[i] = np.float64(x[i]) * scale
+
+
 def scaled(x: Any) -> tuple[Any, float, bool]:
     """Embeddings in float64, brought near 1 by a power of two; what brings them back; whether all are finite."""
-    largest = float(np.maximum.reduce(np.abs(x), None))
+    flat, wide = x.reshape(-1), np.empty(x.shape)
+    largest = largest_in(flat)
     finite = math.isfinite(largest)
     scale = power_of_two(largest) if finite else 1.0
-    wide = x.astype(np.float64)
-    wide *= scale
+    multiply(flat, scale, wide.reshape(-1))
     return wide, 1.0 / scale, finite
 
 
 COMPARE = (*DISTANCE, corner, two, rooted, compare_tile)
 
 
-def distances_of(x: Any) -> Any:
-    """The distance of every pair of rows, -1 on the diagonal."""
-    n, d = x.shape
-    out = np.empty((n, n))
-    which = compare, "compare", "float64", None, COMPARE, steps(True)
-    launch_of(_tiles(n), 0.5 * n * n * (8 + 0.3 * d), None, False, *which)(x, out)
-    return out
+def distances_of(n: int, d: int) -> Callable[[Any], Any]:
+    """Return the function that gives the distance of every pair of n rows of d numbers, -1 on the diagonal."""
+    made = kernel(compare, "compare", "float64", None, COMPARE, steps(True))
+    launch = made.bound(_tiles(n), 0.5 * n * n * (8 + 0.3 * d))
+
+    def distances(x: Any) -> Any:
+        out = np.empty((n, n))
+        launch(x, out)
+        return out
+
+    return distances
 
 
 def weighed(between: Any, pull: Any, factors: Any, slope: float) -> None:
@@ -201,4 +223,4 @@ def deliver(call: Any, grad: Any) -> None:
     """Round a gradient into its output."""
     out = call.grads["embeddings"]
     if out is not grad:
-        out[...] = rounded(grad, out.dtype)
+        convert(grad.reshape(-1), out.reshape(-1))

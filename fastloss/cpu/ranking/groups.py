@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from ...call.arrays import F64, rounded
+from ...call.arrays import F64
 from ...call.errors import CallValueError
+from ..runtime.units import convert
 
 __all__ = ["halves", "in_double", "largest_of", "longest", "room_for", "scale", "settle"]
 
@@ -67,4 +68,4 @@ def settle(grads: dict[str, Any], filled: Any) -> None:
     """Bring derivatives that were computed in double precision to where they are wanted."""
     for grad in grads.values():
         if grad is not filled:
-            grad[...] = rounded(filled, grad.dtype)
+            convert(filled, grad)

@@ -1,5 +1,6 @@
 """Softmax losses of lists: the relevance of a group's items, made a distribution, and the softmax of their scores."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,10 @@ from ..dispatch import EMPTY
 from ..math.scalar_math import log1p64
 from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import Typed, unbound
-from ..runtime.units import launch_of
+from ..runtime.units import kernel
 from .groups import scale
 
-__all__ = ["run"]
+__all__ = ["prepare", "run"]
 
 
 use = unbound(Typed)
@@ -79,13 +80,22 @@ def list_groups(lo, hi, offsets, scores, relevance, values, counted, grad):
 HELPERS = (top_of, exponentials)
 
 
+def prepare(call: Any) -> Callable[[Any], None]:
+    """Return the function that evaluates every group of calls like one."""
+    which = list_groups, call.record.name, call.name, call.record.function, HELPERS, (), True
+    groups, units = kernel(*which).bound(call.units, 8.0 * call["scores"].size), call.units
+
+    def evaluate(call: Any) -> None:
+        scores, offsets = call.arrays["scores"], call.arrays["offsets"]
+        grad = call.grads.get("scores", EMPTY[call.dtype])
+        call.counted = np.empty(units)
+        groups(offsets, scores, call.arrays["relevance"], call.values, call.counted, grad)
+        if call.grads:
+            scale(grad, call.factors(), offsets)
+
+    return evaluate
+
+
 def run(call: Any) -> None:
     """Evaluate every group."""
-    scores, offsets = call["scores"], call["offsets"]
-    grad = next(iter(call.grads.values()), EMPTY[scores.dtype])
-    call.counted = np.empty(call.units)
-    which = list_groups, call.record.name, call.name, call.record.function, HELPERS, (), True
-    groups = launch_of(call.units, 8.0 * scores.size, None, False, *which)
-    groups(offsets, scores, call["relevance"], call.values, call.counted, grad)
-    if call.grads:
-        scale(grad, call.factors(), offsets)
+    prepare(call)(call)

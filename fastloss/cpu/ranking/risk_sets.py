@@ -5,6 +5,7 @@ keeps the sum of exponentials over it as exp(top) (1 + tail); one back adds up t
 positive, so that nothing overflows however far apart the risks lie.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +15,10 @@ from ..math.scalar_math import exp64, log1p64, log64
 from ..runtime.intrinsics import call as at_address
 from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import unbound
-from ..runtime.units import factor_of, launch_of
+from ..runtime.units import factor_of, kernel
 from .groups import halves, in_double, longest, room_for, settle
 
-__all__ = ["run"]
+__all__ = ["prepare", "run"]
 
 ROWS = 10
 """Rows of scratch: six of numbers, two of keys to sort, four of places, of 32 bits."""
@@ -220,23 +221,39 @@ def risk_groups(lo, hi, sort, offsets, scores, times, failed, factors, given, va
 HELPERS = (halves, line_up, exponentials, add_up, parts, logarithms, average, carry_back)
 
 
-def run(call: Any) -> None:
-    """Evaluate every group: of lists where the loss has a value for each, else of strata of subjects."""
-    offsets, lists = call["offsets"], "relevance" in call.arrays
-    if lists:
-        scores, times, lost = call["scores"], call["relevance"], np.empty(0, np.uint8)
-        call.counted = (offsets[1:] - offsets[:-1] > 1).astype(np.float64)
-    else:
-        scores, times, lost = call["risk"], call["time"], call["event"]
-        call.counted = lost.astype(np.float64)
-    longest(offsets)
-    scores, times = (a.astype(np.float64, copy=False) for a in (scores, times))
-    grad = in_double(call.grads)
-    factors = call.factors() if call.grads else np.ones(1)
+NO_EVENTS, ONE = np.empty(0, np.uint8), np.ones(1)
+
+
+def prepare(call: Any) -> Callable[[Any], None]:
+    """Return the function that evaluates every group of calls like one.
+
+    The groups are lists where the loss has a value for each, else strata of subjects.
+    """
+    lists = "relevance" in call.arrays
     efron = call.parameters.get("ties") == "efron"
     # All in double precision: the scans set the pace, and one kernel serves both.
     which = risk_groups, call.record.name, "float64", None, HELPERS, (("lists", lists), ("efron", efron))
-    groups = launch_of(offsets.size - 1, 64.0 * scores.size, None, False, *which)
-    arrays = (offsets, scores, times, lost, factors, room_for(ROWS, offsets), call.values, grad)
-    groups(sorter("float64")[0], *arrays)
-    settle(call.grads, grad)
+    size = call["scores" if lists else "risk"].size
+    groups, sort = kernel(*which).bound(call["offsets"].size - 1, 64.0 * size), sorter("float64")[0]
+
+    def evaluate(call: Any) -> None:
+        offsets = call.arrays["offsets"]
+        if lists:
+            scores, times, lost = call.arrays["scores"], call.arrays["relevance"], NO_EVENTS
+            call.counted = (offsets[1:] - offsets[:-1] > 1).astype(np.float64)
+        else:
+            scores, times, lost = call.arrays["risk"], call.arrays["time"], call.arrays["event"]
+            call.counted = lost.astype(np.float64)
+        longest(offsets)
+        scores, times = scores.astype(np.float64, copy=False), times.astype(np.float64, copy=False)
+        grad = in_double(call.grads)
+        factors = call.factors() if call.grads else ONE
+        groups(sort, offsets, scores, times, lost, factors, room_for(ROWS, offsets), call.values, grad)
+        settle(call.grads, grad)
+
+    return evaluate
+
+
+def run(call: Any) -> None:
+    """Evaluate every group."""
+    prepare(call)(call)

@@ -207,7 +207,8 @@ def cached_jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., A
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         if config.DISABLE_JIT:
-            return function
+            # Compiled code lets no warning through.
+            return np.errstate(all="ignore")(function)
         options["no_cfunc_wrapper"] = True
         key = digest("jit", function, options)
         assert isinstance(function, FunctionType)

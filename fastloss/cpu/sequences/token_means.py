@@ -16,7 +16,7 @@ def run(call: Any) -> None:
     logits, labels, mask = call["logits"], call["labels"], call["mask"]
     mask = None if mask is None else mask.reshape(-1, 1)
     ignore, given = call.parameters["ignore_index"], call.given["labels"]
-    rows, kept, counts = tokens.of(logits, labels.reshape(-1, 1), None, mask, ignore, given)
+    rows, kept, counts, _ = tokens.of(logits, labels.reshape(-1, 1), None, mask, ignore, given)
     numbers = [float(call[k]) for k, spec in call.record.inputs.items() if not spec.dims]
     if not all(x > 0.0 for x in numbers):
         raise CallValueError(f"is {numbers[0]:g}; expected 1 or more", "n_bytes")

@@ -5,6 +5,7 @@ derivatives are set to zero and nothing is read.
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,9 +19,9 @@ from ...spec.record import registered
 from .. import dispatch
 from ..runtime.intrinsics import call as call_chunk
 from ..runtime.slots import Number, unbound
-from ..runtime.units import all_between, launch_of
+from ..runtime.units import all_between, kernel
 
-__all__ = ["Tokens", "nll", "of", "run"]
+__all__ = ["Tokens", "nll", "of", "prepare", "run"]
 
 use = unbound(Number)
 
@@ -28,22 +29,26 @@ WORTH = 1 << 10
 """Elements that cost as much as one more call of the kernel."""
 
 
-def keep(lo, hi, labels, lengths, mask, rules, kept, counts, wrong):
-    """The labels of each sequence that count, -1 for the others; how many they are, and the first that is no word."""
+def keep(lo, hi, labels, lengths, mask, rules, kept, counted, counts, wrong):
+    """Labels of the tokens of each sequence that count, -1 for the others; 1 and 0 for these; how many count.
+
+    The last result is one more than the place of the first label that is no word; 0 where there is none.
+    """
     words, ignored, ignores = rules[0], rules[1], rules[2] != 0
     for i in range(lo, hi):
         n = labels.shape[1]
         stop = lengths[i] if lengths.size > 0 else n
         counts[i] = 0
-        wrong[i] = -1
+        wrong[i] = 0
         for j in range(n):
             y = labels[i, j]
             inside = j < stop and not (ignores and y == ignored)
             if mask.size > 0:
                 inside = inside and mask[i, j] != 0
-            if inside and (y < 0 or y >= words) and wrong[i] < 0:
-                wrong[i] = j
+            if inside and (y < 0 or y >= words) and wrong[i] == 0:
+                wrong[i] = j + 1
             kept[i, j] = y if inside else -1
+            counted[i, j] = 1.0 if inside else 0.0
             counts[i] += 1 if inside else 0
 
 
@@ -116,6 +121,13 @@ def _stride(blocks: int) -> int:
     return stride
 
 
+@lru_cache(maxsize=64)
+def _of_few(n: int, k: int, dtype: Any, mode: str, smoothing: float) -> tuple[Settings, Callable[..., None]]:
+    """Return the settings of few rows, and the function that runs the kernel."""
+    own = _settings(n, k, dtype, mode, smoothing, False)
+    return own, kernel(runs, "tokens", NAMES[dtype]).bound(own.blocks, 0.0)
+
+
 def nll(z: Any, labels: Any, weight: Any, scale: float, smoothing: float, grad: Any) -> Any:
     """Cross-entropy of each row against its label, times its weight; -1 is a row to leave out, with a loss of 0.
 
@@ -124,13 +136,16 @@ def nll(z: Any, labels: Any, weight: Any, scale: float, smoothing: float, grad: 
     """
     n, k = z.shape
     dtype, values = z.dtype, np.zeros(n, z.dtype)
-    is_small = z.size < dispatch.PARALLEL_FROM // 2
-    streamed = not is_small and grad.size > 0 and dispatch.overflows((z, grad))
-    own = _settings(n, k, dtype, "grad" if grad.size else "value", smoothing, streamed)
+    mode = "grad" if grad.size else "value"
+    if z.size < dispatch.PARALLEL_FROM // 2:
+        # Small work need not be counted.
+        own, launch = _of_few(n, k, dtype, mode, smoothing)
+    else:
+        own = _settings(n, k, dtype, mode, smoothing, grad.size > 0 and dispatch.overflows((z, grad)))
+        work = float(np.count_nonzero(labels >= 0)) * k + 0.1 * grad.size
+        launch = kernel(runs, "tokens", NAMES[dtype]).bound(own.blocks, work)
     arrays = (z, labels, weight, own.class_weight, own.parameters, own.helpers, values, grad)
-    # Small work need not be counted.
-    work = 0.0 if is_small else float(np.count_nonzero(labels >= 0)) * k + 0.1 * grad.size
-    launch_of(own.blocks, work, None, False, runs, "tokens", NAMES[dtype])(own.numbers, np.array([scale]), *arrays)
+    launch(own.numbers, np.array([scale]), *arrays)
     return values
 
 
@@ -143,6 +158,14 @@ class Tokens(NamedTuple):
     """The label of each token; -1 where it is left out."""
     counts: Any
     """Number of tokens of each sequence."""
+    counted: Any
+    """1 for each token that is kept and 0 for the others (float64)."""
+
+
+@lru_cache(maxsize=64)
+def _keeper(n: int, size: int) -> Callable[..., None]:
+    """Return the function that looks through the labels of n sequences."""
+    return kernel(keep, "keep", "float64").bound(n, size)
 
 
 def of(
@@ -165,17 +188,17 @@ def of(
         if ignore is not None:
             away &= labels != ignore
         labels = np.where(away, next((k for k in range(min(v, 2)) if k != ignore), -1), labels)
-    kept, found = np.empty(labels.shape, np.int64), np.empty((2, n), np.int64)
+    kept, counted = np.empty(labels.shape, np.int64), np.empty(labels.shape)
+    counts, wrong = np.empty(n, np.int64), np.empty(n, np.int64)
     given = (NO_LENGTHS if lengths is None else lengths, NO_MASK if mask is None else mask)
-    launch = launch_of(n, labels.size, None, False, keep, "keep", "float64")
     rules = constants(I64, v, 0 if ignore is None else ignore, ignore is not None)
-    launch(labels, *given, rules, kept, found[0], found[1])
-    if n and not all_between(found[1] + 1, 0):
-        i = int(np.argmax(found[1] >= 0))
-        first = i * labels.shape[1] + int(found[1, i])
+    _keeper(n, labels.size)(labels, *given, rules, kept, counted, counts, wrong)
+    if not all_between(wrong, 0):
+        i = int(np.argmax(wrong > 0))
+        first = i * labels.shape[1] + int(wrong[i]) - 1
         problem = f"is {quoted.reshape(-1)[first]}; allowed: {check.labels_allowed(v, ignore)}"
         raise CallValueError(problem, "labels", check.index_of(first, quoted.shape))
-    return Tokens(logits.reshape(labels.size, v), kept.reshape(-1), found[0])
+    return Tokens(logits.reshape(labels.size, v), kept.reshape(-1), counts, counted.reshape(-1))
 
 
 def run(call: Any) -> None:
@@ -183,10 +206,8 @@ def run(call: Any) -> None:
     options = call.parameters
     arrays = (call["logits"], call["labels"], call["lengths"], call["mask"])
     labels_given = call.given["labels"]
-    rows, labels, counts = of(*arrays, options["ignore_index"], labels_given, call.weight)
-    weight, share = dispatch.EMPTY[call.dtype], None
-    kept = labels >= 0
-    call.counted = kept.astype(np.float64)
+    rows, labels, counts, call.counted = of(*arrays, options["ignore_index"], labels_given, call.weight)
+    weight, share, kept = dispatch.EMPTY[call.dtype], None, labels
     if options["normalization"] == "sequence":
         share = np.repeat(1.0 / np.maximum(counts, 1), call.shape[1])
         call.counted *= share
@@ -202,9 +223,14 @@ def run(call: Any) -> None:
     out = np.empty((0, rows.shape[1]), call.dtype) if grad is None else grad.reshape(rows.shape)
     values = nll(rows, labels, weight, scale, options["label_smoothing"], out)
     if factors.size > 1:
-        np.divide(values, factors, out=call.values, where=kept)
+        np.divide(values, factors, out=call.values, where=kept >= 0)
     else:
         call.values[:] = values
+
+
+def prepare(call: Any) -> Callable[[Any], None]:
+    """Return the function that evaluates calls like one."""
+    return run
 
 
 ONE, NO_LENGTHS, NO_MASK = np.ones(1), np.empty(0, np.int64), np.empty((0, 0), np.uint8)

@@ -1,5 +1,6 @@
 """Wasserstein distances between rows of histograms over common bins."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -12,9 +13,9 @@ from ..runtime import staging
 from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import Number, unbound
 from ..runtime.staging import clear, lanes
-from ..runtime.units import factor_of, launch_of
+from ..runtime.units import all_between, factor_of, kernel
 
-__all__ = ["run"]
+__all__ = ["prepare", "run"]
 
 GROUP = 16
 """Rows taken at a time: a running sum waits for itself, some beside each other fill a vector."""
@@ -210,7 +211,8 @@ def _whole_places(k: int) -> Any:
 def _gaps(x: Any) -> Any:
     """Return the gaps between bins, 0 behind the last, of whole squares."""
     gaps = np.zeros(-(-x.size // SQUARE) * SQUARE)
-    np.subtract(x[1:], x[:-1], out=gaps[: x.size - 1])
+    with np.errstate(over="ignore"):
+        np.subtract(x[1:], x[:-1], out=gaps[: x.size - 1])
     return gaps
 
 
@@ -277,29 +279,43 @@ def _explain(call: Any, found: Any) -> None:
     raise CallValueError(problem, "prediction", index)
 
 
+def prepare(call: Any) -> Callable[[Any], None]:
+    """Return the function that evaluates every row of calls like one."""
+    rows, k = call["prediction"].shape
+    squared, even = call.parameters["p"] != 1.0, call["positions"] is None
+    which: tuple[Any, ...] = (distances, "cdf_rows", call.name, None, DISTANCES, FLAGS)
+    if squared:
+        which = squares, "quantile_rows", call.name, None, SQUARES, ()
+    found_by, work = kernel(*which), 8 if squared else 2
+    launch, no_grad = found_by.bound(rows, work * rows * k), np.empty((0, 0), call.dtype)
+
+    def evaluate(call: Any) -> None:
+        x = _places(call, k)
+        places = x if squared else _even_gaps(k) if even else _gaps(x)
+        grad = call.grads.get("prediction", no_grad)
+        factors, found = call.factors() if call.grads else ONE, np.zeros(rows, np.uint8)
+        launch(call.arrays["prediction"], call.arrays["target"], places, factors, call.values, found, grad)
+        if all_between(found, 0):
+            return
+        if call.weight is not None:
+            found[call.weight == 0.0] = GOOD
+        if not found.any():
+            return
+        if ((found == NEGATIVE) | (found == UNEVEN)).any():
+            _explain(call, found)
+
+        def again(p: Any, t: Any, *outputs: Any) -> None:
+            found_by(len(p), work * p.size, p, t, places, *outputs)
+
+        with np.errstate(all="ignore"):
+            _repeat_extreme(again, call, found, grad, factors)
+
+    return evaluate
+
+
 def run(call: Any) -> None:
     """Evaluate every row."""
-    p, t = call["prediction"], call["target"]
-    rows, k = p.shape
-    x = _places(call, k)
-    grad = call.grads.get("prediction", np.empty((0, 0), call.dtype))
-    factors = call.factors() if call.grads else np.ones(1)
-    found = np.zeros(rows, np.uint8)
-    which: tuple[Any, ...]
-    if call.parameters["p"] == 1.0:
-        which, work = (distances, "cdf_rows", call.name, None, DISTANCES, FLAGS), 2
-        places = _even_gaps(k) if call["positions"] is None else _gaps(x)
-    else:
-        which, work, places = (squares, "quantile_rows", call.name, None, SQUARES, ()), 8, x
+    prepare(call)(call)
 
-    def run_of(p: Any, t: Any, factors: Any, values: Any, found: Any, grad: Any) -> None:
-        launch_of(len(p), work * p.size, None, False, *which)(p, t, places, factors, values, found, grad)
 
-    run_of(p, t, factors, call.values, found, grad)
-    if call.weight is not None:
-        found[call.weight == 0.0] = GOOD
-    if not found.any():
-        return
-    if ((found == NEGATIVE) | (found == UNEVEN)).any():
-        _explain(call, found)
-    _repeat_extreme(run_of, call, found, grad, factors)
+ONE = np.ones(1)
