@@ -1,5 +1,6 @@
 """Losses of a linear layer and the softmax behind it, in chunks of rows."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from ...call.reduction import balanced
 from ..embeddings.products import Product, softmax_of_product
 from ..runtime.units import all_between
 
-__all__ = ["run"]
+__all__ = ["prepare", "run"]
 
 
 def run(call: Any) -> None:
@@ -47,3 +48,8 @@ def run(call: Any) -> None:
     if grads and not whole:
         factors = np.where(counted, factors, 0.0)
     softmax_of_product(product, call.values, factors, grads, options["chunk"] or 0)
+
+
+def prepare(call: Any) -> Callable[[Any], None]:
+    """Return the function that evaluates calls like one; only `softmax_of_product` has arithmetic that can warn."""
+    return run
