@@ -119,7 +119,13 @@ def evaluate(
     ] = None,
     loss: Annotated[
         list[str] | None,
-        typer.Option("--loss", "-l", metavar="NAME[:param=value,...]", help="A loss to evaluate; may be repeated."),
+        typer.Option(
+            "--loss",
+            "-l",
+            metavar="NAME[:param=value,...]",
+            help="A loss to evaluate; may be repeated. One of your own: FILE.py:NAME, or 'expr:(p - t)**2' of p or z, and"
+            " t.",
+        ),
     ] = None,
     pred: Annotated[
         list[str] | None,

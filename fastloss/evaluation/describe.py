@@ -19,7 +19,7 @@ from ..losses.docs import input_kind, input_shape
 from ..spec.record import REAL
 from .ahead import Job, compile_ahead
 from .columns import InputError
-from .losses import by_rows
+from .losses import by_rows, found
 
 __all__ = ["diagnose", "print_list", "print_loss", "warm"]
 
@@ -46,11 +46,9 @@ def _grid() -> Table:
 
 
 def _loss(name: str) -> Any:
-    import fastloss
-
     try:
-        return fastloss.LOSSES[name]
-    except KeyError as error:
+        return found(name)[0]
+    except (KeyError, TypeError) as error:
         raise InputError(str(error)) from None
 
 

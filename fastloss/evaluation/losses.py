@@ -129,11 +129,10 @@ def _shown(parameter: Any, value: Any) -> str:
 
 
 def _parsed(text: str) -> Evaluated:
-    """Parse `name` or `name:parameter=value,parameter=value`."""
+    """Parse a loss as `found` does, with parameters as `parameter=value,parameter=value`."""
     import fastloss
 
-    name, _, rest = text.strip().partition(":")
-    loss = fastloss.LOSSES[name.strip()]
+    loss, rest = found(text)
     whole = loss.name if loss.record.mean_of else ""
     loss = fastloss.LOSSES[loss.record.mean_of] if whole else loss
     ignore: int | None = IGNORED
@@ -150,9 +149,28 @@ def _parsed(text: str) -> Evaluated:
         ignore = parameters.pop("ignore_index")
         if ignore is not None and not isinstance(ignore, int):
             raise InputError(f"{text!r}: ignore_index is {ignore!r}; expected a whole number or none")
-    return Evaluated(
-        re.sub(r"\s+", "", text).removesuffix(":"), loss.bind(**parameters) if parameters else loss, ignore, whole
-    )
+    label = " ".join(text.split()) if OWN.match(text.strip()) else re.sub(r"\s+", "", text)
+    return Evaluated(label.removesuffix(":"), loss.bind(**parameters) if parameters else loss, ignore, whole)
+
+
+OWN = re.compile(r"expr:|.+\.py:")
+"""Beginnings of losses of a user's own: an expression, or a name in a Python file."""
+
+
+def found(text: str) -> tuple[Any, str]:
+    """Return the loss that a text names, and its parameters: `name:...`, `file.py:name:...` or `expr:...`."""
+    import fastloss
+
+    text = text.strip()
+    if text.startswith("expr:"):
+        return fastloss.formula(text.removeprefix("expr:"), name="expr"), ""
+    if file := re.fullmatch(r"(.+\.py):([^:]*)(?::(.*))?", text):
+        losses = fastloss.losses_from(file[1])
+        if file[2].strip() not in losses:
+            raise InputError(f"{file[1]} has no loss {file[2].strip()!r}; it has {', '.join(losses)}")
+        return losses[file[2].strip()], file[3] or ""
+    name, _, rest = text.partition(":")
+    return fastloss.LOSSES[name.strip()], rest
 
 
 def _value(text: str, whole: str) -> Any:

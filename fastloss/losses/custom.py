@@ -4,16 +4,19 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from ..call import check
 from ..spec.render import restored
-from ..spec.spelling import FormulaError, run
+from ..spec.spelling import FormulaError, reason, run
 from ..spec.text import compute, names_in, parsed
 from . import custom_build as building
 from .base import Loss
 from .custom_points import examined
 from .elementwise import ElementwiseLoss
+
+if TYPE_CHECKING:
+    from .custom_check import Check
 
 __all__ = ["CustomLoss", "formula", "loss", "losses_from"]
 
@@ -55,6 +58,36 @@ class CustomLoss(ElementwiseLoss):  # noqa: D101
     def _bind(self, parameters: dict[str, Any]) -> "CustomLoss":
         found: CustomLoss = _made(super()._bind(parameters), self.origin)
         return found
+
+    def check(self, points: int = 200, seed: int = 0) -> "Check":
+        """Return a report on the loss: accuracy beside 50 digits, kinks, domain, convexity, slopes, formula.
+
+        Parameters
+        ----------
+        points : int, default 200
+            Samples of the domain in each precision.
+        seed : int, default 0
+            Seed of the samples.
+
+        Returns
+        -------
+        Check
+            Report, which prints as text.
+
+        Raises
+        ------
+        ImportError
+            mpmath is not installed; the extra `check` brings it.
+
+        Examples
+        --------
+        >>> import fastloss as fl
+        >>> fl.formula("abs(z - t)").check().kinks
+        ('where z - t = 0 the slope jumps',)
+        """
+        from .custom_check import check
+
+        return check(self, points, seed)
 
     def described(self) -> str:
         """Return the docstring: the user's, the parameters, and the formula that is compiled."""
@@ -267,7 +300,7 @@ def losses_from(path: str | Path) -> dict[str, Loss]:
     OSError
         Files that cannot be read.
     TypeError
-        Files without a loss.
+        Files without a loss, and files whose code raises.
 
     Examples
     --------
@@ -284,6 +317,8 @@ def losses_from(path: str | Path) -> dict[str, Loss]:
     sys.path.insert(0, folder)
     try:
         exec(compile(code, str(file), "exec"), space)
+    except Exception as error:
+        raise FormulaError(f"{file}: {reason(error)}") from error
     finally:
         if folder in sys.path:
             sys.path.remove(folder)

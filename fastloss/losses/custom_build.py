@@ -12,7 +12,7 @@ from ..call import check
 from ..spec.derive import NotDerivableError, derivatives
 from ..spec.graph import EXACT, Node, Operand, is_condition, symbols
 from ..spec.record import REAL, Formula, Interval, Parameter, Signs, described
-from ..spec.render import formula, restored, source, tuples
+from ..spec.render import DIALECT, expression, formula, restored, source, tuples
 from ..spec.spelling import FormulaError, Symbol, UserGraph
 from ..spec.stable import STABLE
 
@@ -181,10 +181,17 @@ def build(
     compiled = formula("formula", names, (value, first, second, *rest), defaults, doc)
     plain = traced(name, arguments, run, EXACT)[2][0]
     written = formula("formula", names, (plain,), defaults)
+    given.setdefault("math", _short(plain))
     origin = Origin(source(compiled), source(written), tuple(graph.rewrites), len(results) - 1, shown, doc)
     record = described(compiled, "elementwise", "elementwise", {**given, "second": second is not None}, name)
     record = record._replace(predictions=arguments.predictions, target=arguments.target)
     return record, origin
+
+
+def _short(value: Operand) -> str:
+    """Return a value as one expression, or nothing where that is long."""
+    text = expression(DIALECT, value).text
+    return (text[1:-1] if text.startswith("(") else text) if len(text) < 200 else ""
 
 
 def _derived(name: str, value: Operand, predictions: Sequence[Operand], results: tuple[Any, ...]) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from ..spec.render import tuples
 from ..spec.spelling import FormulaError
 from ..spec.worlds import World, carry
 
-__all__ = ["columns", "evaluated", "examined"]
+__all__ = ["columns", "evaluated", "examined", "words"]
 
 
 def _one_by_one(word: Callable[..., float]) -> Callable[..., Any]:
@@ -26,17 +26,22 @@ def _one_by_one(word: Callable[..., float]) -> Callable[..., Any]:
     return np.vectorize(one, otypes=[np.float64])
 
 
+def words() -> dict[str, Any]:
+    """Return NumPy's version of each word, for arrays of float64; elementary ones keep the dtype of their arrays."""
+    same = ("exp", "expm1", "log", "log1p", "maximum", "minimum", "sign", "sqrt", "tanh", "where")
+    found: dict[str, Any] = {w: getattr(np, w) for w in same}
+    found |= {"pow": np.power, "atan": np.arctan, "log1p_unit": np.log1p}
+    found |= {w: _one_by_one(getattr(vocabulary, w)) for w in ("digamma", "trigamma", "lgamma", "mills", "ndtr")}
+    found["softplus"] = lambda x: np.logaddexp(0.0, x)
+    found["sigmoid"] = lambda x: np.exp(-np.logaddexp(0.0, -x))
+    found["epsilon"] = lambda x: 2.0**-52
+    found["largest"] = lambda x: np.finfo(np.float64).max
+    return found
+
+
 @cache
 def _world() -> World:
-    same = ("exp", "expm1", "log", "log1p", "maximum", "minimum", "sign", "sqrt", "tanh", "where")
-    words: dict[str, Any] = {w: getattr(np, w) for w in same}
-    words |= {"pow": np.power, "atan": np.arctan, "log1p_unit": np.log1p}
-    words |= {w: _one_by_one(getattr(vocabulary, w)) for w in ("digamma", "trigamma", "lgamma", "mills", "ndtr")}
-    words["softplus"] = lambda x: np.logaddexp(0.0, x)
-    words["sigmoid"] = lambda x: np.exp(-np.logaddexp(0.0, -x))
-    words["epsilon"] = lambda x: 2.0**-52
-    words["largest"] = lambda x: np.finfo(np.float64).max
-    return World(np.float64, words)
+    return World(np.float64, words())
 
 
 def evaluated(function: Any, data: list[Any], parameters: list[float]) -> list[tuple[Any, ...]]:

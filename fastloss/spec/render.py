@@ -103,7 +103,7 @@ class _Writer:
 
     def write(self, x: Operand) -> str:
         if not isinstance(x, Node):
-            if self.inline:
+            if self.inline and self.dialect.typed is not None:
                 return self._typed(x)
             return literal(x)
         if x.op in ("input", "scalar"):

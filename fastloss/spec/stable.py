@@ -215,7 +215,7 @@ def _exp(g: Graph, u: Node) -> Operand:
 
 
 def _multiply(g: Graph, a: Operand, b: Operand) -> Operand:
-    for x, y in ((a, b), (b, a)):
+    for x, y in () if a is b else ((a, b), (b, a)):
         if isinstance(x, Node) and (u := _inside(y, "log")) is not None:
             return _noted(g, "x log(y) -> 0 where x is 0", g.make("xlogy", x, u))
         if isinstance(x, Node) and (u := _inside(y, "log1p")) is not None:
