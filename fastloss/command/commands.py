@@ -123,8 +123,8 @@ def evaluate(
             "--loss",
             "-l",
             metavar="NAME[:param=value,...]",
-            help="A loss to evaluate; may be repeated. One of your own: FILE.py:NAME, or 'expr:(p - t)**2' of p or z, and"
-            " t.",
+            help="A loss to evaluate; may be repeated. One of your own: FILE.py:NAME, or an expression of p or z and t,"
+            " 'expr:(p - t)**2'.",
         ),
     ] = None,
     pred: Annotated[

@@ -4,6 +4,7 @@ import importlib.metadata
 import io
 import os
 import platform
+import shlex
 import sys
 import time
 import warnings
@@ -19,7 +20,7 @@ from ..losses.docs import input_kind, input_shape
 from ..spec.record import REAL
 from .ahead import Job, compile_ahead
 from .columns import InputError
-from .losses import by_rows, found
+from .losses import OWN, by_rows, found
 
 __all__ = ["diagnose", "print_list", "print_loss", "warm"]
 
@@ -99,7 +100,8 @@ def print_loss(name: str) -> None:
     if record.paper:
         table.add_row("reference", record.paper)
     if by_rows(record):
-        table.add_row("on a file", f"fastloss eval FILE --loss {_call(record)} {_options(record)}")
+        call = shlex.quote(name) if OWN.match(name) else _call(record)
+        table.add_row("on a file", f"fastloss eval FILE --loss {call} {_options(record)}")
     _print(Text.assemble((record.name, "bold"), "  ", record.summary), table)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..call import check
 from ..spec.derive import NotDerivableError, derivatives
-from ..spec.graph import EXACT, Node, Operand, is_condition, symbols
+from ..spec.graph import EXACT, Node, Operand, is_condition, reachable, symbols
 from ..spec.record import REAL, Formula, Interval, Parameter, Signs, described
 from ..spec.render import DIALECT, expression, formula, restored, source, tuples
 from ..spec.spelling import FormulaError, Symbol, UserGraph
@@ -182,10 +182,16 @@ def build(
     plain = traced(name, arguments, run, EXACT)[2][0]
     written = formula("formula", names, (plain,), defaults)
     given.setdefault("math", _short(plain))
+    # Not claimed of a formula with choices, whose sides may or may not meet smoothly; check() looks at them.
+    given.setdefault("differentiable", not any(x.op in CHOICES for x in reachable([plain])))
     origin = Origin(source(compiled), source(written), tuple(graph.rewrites), len(results) - 1, shown, doc)
     record = described(compiled, "elementwise", "elementwise", {**given, "second": second is not None}, name)
     record = record._replace(predictions=arguments.predictions, target=arguments.target)
     return record, origin
+
+
+CHOICES = frozenset(["abs", "sign", "where", "maximum", "minimum"])
+"""Operations whose derivatives may jump."""
 
 
 def _short(value: Operand) -> str:
