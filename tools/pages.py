@@ -20,7 +20,13 @@ def sections(losses: Mapping[str, Any]) -> dict[str, dict[str, Callable[[], str]
     """Return the generated sections by page: the name in their markers, and the function that writes the text."""
     api = {"names": lambda: names(losses), "methods": lambda: methods(losses), "commands": commands}
     gpu = {"kernels": lambda: kernels(losses)}
-    return {"losses.md": {"losses": lambda: tables(losses)}, "api-stability.md": api, "gpu.md": gpu}
+    optim = {"optimisers": optimisers}
+    return {
+        "optimisers.md": optim,
+        "losses.md": {"losses": lambda: tables(losses)},
+        "api-stability.md": api,
+        "gpu.md": gpu,
+    }
 
 
 def renewed(page: Path, texts: Mapping[str, Callable[[], str]]) -> str:
@@ -96,6 +102,20 @@ def kernels(losses: Mapping[str, Any]) -> str:
     without = [name for name, loss in losses.items() if not has_kernel(loss.record)]
     count = f"{len(losses) - len(without)} of {len(losses)} losses have CUDA kernels. The others have none:"
     return f"{count} {', '.join(map(_code, without))}."
+
+
+def optimisers() -> str:
+    """Return a table of the optimisers, with their updates and sources."""
+    from fastloss.optim import LBFGS
+    from fastloss.train.optim import RULES
+
+    rows = []
+    for name, kind in {**RULES, "LBFGS": LBFGS}.items():
+        taken = list(inspect.signature(kind).parameters.values())[1:]
+        options = ", ".join(f"{p.name}={p.default!r}" for p in taken)
+        source = kind.rule.paper.replace("|", "\\|")
+        rows.append(f"| {_code(name)} | {_code(kind.rule.math)} | {_code(options)} | {source} |")
+    return "\n".join(["| Optimiser | Update | Options | Source |", "|---|---|---|---|", *rows])
 
 
 def category(name: str, value: Any, losses: Mapping[str, Any]) -> str:

@@ -84,10 +84,11 @@ class Adam(Optimizer):
 
     def _numbers(self, group: Mapping[str, Any], slot: Slot) -> tuple[float, ...]:
         beta1, beta2 = group["betas"]
-        decay = decay_of(group, group["decoupled_weight_decay"])
-        amsgrad, lr = 1.0 if group["amsgrad"] else 0.0, group["lr"] / (1.0 - beta1**slot.step)
-        moments = 1.0 - beta1, beta2, 1.0 - beta2, (1.0 - beta2**slot.step) ** -0.5
-        return direction(group), *decay, *moments, amsgrad, lr, group["eps"]
+        t = slot.step
+        decay, shrink = decay_of(group, group["decoupled_weight_decay"])
+        moments = 1.0 - beta1, beta2, 1.0 - beta2, (1.0 - beta2**t) ** -0.5
+        step = group["lr"] / (1.0 - beta1**t)
+        return direction(group), decay, shrink, *moments, 1.0 if group["amsgrad"] else 0.0, step, group["eps"]
 
 
 class AdamW(Adam):
