@@ -10,11 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fastloss.case import Bench
-
 import bench.families
 from fastloss.performance.machine import about, sentence
 from fastloss.performance.timing import interleave
+
+from .case import Bench
 
 RESULTS = Path(__file__).parents[1] / "results" / "families.md"
 

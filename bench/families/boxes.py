@@ -3,9 +3,10 @@
 from functools import partial
 
 import numpy as np
-from fastloss.case import Bench
 
 import fastloss as fl
+
+from .case import Bench
 
 N = 1_000_000
 EPS = 1e-7

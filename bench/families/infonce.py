@@ -1,10 +1,11 @@
 """Embeddings that find each other in a batch of 16384, beside the bare products and NumPy with whole matrices."""
 
 import numpy as np
-from fastloss.case import Bench, in_torch
-from fastloss.linear import products
 
 import fastloss as fl
+
+from .case import Bench, in_torch
+from .linear import products
 
 TEMPERATURE = np.float32(0.07)
 

@@ -1,10 +1,11 @@
 """The softmax of a linear layer, beside the bare products and the same layer in plain NumPy."""
 
 import numpy as np
-from fastloss.case import Bench, in_torch
 
 import fastloss as fl
 from fastloss.cpu.embeddings.products import rows_at_a_time
+
+from .case import Bench, in_torch
 
 
 def layer(n, h, k):

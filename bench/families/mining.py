@@ -1,9 +1,10 @@
 """Mined triplets beside what is usually written in NumPy and torch."""
 
 import numpy as np
-from fastloss.case import Bench, in_torch
 
 import fastloss as fl
+
+from .case import Bench, in_torch
 
 
 def batch(n, d=128, each=8):

@@ -1,9 +1,10 @@
 """Losses of pairs and triplets of embeddings beside torch and NumPy."""
 
 import numpy as np
-from fastloss.case import Bench, in_torch
 
 import fastloss as fl
+
+from .case import Bench, in_torch
 
 
 def embeddings(count, n, d):

@@ -3,9 +3,10 @@
 from functools import partial
 
 import numpy as np
-from fastloss.case import Bench, in_torch
 
 import fastloss as fl
+
+from .case import Bench, in_torch
 
 
 def softplus_parts(h):

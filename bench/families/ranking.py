@@ -1,9 +1,10 @@
 """Losses of ranking and of survival, beside NumPy and where it helps beside the sorting alone."""
 
 import numpy as np
-from fastloss.case import Bench
 
 import fastloss as fl
+
+from .case import Bench
 
 
 def groups(count, size, dtype=np.float32):

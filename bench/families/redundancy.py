@@ -1,10 +1,11 @@
 """Losses of two views beside their authors' code in torch, and the same in NumPy."""
 
 import numpy as np
-from fastloss.case import Bench, in_torch
-from fastloss.pairs import embeddings
 
 import fastloss as fl
+
+from .case import Bench, in_torch
+from .pairs import embeddings
 
 
 def barlow_numpy(z1, z2, lam=0.0051, eps=1e-5):

@@ -1,9 +1,10 @@
 """Losses of regions on images of 512 x 512, beside NumPy and torch; dice beside a plain copy of its logits."""
 
 import numpy as np
-from fastloss.case import Bench, in_torch
 
 import fastloss as fl
+
+from .case import Bench, in_torch
 
 
 def images(n=16, c=1, side=512):

@@ -1,9 +1,10 @@
 """Losses of sequences beside torch's."""
 
 import numpy as np
-from fastloss.case import Bench, in_torch
 
 import fastloss as fl
+
+from .case import Bench, in_torch
 
 
 def ctc():

@@ -1,10 +1,11 @@
 """Losses of transport beside NumPy, SciPy, torch and POT where they are installed."""
 
 import numpy as np
-from fastloss.case import Bench, in_torch
 
 import fastloss as fl
 from fastloss import reference
+
+from .case import Bench, in_torch
 
 
 def _numpy_histograms(a, b):

@@ -27,6 +27,7 @@ FILES = {
     "preference": "Preferences",
     "policy": "Policies",
     "ranking": "Ranking",
+    "fairness": "Fairness",
     "cox": "Survival: risk sets",
     "survival": "Survival: accelerated failure times",
 }

@@ -5,6 +5,7 @@ Independent of the rest of the package: these lines state the mathematics, again
 
 from .basic import *  # noqa: F403
 from .boxes import *  # noqa: F403
+from .fairness import *  # noqa: F403
 from .infonce import *  # noqa: F403
 from .linear import *  # noqa: F403
 from .mining import *  # noqa: F403
