@@ -10,8 +10,8 @@ import pytest
 from array_cases import inputs
 from children import ROOT, start, wait
 from numba import njit, types
+from row_cases import kinds, scores, targets
 from sampling import sample
-from test_rows import kinds, scores, targets
 
 import fastloss as fl
 from fastloss.cpu.embeddings import pairs

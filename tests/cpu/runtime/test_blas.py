@@ -24,9 +24,9 @@ TILES = {
     "embeddings.products.WIDE": 1 << 11,
     "embeddings.products.LEAST": 8,
     "runtime.units.SHARED": 64,
-    "blas.ENOUGH": 4096,
-    "blas.COLUMNS": 64,
-    "blas.UNTHREADED": 0,
+    "runtime.blas.ENOUGH": 4096,
+    "runtime.blas.COLUMNS": 64,
+    "runtime.blas.UNTHREADED": 0,
 }
 
 
