@@ -17,6 +17,7 @@ LAZY = {
     "formula": ".losses.custom",
     "loss": ".losses.custom",
     "losses_from": ".losses.custom",
+    "objective": ".interop.boosting",
     "optim": "",
     "rewards": "",
     "risk": "",

@@ -22,6 +22,7 @@ from .losses.custom import formula as formula, loss as loss, losses_from as loss
 from .losses.rows import Details
 from .text.sequences import sequence_log_probs as sequence_log_probs
 from . import torch as torch
+from .interop.boosting import objective as objective
 
 class _SupportsDLPack(Protocol):
     def __dlpack__(self, *, stream: Any = ...) -> Any: ...
