@@ -1,7 +1,7 @@
 """Fairness losses of scores and groups: a formula of each group's rate beside the rate over all groups."""
 
-from ..spec.record import NONNEGATIVE, Input, Parameter, arrays
-from ..spec.vocabulary import maximum, sign, where
+from ..spec.record import NONNEGATIVE, POSITIVE, Input, Parameter, arrays
+from ..spec.vocabulary import exp, maximum, sign, where
 
 SCORES = Input("n", "scores, of which a sigmoid makes probabilities", grad=True)
 LABELS = Input("n", "1 for a positive, 0 for a negative", "binary")
@@ -105,3 +105,26 @@ def covariance_fairness(rate, overall, share, norm=0.0):
     """
     value, slope = gap(share * (rate - overall), norm)
     return value, share * slope, -share * slope
+
+
+SAMPLES = Parameter("samples whose scores are compared", choices=("negatives", "positives", "all"))
+
+
+@arrays(
+    "mindiff",
+    inputs={"scores": SCORES, "labels": LABELS, "group": GROUP, "sample_weight": SAMPLE_WEIGHT},
+    math="mean over pairs of groups of E k(p, p') + E k(q, q') - 2 E k(p, q), k(x, y) = exp(-(x - y)^2 / (2 sigma^2))",
+    parameters={"sigma": Parameter("width of the Gaussian, in units of probability", POSITIVE)},
+    options={"samples": (0.0, SAMPLES)},
+    bounded=True,
+    paper="Prost et al. (2019), Toward a better trade-off between performance and fairness, arXiv:1910.11779",
+    example="np.array([1.0, -1.0, 0.5, 2.0]), np.array([0, 0, 0, 0]), np.array([0, 0, 1, 1])",
+)
+def mindiff(d, sigma=0.1):
+    """MinDiff: squared maximum mean discrepancy between the distributions of the groups' probabilities.
+
+    By default it compares negatives, and so evens out false positive rates at every threshold at once. The time grows
+    with the square of the number of samples, and the memory with their number. Groups without samples do not count.
+    """
+    value = exp(-0.5 * (d / sigma) * (d / sigma))
+    return value, -d / sigma / sigma * value

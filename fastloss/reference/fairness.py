@@ -8,6 +8,7 @@ __all__ = [
     "demographic_parity",
     "equal_opportunity",
     "equalized_odds",
+    "mindiff",
 ]
 
 
@@ -63,3 +64,13 @@ def covariance_fairness(scores, group, sample_weight=None, norm="squared"):
     w = w / w.sum()
     masks = [m for m in _members(group) if w[m].sum() > 0]
     return np.mean([_size((w * (m - w[m].sum()) * scores).sum(), norm) for m in masks])
+
+
+def mindiff(scores, labels, group, sample_weight=None, sigma=0.1, samples="negatives"):
+    """Mean over pairs of groups of the squared discrepancy of their probabilities."""
+    p, chosen = 1 / (1 + np.exp(-scores)), {"negatives": labels == 0, "positives": labels == 1, "all": labels == labels}
+    w = _weights(scores, sample_weight) * chosen[samples]
+    close = np.exp(-((p[:, None] - p) ** 2) / (2 * sigma**2))
+    means = [w * m / w[m].sum() for m in _members(group) if w[m].sum() > 0]
+    gaps = [(a - b) @ close @ (a - b) for i, a in enumerate(means) for b in means[:i]]
+    return np.mean(gaps) if gaps else 0.0

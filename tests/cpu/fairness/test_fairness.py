@@ -71,6 +71,19 @@ def test_covariance_is_that_of_zafar():
     assert fl.covariance_fairness(scores, group) == pytest.approx(expected**2, rel=1e-12)
 
 
+def test_mindiff_of_two_groups_is_the_discrepancy():
+    scores, labels, group = people(groups=2)
+    p = 1 / (1 + np.exp(-scores))
+    a, b = (p[(labels == 0) & (group == g), None] for g in (0, 1))
+    # fl.mmd has the same kernel.
+    assert fl.mindiff(scores, labels, group, sigma=0.2) == pytest.approx(
+        fl.mmd(a, b, sigma=0.2, unbiased=False), rel=1e-10
+    )
+    alone = fl.mindiff.value_and_grad(scores, labels, np.zeros(200, int))
+    assert alone[0] == 0.0
+    np.testing.assert_array_equal(alone[1], 0.0)
+
+
 def test_a_bound_of_zero_averages_the_groups():
     scores, labels, group = people()
     each = [fl.bce_with_logits(scores[group == g], labels[group == g].astype(float)) for g in range(4)]
