@@ -180,9 +180,9 @@ def weighted_row_driver(dtype: str) -> Callable[..., Any]:
 def half_row_driver(stored: str) -> Callable[..., Any]:
     """Return the driver of row-wise losses on 16-bit scores."""
     with compiling:
-        from .rows import half
+        from .rows import drivers as rows
 
-        return half.half_row_driver(stored)  # type: ignore[no-any-return]
+        return rows.half_row_driver(stored)  # type: ignore[no-any-return]
 
 
 def helpers(k: int, dtype: Any, tiled: bool, described: str = "") -> Any:

@@ -57,27 +57,13 @@ def drive_weighted_pair(address, sum_address, prediction, target, out, weight, p
     return total, bad, mass
 
 
-def drive_weighted_rows(
-    address,
-    z,
-    labels,
-    target,
-    grad,
-    weight,
-    class_weight,
-    divides,
-    scale,
-    ignored,
-    params,
-    helpers,
-    classes,
-    room,
-    chunk,
-):
+def drive_weighted_rows(address, arrays, divides, scale, ignored, params, helpers, classes, room, chunk):
     """Return the sum of losses of rows, the violations, the mass, and the number of wrong labels and weights.
 
-    With `divides`, class weights are part of the mass.
+    The arrays are scores, labels, target, gradient, row weights and class weights, which with `divides` are part of the
+    mass.
     """
+    z, labels, target, grad, weight, class_weight = arrays
     wrong = 0.0
     for i in range(weight.size):
         wrong += use.check_weight(weight[i])
@@ -87,8 +73,8 @@ def drive_weighted_rows(
         return 0.0, 0.0, 0.0, wrong
     e, e2 = flat(z)[:0], z[:0]
     inputs = (z, labels, target, weight, class_weight, class_weight if divides else e)
-    outputs = (e, grad, e2, np.empty((0, 0), np.float64))
-    return drive_rows(address, *inputs, *outputs, scale, ignored, params, helpers, False, classes, room, chunk, False)
+    all_arrays = (*inputs, e, grad, e2, np.empty((0, 0), np.float64))
+    return drive_rows(address, all_arrays, scale, ignored, params, helpers, False, classes, room, chunk, False)
 
 
 @cache
@@ -122,7 +108,7 @@ def weighted_row_driver(dtype: str) -> Any:
     return compile_driver(
         drive_weighted_rows,
         f"weighted_rows_{dtype}",
-        types.UniTuple(types.float64, 4)(types.intp, *arrays, *fixed),
+        types.UniTuple(types.float64, 4)(types.intp, types.Tuple(arrays), *fixed),
         Checks(access.check(NONNEGATIVE, dtype), access.check(FINITE_NONNEGATIVE, dtype)),
         drive_rows=inner(drive_rows, INNER, survey=counting(dtype)),
     )

@@ -404,7 +404,7 @@ def _reduced(kind: Rows) -> Plan:
         scale = 1.0 / (divided or 1.0)
         # Spelled out: a call with *arguments takes 0.1 us longer.
         total, bad, mass, wrong = driver(
-            address, z, labels, t, g, w, cw, divides, scale, ignored, packed, helpers, count, room, chunk
+            address, (z, labels, t, g, w, cw), divides, scale, ignored, packed, helpers, count, room, chunk
         )
         divided = mass if divided < 0.0 else divided
         if wrong or bad or not divided or (taken and mass + taken != labels.size):
@@ -461,7 +461,7 @@ def _rows(kind: Rows) -> Plan:
             t, half = (e2, t.view(bits)) if half_target else (t, no_half)
             z, g, h, code = z.view(bits), g.view(bits), h.view(bits), (helpers, count, room, chunk, False)
             arrays = (z, labels, t, half, w, cw, counted, v, g, h, no_details)
-        total, bad, mass, wrong = driver(address, *arrays, 1.0 / divided, ignored, packed, *code)
+        total, bad, mass, wrong = driver(address, arrays, 1.0 / divided, ignored, packed, *code)
         divided = mass if divided < 0.0 else divided
         if bad or wrong or not divided:
             return None

@@ -378,9 +378,9 @@ class RowLoss(Loss):  # noqa: D101
             bare.insert(3, np.empty((0, 0), bits))
             if bare[2].dtype is bits:
                 bare[2:4] = np.empty((0, 0), call.dtype), bare[2]
-            return launch(code.driver, call.z.size, code.address, *bare, *fixed, *code.tail[1:])  # type: ignore[no-any-return]
+            return launch(code.driver, call.z.size, code.address, tuple(bare), *fixed, *code.tail[1:])  # type: ignore[no-any-return]
         streamed = results[1].size > 0 and overflows((call.z,), results)
-        arguments = (code.address, *arrays, *fixed, streamed, *code.tail[1:])
+        arguments = (code.address, arrays, *fixed, streamed, *code.tail[1:])
         result: tuple[float, float, float, float] = launch(code.driver, call.z.size, *arguments)
         return result
 

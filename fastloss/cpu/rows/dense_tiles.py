@@ -105,11 +105,10 @@ def dense_lanes(p, x, t, e, class_weight, g, h, beta, zeta, scale, s):
     return total
 
 
-def softmax_dense_tiled(
-    z, labels, target, weight, class_weight, values, grad, hess, details,
-    scale, params, helpers, streamed, scratch, stats,
-):  # fmt: skip
+def softmax_dense_tiled(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
     """Tiles of rows against a target for each class."""
+    z, _, target, weight, class_weight = inputs
+    values, grad, hess, details = outputs
     T = use.T
     ZERO = use.ZERO
     widest_vectors()

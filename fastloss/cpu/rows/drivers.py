@@ -9,7 +9,8 @@ from numba import config, prange, types
 from ...spec.special import convex_factor
 from ...spec.worlds import carry
 from ..runtime import access
-from ..runtime.intrinsics import array, call, combine
+from ..runtime.access import get
+from ..runtime.intrinsics import array, call, combine, widest_vectors
 from ..runtime.slots import ABSENT, Number, unbound
 from ..runtime.specialize import (
     INLINED,
@@ -18,6 +19,7 @@ from ..runtime.specialize import (
     Chunk,
     compile_chunk,
     compile_driver,
+    compiled,
     inner,
 )
 from ..runtime.staging import flat
@@ -29,11 +31,15 @@ from .slots import RowSlots
 from .softmax import dense_sums, label_terms, parts, softmax_labels
 from .tiles import transposers
 
-__all__ = ["counting", "label_driver", "room", "row_chunk", "row_driver", "row_helpers"]
+__all__ = ["counting", "half_row_driver", "label_driver", "room", "row_chunk", "row_driver", "row_helpers"]
+
+PARTS = 64
+"""Largest number of parts among which the chunks of a call are divided, each with buffers of its own."""
 
 use: Any = unbound(RowSlots, Number)
 
 times = access.times[True]
+put = access.put["values"]
 
 
 def survey(labels, weight, class_weight, k, ignored):
@@ -63,15 +69,15 @@ def survey(labels, weight, class_weight, k, ignored):
     return total, wrong
 
 
-def drive_rows(
-    address, z, labels, target, weight, class_weight, counted, values, grad, hess, details,
-    scale, ignored, params, helpers, streamed, classes, room, chunk, parallel,
-):  # fmt: skip
+def drive_rows(address, arrays, scale, ignored, params, helpers, streamed, classes, room, chunk, parallel):
     """All chunks of rows, in parallel or one after another; the bits are the same.
+
+    The arrays are the inputs of chunks, the class weights that are part of the mean's divisor, and the outputs.
 
     Labels are looked at first: a negative scale stands for the mean over the rows that count. Returns the sum of the
     losses, the violations, the weight of the rows that count, and how many labels are wrong.
     """
+    z, labels, target, weight, class_weight, counted, values, grad, hess, details = arrays
     n = z.shape[0]
     chunks = (n + chunk - 1) // chunk
     # Gives the same bits on any number of threads: each chunk has its own sums, which are added in order.
@@ -93,7 +99,82 @@ def drive_rows(
         inputs = (z[a:b], labels[a:b], target[a:b], weight[a:b], class_weight)
         outputs = (values[a:b], grad[a:b], hess[a:b], details[a:b])
         scratch = np.empty(room, z.dtype)
-        call(address, (*inputs, *outputs, scale, params, helpers, streamed, scratch, stats[c]))
+        call(address, (inputs, outputs, scale, params, helpers, streamed, scratch, stats[c]))
+    total, bad = combine(stats)
+    return total, bad, mass, wrong
+
+
+@compiled(LOOP)
+def widen(source, target):
+    """Read numbers of 16 bits as float32."""
+    widest_vectors()
+    for i in range(source.size):
+        target[i] = get(source, i)
+
+
+@compiled(LOOP)
+def narrow(source, target):
+    """Round float32 to numbers of 16 bits, as many as there is room for."""
+    widest_vectors()
+    for i in range(target.size):
+        put(target, i, source[i])
+
+
+@compiled(LOOP)
+def half_part(address, arrays, scale, params, helpers, room, chunk, first, last, stats):
+    """Run chunks first to last of rows of 16 bits, through float32 buffers of one chunk."""
+    z, labels, target, target16, weight, class_weight, _, values, grad, hess, details = arrays
+    size, k = z.shape
+    # Bounds memory and stays in the caches: a chunk at a time is widened, not the whole array.
+    x = np.empty((chunk, k), np.float32)
+    g = np.empty((chunk if grad.size > 0 else 0, k), np.float32)
+    h = np.empty((chunk if hess.size > 0 else 0, k), np.float32)
+    goal = np.empty((chunk if target16.size > 0 else 0, k), np.float32)
+    scratch = np.empty(room, np.float32)
+    for c in range(first, last):
+        lo = c * chunk
+        hi = min(size, lo + chunk)
+        n = hi - lo
+        widen(flat(z[lo:hi]), flat(x))
+        if target16.size > 0:
+            widen(flat(target16[lo:hi]), flat(goal))
+        t = goal[:n] if target16.size > 0 else target[lo:hi]
+        inputs = (x[:n], labels[lo:hi], t, weight[lo:hi], class_weight)
+        outputs = (values[lo:hi], g[:n], h[:n], details[lo:hi])
+        call(address, (inputs, outputs, scale, params, helpers, False, scratch, stats[c]))
+        narrow(flat(g), flat(grad[lo:hi]))
+        narrow(flat(h), flat(hess[lo:hi]))
+
+
+def drive_half_rows(address, arrays, scale, ignored, params, helpers, classes, room, chunk, parallel):
+    """All chunks of rows of float16 or bfloat16, each read as it is and computed in float32 by the kernels of float32.
+
+    A chunk's scores pass through buffers that stay in the caches, so that memory carries half of what float32 takes and
+    no copy of a whole array is made. The arrays are those of `drive_rows`, with a target of 16 bits after that of 32.
+    """
+    z, labels, _, _, weight, _, counted, _, _, _, _ = arrays
+    n = z.shape[0]
+    chunks = (n + chunk - 1) // chunk
+    stats = np.empty((chunks, 2), np.float64)
+    mass, wrong = 0.0, 0.0
+    if labels.size > 0:
+        for c in prange(chunks):
+            a = c * chunk
+            b = min(n, a + chunk)
+            stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, classes, ignored)
+        mass, wrong = combine(stats)
+        if wrong > 0.0:
+            return 0.0, 0.0, mass, wrong
+    if scale < 0.0:
+        scale = 1.0 / mass if mass != 0.0 else 0.0
+    # Allocates buffers once per part rather than once per chunk.
+    if parallel:
+        workers = min(chunks, PARTS)
+        for w in prange(workers):
+            first, last = chunks * w // workers, chunks * (w + 1) // workers
+            half_part(address, arrays, scale, params, helpers, room, chunk, first, last, stats)
+    else:
+        half_part(address, arrays, scale, params, helpers, room, chunk, 0, chunks, stats)
     total, bad = combine(stats)
     return total, bad, mass, wrong
 
@@ -101,15 +182,20 @@ def drive_rows(
 def drive_labels(address, z, labels, grad, ignored, params, helpers, classes, room, chunk):
     """A few rows with labels and nothing else: each array that is not passed saves 60 ns."""
     e, e2 = flat(z)[:0], z[:0]
-    inputs, outputs = (z, labels, e2, e, e, e), (e, grad, e2, np.empty((0, 0), np.float64))
-    return drive_rows(address, *inputs, *outputs, -1.0, ignored, params, helpers, False, classes, room, chunk, False)
+    arrays = (z, labels, e2, e, e, e, e, grad, e2, np.empty((0, 0), np.float64))
+    return drive_rows(address, arrays, -1.0, ignored, params, helpers, False, classes, room, chunk, False)
+
+
+def _arrays(dtype: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return the types of the inputs and of the outputs of a chunk, in the order that `RowSlots` gives."""
+    one, two = array(dtype), array(dtype, 2)
+    return (two, array("int64"), two, one, one), (one, two, two, array("float64", 2))
 
 
 def _arguments(dtype: str) -> tuple[Any, ...]:
-    one, two, doubles = array(dtype), array(dtype, 2), array("float64")
-    # z, labels, target, weight, class_weight; values, grad, hess, details; scale, params, helpers, streamed
-    inputs = (two, array("int64"), two, one, one)
-    return (*inputs, one, two, two, array("float64", 2), types.float64, doubles, array("int64"), types.boolean)
+    """Return the types of a chunk's arguments, but of its scratch and its sums."""
+    inputs, outputs = map(types.Tuple, _arrays(dtype))
+    return (inputs, outputs, types.float64, array("float64"), array("int64"), types.boolean)
 
 
 def room(k: int, mode: str, kind: str, tiled: bool, loop: str, rows: int) -> int:
@@ -197,20 +283,23 @@ def label_driver(dtype: str) -> Any:
 @cache
 def row_driver(dtype: str) -> Any:
     """The driver of all row losses."""
-    returns = types.UniTuple(types.float64, 4)
-    *inputs, scale, params, helpers, streamed = _arguments(dtype)
-    inputs.insert(5, array(dtype))
-    signature = returns(
-        *(
-            types.intp,
-            *inputs,
-            scale,
-            types.int64,
-            params,
-            helpers,
-            streamed,
-            *(types.int64, types.intp, types.intp),
-            types.boolean,
-        )
+    inputs, outputs = _arrays(dtype)
+    return compile_driver(
+        drive_rows, f"rows_{dtype}", _driving((*inputs, array(dtype), *outputs), True), survey=counting(dtype)
     )
-    return compile_driver(drive_rows, f"rows_{dtype}", signature, survey=counting(dtype))
+
+
+def _driving(arrays: tuple[Any, ...], streams: bool) -> Any:
+    """Return the signature of a driver."""
+    fixed = (types.float64, types.int64, array("float64"), array("int64"), *(types.boolean,) * streams)
+    sizes = (types.int64, types.intp, types.intp)
+    return types.UniTuple(types.float64, 4)(types.intp, types.Tuple(arrays), *fixed, *sizes, types.boolean)
+
+
+@cache
+def half_row_driver(stored: str) -> Any:
+    """The driver of all row losses on scores of 16 bits."""
+    (_, labels, target, *weights), (values, _, _, details) = _arrays("float32")
+    rows = array(stored, 2)
+    arrays = (rows, labels, target, rows, *weights, array("float32"), values, rows, rows, details)
+    return compile_driver(drive_half_rows, f"rows_{stored}", _driving(arrays, False), survey=counting("float32"))

@@ -15,11 +15,10 @@ use = unbound(RowSlots)
 times = access.times[True]
 
 
-def log_probs_labels(
-    z, labels, target, weight, class_weight, values, grad, hess, details,
-    scale, params, helpers, streamed, scratch, stats,
-):  # fmt: skip
+def log_probs_labels(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
     """A formula of the label's log-probability alone."""
+    z, labels, _, weight, class_weight = inputs
+    values, grad, hess, _ = outputs
     T = use.T
     n, k = z.shape
     p = use.unpack(params)
@@ -48,11 +47,10 @@ def log_probs_labels(
     return total
 
 
-def log_probs_dense(
-    z, labels, target, weight, class_weight, values, grad, hess, details,
-    scale, params, helpers, streamed, scratch, stats,
-):  # fmt: skip
+def log_probs_dense(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
     """A formula summed over the row, each class by itself."""
+    z, _, target, weight, class_weight = inputs
+    values, grad, hess, _ = outputs
     T = use.T
     widest_vectors()
     control = flush_subnormals()
@@ -112,11 +110,10 @@ def log_probs_dense(
     return total
 
 
-def margin_labels(
-    z, labels, target, weight, class_weight, values, grad, hess, details,
-    scale, params, helpers, streamed, scratch, stats,
-):  # fmt: skip
+def margin_labels(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
     """A formula of margins z_j - z_label: summed over the other classes and divided by K, or of the largest alone."""
+    z, labels, _, weight, class_weight = inputs
+    values, grad, hess, _ = outputs
     T = use.T
     widest_vectors()
     n, k = z.shape
@@ -179,11 +176,10 @@ def margin_labels(
     return total
 
 
-def ensemble(
-    z, labels, target, weight, class_weight, values, grad, hess, details,
-    scale, params, helpers, streamed, scratch, stats,
-):  # fmt: skip
+def ensemble(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
     """A formula of each member, its mid-rank among all members, and their number."""
+    z, _, target, weight, _ = inputs
+    values, grad, hess, _ = outputs
     T = use.T
     widest_vectors()
     n, k = z.shape

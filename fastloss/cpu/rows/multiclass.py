@@ -86,11 +86,10 @@ def row_weight(i, y, k, target, weight, class_weight):
     return w
 
 
-def sparsemax(
-    z, labels, target, weight, class_weight, values, grad, hess, details,
-    scale, params, helpers, streamed, scratch, stats,
-):  # fmt: skip
+def sparsemax(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
     """A formula of each score less the row's threshold, and its target."""
+    z, labels, target, weight, class_weight = inputs
+    values, grad, hess, _ = outputs
     T = use.T
     widest_vectors()
     n, k = z.shape
@@ -158,11 +157,10 @@ def evidence(z, t, e, slope):
     return T(all_total), T(all_excess)
 
 
-def evidential(
-    z, labels, target, weight, class_weight, values, grad, hess, details,
-    scale, params, helpers, streamed, scratch, stats,
-):  # fmt: skip
+def evidential(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
     """A formula of each class's evidence, its target, and two sums over the row."""
+    z, labels, target, weight, class_weight = inputs
+    values, grad, _, _ = outputs
     T = use.T
     widest_vectors()
     control = flush_subnormals()
@@ -227,11 +225,9 @@ def unless_ignored(z, t):
     )
 
 
-def ordinal(
-    z, labels, target, weight, class_weight, values, grad, hess, details,
-    scale, params, helpers, streamed, scratch, stats,
-):  # fmt: skip
+def ordinal(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
     """A formula of each logit and whether the label is above its column, in the loop of independent classes."""
+    z, labels, _, weight, class_weight = inputs
     T = use.T
     n, k = z.shape
     goal = scratch[: n * k].reshape(n, k)
@@ -244,8 +240,7 @@ def ordinal(
             # Marks a row to leave out, which `unless_ignored` makes 0: the loop of classes knows no labels.
             goal[i, :] = T(-1.0)
     rest = scratch[n * k :]
-    outputs = (values, grad, hess, details)
-    total = use.loop(z, labels, goal, weight, class_weight, *outputs, scale, params, helpers, streamed, rest, stats)
+    total = use.loop((z, labels, goal, weight, class_weight), outputs, scale, params, helpers, streamed, rest, stats)
     stats[1] = 0.0
     return total
 
@@ -259,11 +254,10 @@ def log_softmax(x, beta, class_weight, e, tops, result):
         result[j] = (x[j] - m) * beta - lt
 
 
-def distillation(
-    z, labels, target, weight, class_weight, values, grad, hess, details,
-    scale, params, helpers, streamed, scratch, stats,
-):  # fmt: skip
+def distillation(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
     """The loop of a softmax against probabilities, given the teacher's log-probabilities instead."""
+    z, labels, target, weight, class_weight = inputs
+    values = outputs[0]
     T = use.T
     control = flush_subnormals()
     n, k = z.shape
@@ -275,8 +269,8 @@ def distillation(
     for i in range(n):
         log_softmax(target[i], T(beta), class_weight, e, tops, goal[i])
     again = 1.0 / (beta * beta)
-    outputs = (values, grad, hess, details)
-    use.loop(z, labels, goal, weight, class_weight, *outputs, scale * again, params, helpers, streamed, rest, stats)
+    taught = (z, labels, goal, weight, class_weight)
+    use.loop(taught, outputs, scale * again, params, helpers, streamed, rest, stats)
     for i in range(values.size):
         values[i] *= T(again)
     stats[0] *= again
@@ -285,11 +279,10 @@ def distillation(
     return stats[0]
 
 
-def angular(
-    z, labels, target, weight, class_weight, values, grad, hess, details,
-    scale, params, helpers, streamed, scratch, stats,
-):  # fmt: skip
+def angular(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
     """The loop of a softmax against labels, where a formula changes the label's score."""
+    z, labels, target, weight, class_weight = inputs
+    _, grad, hess, _ = outputs
     T = use.T
     n, k = z.shape
     p = use.unpack(params)
@@ -301,8 +294,8 @@ def angular(
         changed[i, :] = z[i]
         if 0 <= y < k:
             changed[i, y] = use.formula(z[i, y], *p)[0]
-    inputs, outputs = (changed, labels, target, weight, class_weight), (values, grad, hess, details)
-    total = use.loop(*inputs, *outputs, scale, params, helpers, streamed, rest, stats)
+    turned = (changed, labels, target, weight, class_weight)
+    total = use.loop(turned, outputs, scale, params, helpers, streamed, rest, stats)
     if use.derivatives:
         for i in range(n):
             y = labels[i]

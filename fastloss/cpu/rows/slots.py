@@ -1,4 +1,11 @@
-"""Record of the constants and functions that the templates of row-wise losses read on a CPU."""
+"""Record of the constants and functions that the templates of row-wise losses read on a CPU.
+
+All templates have the same arguments. ``inputs`` are the scores (n, k), labels (n,), dense target (n, k), row weights
+(n,) and class weights (k,). ``outputs`` are the losses (n,), gradient and curvature (n, k), and by-products (n, 3).
+Omitted arrays are empty. ``scale`` is the factor of derivatives, ``params`` the parameters, ``helpers`` addresses of
+compiled functions, ``streamed`` whether the gradient goes past the caches, and ``scratch`` memory of the chunk.
+``stats`` receives the sum of the losses and the number of negative targets.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -271,11 +271,10 @@ def spread_rows(tops, beta, labels, class_weight, s, grad, hess):
             hess[i, y] = s[HESS_LABEL + i]
 
 
-def softmax_labels(
-    z, labels, target, weight, class_weight, values, grad, hess, details,
-    scale, params, helpers, streamed, scratch, stats,
-):  # fmt: skip
+def softmax_labels(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
     """Softmax of each row against an integer label; labels outside the classes are rows to ignore."""
+    z, labels, _, weight, class_weight = inputs
+    values, grad, hess, details = outputs
     T = use.T
     control = flush_subnormals()
     n, k = z.shape
@@ -349,11 +348,10 @@ def dense_sums(x, t, m, beta, lt, keep, share, class_weight, p):
     return all_v, all_slope, all_others, all_bends, all_bad
 
 
-def softmax_dense(
-    z, labels, target, weight, class_weight, values, grad, hess, details,
-    scale, params, helpers, streamed, scratch, stats,
-):  # fmt: skip
+def softmax_dense(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
     """Softmax of each row against class probabilities."""
+    z, _, target, weight, class_weight = inputs
+    values, grad, hess, details = outputs
     T = use.T
     widest_vectors()
     control = flush_subnormals()

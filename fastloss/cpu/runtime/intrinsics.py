@@ -30,9 +30,9 @@ def _call(typingctx, address, arguments):
             view = context.make_array(kind)(context, builder, value)
             view.meminfo = ir.Constant(view.meminfo.type, None)
             return view._getvalue()
-        if isinstance(kind, types.UniTuple):
-            for k in range(len(kind)):
-                part = borrowed(context, builder, kind.dtype, builder.extract_value(value, k))
+        if isinstance(kind, types.BaseTuple):
+            for k, part_kind in enumerate(kind):
+                part = borrowed(context, builder, part_kind, builder.extract_value(value, k))
                 value = builder.insert_value(value, part, k)
         return value
 
