@@ -188,15 +188,18 @@ def triples(lo, hi, params, options, factors, values, x, y, z, g, h, w):
         if g.size > 0:
             factor = factor_of(factors, i)
             k, m = (out[1][0] * factor, out[1][1] * factor) if factor != 0.0 else (0.0, 0.0)
-            triple_slopes(
-                a, b, c, g[i], h[i], w[i],
-                k * 2.0 * d if squared and k != 0.0 else k, near_scale, inverse_of(near),
-                m * 2.0 * e if squared and m != 0.0 else m, far_scale, inverse_of(far), p, swapped,
-            )  # fmt: skip
+            close = (k * 2.0 * d if squared and k != 0.0 else k, near_scale, inverse_of(near))
+            away = (m * 2.0 * e if squared and m != 0.0 else m, far_scale, inverse_of(far))
+            triple_slopes((a, b, c), (g[i], h[i], w[i]), close, away, p, swapped)
 
 
-def triple_slopes(a, b, c, g, h, w, k, scale, inverse, m, far_scale, far_inverse, p, swapped):
-    """Write k times the derivative of the distance of a and b, plus m times that of a and c; of b and c if swapped."""
+def triple_slopes(vectors, slopes, near, far, p, swapped):
+    """Write k times the derivative of the distance of a and b, plus m times that of a and c; of b and c if swapped.
+
+    `near` and `far` are k and m, each with the scale of its distance and the inverse of that.
+    """
+    (a, b, c), (g, h, w) = vectors, slopes
+    (k, scale, inverse), (m, far_scale, far_inverse) = near, far
     if k == 0.0 and m == 0.0:
         g[:] = 0.0
         h[:] = 0.0

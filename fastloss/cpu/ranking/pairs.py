@@ -144,9 +144,14 @@ def row_of(name: str, function: Any, dtype: str, tied: bool) -> tuple[Any, Any]:
     return addressed(one_row, f"{name}_row_{dtype}", signature, row.use, **row.functions)
 
 
-def arrange(scores, relevance, gains, table, sort, s, gain, discount, runs, order, keys, index, counts):
-    """The items of one group by falling relevance, and where the equals of each begin and end; pairs that differ."""
+def arrange(scores, relevance, gains, table, sort, items, runs, order, sorting):
+    """The items of one group by falling relevance, and where the equals of each begin and end; pairs that differ.
+
+    `items` receives the scores, gains and discounts in that order; `sorting` is memory: keys, index, counts.
+    """
     T = use.T
+    s, gain, discount = items
+    keys, index, counts = sorting
     n = scores.size
     by_weight = table.size > 0
     if by_weight:
@@ -187,7 +192,7 @@ def rank_groups(lo, hi, row, sort, offsets, scores, relevance, gains, table, par
     keys, index = np.empty((2, most), use.BITS), np.empty((2, most), np.int32)
     counts, order, runs = np.empty(COUNTS, np.int32), np.empty(most, np.int32), np.empty((most, 2), np.int32)
     slopes = np.empty(1)
-    items = np.empty((3, most + LANES), scores.dtype)
+    items, sorting = np.empty((3, most + LANES), scores.dtype), (keys, index, counts)
     s, gain, discount = items[0], items[1], items[2]
     for g in range(lo, hi):
         a, b = offsets[g], offsets[g + 1]
@@ -195,7 +200,7 @@ def rank_groups(lo, hi, row, sort, offsets, scores, relevance, gains, table, par
         if n > limit:
             continue
         x, r, e, out = scores[a:b], relevance[a:b], gains[a:b], grad[a:b]
-        pairs = arrange(x, r, e, table, sort, s, gain, discount, runs, order, keys, index, counts)
+        pairs = arrange(x, r, e, table, sort, (s, gain, discount), runs, order, sorting)
         pairs = 0.5 * n * (n - 1.0) if ties else pairs
         share = 1.0 / pairs if mean and pairs > 0.0 else 1.0
         total = 0.0
@@ -207,15 +212,17 @@ def rank_groups(lo, hi, row, sort, offsets, scores, relevance, gains, table, par
         counted[g] = 1.0 if pairs > 0.0 else 0.0
 
 
-def arrange_one(lo, hi, sort, scores, relevance, gains, table, s, gain, discount, runs, order, pairs):
+def arrange_one(lo, hi, sort, scores, relevance, gains, table, items, runs, order, pairs):
     """Arrange the items of one large group, whose rows then run in parallel."""
     n = scores.size
-    keys, index, counts = np.empty((2, n), use.BITS), np.empty((2, n), np.int32), np.empty(COUNTS, np.int32)
-    pairs[0] = arrange(scores, relevance, gains, table, sort, s, gain, discount, runs, order, keys, index, counts)
+    sorting = (np.empty((2, n), use.BITS), np.empty((2, n), np.int32), np.empty(COUNTS, np.int32))
+    parts = (items[0], items[1], items[2])
+    pairs[0] = arrange(scores, relevance, gains, table, sort, parts, runs, order, sorting)
 
 
-def rank_rows(lo, hi, row, s, gain, discount, runs, order, params, share, values, grad):
+def rank_rows(lo, hi, row, items, runs, order, params, share, values, grad):
     """Some rows of the pairs of one large group."""
+    s, gain, discount = items[0], items[1], items[2]
     wanted = 1 if grad.size > 0 else 0
     slopes = np.empty(1)
     for i in range(lo, hi):
@@ -283,13 +290,13 @@ def _which(template: Any, dtype: str) -> tuple[Any, ...]:
 def _large(row: Any, sort: Any, arrays: tuple[Any, ...], numbers: Any, options: Any, grad: Any) -> tuple[float, bool]:
     """The loss of one group, row by row in parallel, and whether it counts."""
     n, dtype = arrays[0].size, arrays[0].dtype
-    s, gain, discount = np.empty((3, n + LANES), dtype)
+    items = np.empty((3, n + LANES), dtype)
     runs, order = np.empty((n, 2), np.int32), np.empty(n, np.int32)
     pairs, values = np.empty(1), np.empty(n)
-    kernel(*_which(arrange_one, dtype.name))(1, 1, sort, *arrays, s, gain, discount, runs, order, pairs)
+    kernel(*_which(arrange_one, dtype.name))(1, 1, sort, *arrays, items, runs, order, pairs)
     if options[2]:
         pairs[0] = 0.5 * n * (n - 1.0)
     share = 1.0 / np.maximum(pairs, 1.0) if options[1] else np.ones(1)
     rows = kernel(*_which(rank_rows, dtype.name))
-    rows(n, 2.0 * n * n, row, s, gain, discount, runs, order, numbers, share, values, grad)
+    rows(n, 2.0 * n * n, row, items, runs, order, numbers, share, values, grad)
     return values.sum() * share[0], pairs[0] > 0.0

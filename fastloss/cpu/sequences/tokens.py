@@ -77,7 +77,7 @@ def runs(lo, hi, numbers, scale, z, labels, weight, class_weight, params, helper
                 i += 1
             inputs = (z[a:b], labels[a:b], nothing, weight[a:b], class_weight)
             outputs = (values[a:b], grad[a:b], nothing, details)
-            call_chunk(numbers[0], (*inputs, *outputs, scale[0], params, helpers, numbers[2] != 0, scratch, stats))
+            call_chunk(numbers[0], (inputs, outputs, scale[0], params, helpers, numbers[2] != 0, scratch, stats))
             i = b
 
 
