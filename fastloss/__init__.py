@@ -60,6 +60,10 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'fastloss' has no attribute {name!r}{'; ' * bool(hint)}{hint}")
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def set_num_threads(n: int) -> None:
     """Use n threads for large calls; the result has the same bits for any n."""
     from .cpu.runtime import threads

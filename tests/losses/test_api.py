@@ -197,3 +197,7 @@ def test_importing_is_light():
     )
     assert done.stdout.strip() == "[]", done.stdout
     assert done.stderr == ""
+
+
+def test_dir_shows_the_public_names_and_nothing_else():
+    assert dir(fl) == sorted(fl.__all__)
