@@ -21,6 +21,7 @@ LAZY = {
     "optim": "",
     "rewards": "",
     "risk": "",
+    "row_loss": ".losses.custom_rows",
     "sequence_log_probs": ".text.sequences",
     "torch": "",
 }

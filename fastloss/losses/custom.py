@@ -16,24 +16,27 @@ from .custom_points import examined
 from .elementwise import ElementwiseLoss
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from .custom_check import Check
 
-__all__ = ["CustomLoss", "formula", "loss", "losses_from"]
+__all__ = ["CustomLoss", "Own", "formula", "loss", "losses_from", "made"]
 
 
 class _Doc:
     """Descriptor for `__doc__` of a user's loss: its own docstring, its parameters, its derived formula."""
 
-    def __get__(self, instance: "CustomLoss | None", owner: type) -> str:
+    def __get__(self, instance: "Own | None", owner: type) -> str:
         if instance is None:
             return "A loss of a user's own, made by `fastloss.loss` or `fastloss.formula`."
         return instance.described()
 
 
-class CustomLoss(ElementwiseLoss):  # noqa: D101
+class Own(Loss):  # noqa: D101
+    # What all losses of a user's own share: pickles by text, names, a docstring.
     __doc__ = _Doc()
 
-    __slots__ = ("origin",)
+    __slots__ = ()
 
     origin: building.Origin
 
@@ -55,9 +58,23 @@ class CustomLoss(ElementwiseLoss):  # noqa: D101
     def __hash__(self) -> int:
         return hash((self.name, self.record.function, tuple(self.defaults.items())))
 
-    def _bind(self, parameters: dict[str, Any]) -> "CustomLoss":
-        found: CustomLoss = _made(super()._bind(parameters), self.origin)
+    def _bind(self, parameters: dict[str, Any]) -> "Self":
+        found: Self = made(super()._bind(parameters), self.origin)
         return found
+
+    def described(self) -> str:
+        """Return the docstring: the user's, the parameters, and the formula that is compiled."""
+        lines = [self.origin.doc.strip() or f"Loss {self.name}, of a formula of the user's own."]
+        for key, spec in self.record.parameters.items():
+            default = spec.show(self.record.defaults[key])
+            lines.append(f"{key} : default {default}, allowed {spec.allowed}\n    {spec.doc}")
+        return "\n\n".join([*lines, "Compiled formula::", _indented(self.origin.text)]) + "\n"
+
+
+class CustomLoss(Own, ElementwiseLoss):  # noqa: D101
+    __doc__ = _Doc()
+
+    __slots__ = ("origin",)
 
     def check(self, points: int = 200, seed: int = 0) -> "Check":
         """Return a report on the loss: accuracy beside 50 digits, kinks, domain, convexity, slopes, formula.
@@ -89,30 +106,20 @@ class CustomLoss(ElementwiseLoss):  # noqa: D101
 
         return check(self, points, seed)
 
-    def described(self) -> str:
-        """Return the docstring: the user's, the parameters, and the formula that is compiled."""
-        lines = [self.origin.doc.strip() or f"Loss {self.name}, of a formula of the user's own."]
-        for key, spec in self.record.parameters.items():
-            lines.append(
-                f"{key} : default {spec.show(self.record.defaults[key])}, allowed {spec.allowed}\n    {spec.doc}"
-            )
-        return "\n\n".join([*lines, "Compiled formula::", _indented(self.origin.text)]) + "\n"
-
 
 def _indented(text: str) -> str:
     return "".join(f"    {line}\n" for line in text.splitlines())
 
 
-def _made(found: Any, origin: building.Origin) -> Any:
+def made(found: Any, origin: building.Origin) -> Any:
+    """Return a loss, which is immutable, with its origin."""
     object.__setattr__(found, "origin", origin)
     return found
 
 
-def _restore(
-    kind: type[CustomLoss], record: Any, origin: building.Origin, defaults: dict[str, Any], backend: str
-) -> CustomLoss:
-    whole = record._replace(function=restored("formula", origin.text))
-    return _made(kind(whole, defaults, backend), origin)  # type: ignore[no-any-return]
+def _restore(kind: type[Own], record: Any, origin: building.Origin, defaults: dict[str, Any], backend: str) -> Own:
+    whole = record._replace(function=restored("formula", origin.compiled or origin.text))
+    return made(kind(whole, defaults, backend), origin)  # type: ignore[no-any-return]
 
 
 @overload
@@ -192,7 +199,7 @@ def _loss(
     if origin.by_hand:
         derived = building.build(name, arguments, lambda x: _value(run_on(x)), fields, shown, doc, stable)[0].function
     examined(record, derived)
-    return _made(CustomLoss(record), origin)  # type: ignore[no-any-return]
+    return made(CustomLoss(record), origin)  # type: ignore[no-any-return]
 
 
 def _value(results: Any) -> Any:

@@ -45,7 +45,7 @@ class Origin(NamedTuple):
     """Where a loss of a user's own comes from: what `check` and `pickle` need beside the record."""
 
     text: str
-    """Text of the formula with its derivatives, which kernels compile."""
+    """Text of the formula with its derivatives."""
     written: str
     """Text of the value as the user wrote it, without stabilising rules."""
     rewrites: tuple[str, ...]
@@ -55,6 +55,8 @@ class Origin(NamedTuple):
     shown: str
     """The user's own text."""
     doc: str
+    compiled: str = ""
+    """Text that kernels compile, where it differs from `text`: that of a loss of rows is guarded."""
 
     @property
     def function(self) -> FunctionType:

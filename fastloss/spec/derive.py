@@ -152,7 +152,9 @@ OUTER: dict[str, Callable[[Node, Operand], Operand]] = {
     "log1mexp": lambda x, u: 1.0 / _word("expm1", u),
     "cosh": lambda x, u: _word("sinh", u),
     "sinh": lambda x, u: _word("cosh", u),
-    "log_of_cosh": lambda x, u: _word("tanh", u),
+    "log_of_cosh": lambda x, u: _word("log_of_cosh_slope", u),
+    "log_of_cosh_slope": lambda x, u: _word("log_of_cosh_bend", u),
+    "log_of_cosh_bend": lambda x, u: -2.0 * (_word("log_of_cosh_slope", u) * x),
     "hypot1": lambda x, u: u / x,
     "hypot1_less_1": lambda x, u: u / _word("hypot1", u),
 }

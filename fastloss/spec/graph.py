@@ -143,7 +143,10 @@ PYTHON: dict[str, Callable[..., Any]] = {
 
 COMPOSED: dict[str, Callable[..., Any]] = {
     name: getattr(special, name)
-    for name in ("xlogy", "xlog1py", "cosh", "sinh", "log_of_cosh", "log1mexp", "hypot1", "hypot1_less_1")
+    for name in (
+        *("xlogy", "xlog1py", "cosh", "sinh", "log_of_cosh", "log_of_cosh_slope", "log_of_cosh_bend", "log1mexp"),
+        *("hypot1", "hypot1_less_1"),
+    )
 }
 """Functions of several words that are one node, because they are derived better as a whole."""
 WORDS: dict[str, Callable[..., Any]] = {**{w: getattr(vocabulary, w) for w in vocabulary.__all__}, **COMPOSED}

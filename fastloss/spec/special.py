@@ -195,6 +195,18 @@ def log_of_cosh(x):
     return where(near, 0.5 * s, a - 0.6931471805599453 + s)
 
 
+def log_of_cosh_slope(x):
+    """Derivative of log_of_cosh, tanh(x), from the exponentials that it computes too."""
+    a = -2.0 * abs(x)
+    return sign(x) * (-expm1(a) / (1.0 + exp(a)))
+
+
+def log_of_cosh_bend(x):
+    """Second derivative of log_of_cosh, without cancellation."""
+    e = exp(-2.0 * abs(x))
+    return 4.0 * (e / ((1.0 + e) * (1.0 + e)))
+
+
 def hypot1(x):
     """sqrt(1 + x^2), also where x^2 overflows."""
     a = abs(x)

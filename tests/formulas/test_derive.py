@@ -15,6 +15,7 @@ from test_formulas import close, smooth_points
 
 from fastloss.spec.derive import NotDerivableError, derivative, derivatives
 from fastloss.spec.graph import EXACT, Graph, evaluate, symbols
+from fastloss.spec.record import registered
 from fastloss.spec.render import formula as written
 from fastloss.spec.render import restored, source
 
@@ -158,3 +159,25 @@ def test_texts_and_names_are_equal_in_other_processes():
     command = [sys.executable, "-c", program, str(here), str(here.parent)]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     assert found.stdout.split() == [f.__name__ for f in DERIVED.values()]
+
+
+# Rows of a scalar formula of a log-probability and a target, or of a margin.
+ROW_LOOPS = {"softmax": ("lp", "t"), "log_probs": ("lp", "t"), "divergence": ("lp", "t"), "margin": ("u",)}
+ROWS = [r for r in registered.values() if r.loop in ROW_LOOPS]
+
+
+@pytest.mark.parametrize("record", ROWS, ids=lambda r: r.name)
+def test_derived_derivatives_of_rows(record):
+    data = list(ROW_LOOPS[record.loop])
+    parameters = [p for p in record.parameters if p not in record.loop_parameters]
+    operands = symbols(Graph(EXACT), data, parameters)
+    value = evaluate(record.function, *operands)[0]
+    rule = written("rows", [*data, *parameters], (value, *derivatives(value, operands[:1])))
+    by_hand, by_rule = in_mpmath(record.function), in_mpmath(rule)
+    numbers_of = [mp_number(record.defaults[p]) for p in parameters]
+    for x in (-6.25, -1.75, -0.4375, -0.03125):
+        for t in (0.25, 0.75, 1.0):
+            point = [mp.mpf(x), mp.mpf(t)][: len(data)]
+            expected, got = by_hand(*point, *numbers_of), by_rule(*point, *numbers_of)
+            for name, e, g in zip(("value", "first", "second"), expected, got, strict=False):
+                assert close(g, e, mp.mpf(10) ** -13), (name, x, t)
