@@ -19,9 +19,12 @@ LAZY = {
     "losses_from": ".losses.custom",
     "objective": ".interop.boosting",
     "optim": "",
+    "polars": "",
     "rewards": "",
     "risk": "",
     "row_loss": ".losses.custom_rows",
+    "scipy": "",
+    "scorer": ".interop.scorer",
     "sequence_log_probs": ".text.sequences",
     "torch": "",
 }

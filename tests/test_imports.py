@@ -18,7 +18,7 @@ LAYERS = (
     {"cuda"},
     {"losses"},
     {"text", "rewards", "train", "optim", "balance", "risk", "evaluation", "data"},
-    {"interop", "torch"},
+    {"interop", "polars", "scipy", "torch"},
     {"performance", "tracking"},
     {"command", "__main__"},
 )

@@ -46,8 +46,9 @@ from .losses.custom import formula as formula, loss as loss, losses_from as loss
 from .losses.custom_rows import row_loss as row_loss
 from .losses.rows import Details
 from .text.sequences import sequence_log_probs as sequence_log_probs
-from . import torch as torch
+from . import polars as polars, scipy as scipy, torch as torch
 from .interop.boosting import objective as objective
+from .interop.scorer import scorer as scorer
 
 class _SupportsDLPack(Protocol):
     def __dlpack__(self, *, stream: Any = ...) -> Any: ...

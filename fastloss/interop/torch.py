@@ -40,7 +40,7 @@ def function(loss: PlainLoss) -> Callable[..., Tensor]:
         options = {**bound, **options}
         if of_classes:
             _as_torch(options, given[0] if given else options.get("prediction"))
-        elif "sample_weight" in options:
+        elif "sample_weight" in options and "sample_weight" not in arrays:
             options["weight"] = options.pop("sample_weight")
         words = tuple([k for k in options if k in arrays and options[k] is not None])
         rest = tuple([(k, tuple(v) if type(v) is list else v) for k, v in options.items() if k not in arrays])
