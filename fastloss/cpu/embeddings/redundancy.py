@@ -7,11 +7,13 @@ float64 from the arrays themselves.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ..runtime.blas import multiplied, single_threaded
+from ..runtime.specialize import cached_jit
 from ..runtime.units import launch_of
 from .pairs import power_of_two
 
@@ -123,19 +125,45 @@ def spread_out(lo, hi, options, x, y, mean, apart, product, grad):
 COLUMN_HELPERS = (inverse_deviation, mean_of, moments, move)
 
 
+@lru_cache(maxsize=64)
+def _by_columns(n: int, d: int, kind: int) -> Callable[..., None]:
+    """Return the function that moves the columns of n rows of d numbers of a kind of dtype."""
+    which = columns, "columns", "float64", None, COLUMN_HELPERS
+    return launch_of(-(-d // COLUMNS), n * d, kind, True, *which)
+
+
+@lru_cache(maxsize=64)
+def _by_rows(template: Any, n: int, d: int, kind: int) -> Callable[..., None]:
+    """Return the function that runs a kernel on n rows of d numbers of a kind of dtype."""
+    return launch_of(n, n * d, kind, True, template, template.__name__, "float64")
+
+
+@cached_jit(error_model="numpy")
+def spreads(stats, free, eps, gamma, push, variances, lacks, aparts):
+    """Write the variances of both views, what their deviations lack of gamma, and the slopes that push them apart."""
+    for k in range(2):
+        for j in range(stats.shape[1]):
+            variances[k, j] = stats[2 + k, j] / free
+            deviation = math.sqrt(variances[k, j] + eps)
+            lack = gamma - deviation
+            # Nothing to push apart where a deviation is large enough or 0; NaN goes on.
+            lacks[k, j] = lack if lack > 0.0 or lack != lack else 0.0
+            idle = deviation >= gamma or deviation <= 0.0
+            aparts[k, j] = 0.0 if idle else push / deviation
+
+
 def _moved(x: Any, y: Any, scale: float, eps: float) -> tuple[Any, Any, Any]:
     """Statistics of the columns of two views, and the columns moved, in the precision of the views."""
     n, d = x.shape
     stats, u, v = np.empty((8, d)), np.empty_like(x), np.empty_like(x)
-    which = columns, "columns", "float64", None, COLUMN_HELPERS
-    launch_of(-(-d // COLUMNS), n * d, x.dtype.num, True, *which)(np.array([scale, eps]), x, y, stats, u, v)
+    _by_columns(n, d, x.dtype.num)(np.array([scale, eps]), x, y, stats, u, v)
     return stats, u, v
 
 
 def _dot(a: Any, b: Any) -> float:
     """The sum of the products of two matrices' elements, in float64."""
     sums = np.empty(len(a))
-    launch_of(len(a), a.size, a.dtype.num, True, row_products, "row_products", "float64")(a, b, sums)
+    _by_rows(row_products, *a.shape, a.dtype.num)(a, b, sums)
     return float(np.add.reduce(sums))
 
 
@@ -154,7 +182,8 @@ def _products(
         pairs = ((others, a), (rows, b))
         off, whole = _dot(rows, others) - float((diagonal * diagonal).sum()), True
     else:
-        c = multiplied(products, a.T, b) / divisor
+        c = multiplied(products, a.T, b)
+        c /= divisor
         c.reshape(-1)[:: d + 1] = 0.0
         pairs = ((b, c.T), (a, c))
         off, whole = _dot(c, c), False
@@ -190,20 +219,15 @@ def _vicreg(call: Any, grads: dict[str, Any], products: Callable[..., None]) -> 
     stats, *moved = _moved(*views, 1.0, -1.0)
     free = max(n - 1, 1)
     value = sim * float(np.add.reduce(stats[5])) / (n * d)
-    # Of both views at once.
-    variances = stats[2:4] / free
-    deviations = np.sqrt(variances + eps)
-    lacks = np.maximum(gamma - deviations, 0.0)
+    variances, lacks, aparts = np.empty((3, 2, d))
+    spreads(stats, free, eps, gamma, -0.5 * var / (d * free), variances, lacks, aparts)
     options: Any = None
-    aparts, derive = options, options
+    derive = options
     pull = 4.0 * cov / (d * free)
     if grads:
         factor = float(call.factors()[0])
-        # Nothing to pull apart where a deviation is large enough or 0; NaN goes on.
-        idle = (deviations >= gamma) | (deviations <= 0.0)
-        aparts = np.divide(-0.5 * var / (d * free), deviations, out=np.zeros((2, d)), where=~idle)
         options = factor * np.array([2.0 * sim / (n * d), pull])
-        derive = launch_of(n, n * d, views[0].dtype.num, True, spread_out, "spread_out", "float64")
+        derive = _by_rows(spread_out, n, d, views[0].dtype.num)
     for k, (u, name) in enumerate(zip(moved, ("z1", "z2"), strict=True)):
         value += 0.5 * var * (float(np.add.reduce(lacks[k])) / d)
         off, parts, whole = _products(products, u, u, free, variances[k], bool(grads))

@@ -12,15 +12,15 @@ import numpy as np
 from numba import types
 
 from ...call.arrays import I64, constants
-from ..dispatch import EMPTY
+from ..dispatch import EMPTY, PARALLEL_FROM
 from ..math.order import COUNTS, addressed, bits_of, sorter
 from ..runtime.intrinsics import call as at_address
 from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import ABSENT, unbound
-from ..runtime.units import kernel, launch_of
+from ..runtime.units import kernel
 from .groups import largest_of, longest, scale
 
-__all__ = ["LANES", "discounts", "gains", "push", "run"]
+__all__ = ["LANES", "discounts", "gains", "prepare", "push", "run"]
 
 LARGE = 1024
 """Items of a group from which its rows run in parallel."""
@@ -238,7 +238,10 @@ SHORT = 1 << 10
 def gains(relevance: Any, meant: dict[str, Any]) -> Any:
     """Return the gain of each item by its relevance."""
     wide = relevance.astype(np.float64)
-    return np.exp2(wide) - 1.0 if meant["gain"] == "exponential" else wide
+    if meant["gain"] != "exponential":
+        return wide
+    with np.errstate(over="ignore"):
+        return np.exp2(wide) - 1.0
 
 
 def discounts(most: int, k: int | None = None) -> Any:
@@ -255,29 +258,43 @@ def _weights(most: int, k: int | None) -> Any:
     return discounts(most, k)
 
 
+def prepare(call: Any) -> Callable[[Any], None]:
+    """Return the function that evaluates every group of calls like one."""
+    record, meant, size = call.record, call.parameters, call["scores"].size
+    by_weight, mean, ties = record.name == "lambda_rank", meant["pairs"] == "mean", record.name == "ranknet"
+    row, sort = row_of(record.name, record.function, call.name, ties)[0], sorter(call.name)[0]
+    options, nothing = constants(I64, LARGE, mean, ties), EMPTY[call.dtype]
+    groups, which = kernel(*_which(rank_groups, call.name)), (row, sort)
+    # In small calls the longest group does not matter to the work.
+    most_work = size * (32.0 + 2.0 * min(size, LARGE))
+    few = groups.bound(call.units, most_work) if most_work < PARALLEL_FROM else None
+
+    def evaluate(call: Any) -> None:
+        scores, relevance, offsets = call.arrays["scores"], call.arrays["relevance"], call.arrays["offsets"]
+        most = longest(offsets)
+        each = table = NOTHING
+        if by_weight:
+            each, table = gains(relevance, meant), (_weights if most <= SHORT else discounts)(most, meant["k"])
+        grad, numbers = call.grads.get("scores", nothing), call.numbers()
+        call.counted = np.empty(call.units)
+        arrays = (*which, offsets, scores, relevance, each, table, numbers, options, call.values, call.counted, grad)
+        if few is not None:
+            few(*arrays)
+        else:
+            groups(call.units, size * (32.0 + 2.0 * min(most, LARGE)), *arrays)
+        for g in np.flatnonzero(np.diff(offsets) > LARGE) if most > LARGE else ():
+            part = slice(offsets[g], offsets[g + 1])
+            own = (scores[part], relevance[part], each[part], table)
+            call.values[g], call.counted[g] = _large(row, sort, own, numbers, options, grad[part])
+        if call.grads:
+            scale(grad, call.factors(), offsets)
+
+    return evaluate
+
+
 def run(call: Any) -> None:
     """Evaluate every group."""
-    record, meant = call.record, call.parameters
-    scores, relevance, offsets = call["scores"], call["relevance"], call["offsets"]
-    most = longest(offsets)
-    by_weight = record.name == "lambda_rank"
-    each = table = NOTHING
-    if by_weight:
-        each, table = gains(relevance, meant), (_weights if most <= SHORT else discounts)(most, meant["k"])
-    grad = next(iter(call.grads.values()), EMPTY[scores.dtype])
-    numbers, mean, ties = call.numbers(), meant["pairs"] == "mean", record.name == "ranknet"
-    row, sort = row_of(record.name, record.function, call.name, ties)[0], sorter(call.name)[0]
-    call.counted = np.empty(call.units)
-    work = scores.size * (32.0 + 2.0 * min(most, LARGE))
-    arrays, options = (scores, relevance, each, table), constants(I64, LARGE, mean, ties)
-    groups = launch_of(call.units, work, None, False, *_which(rank_groups, call.name))
-    groups(row, sort, offsets, *arrays, numbers, options, call.values, call.counted, grad)
-    for g in np.flatnonzero(np.diff(offsets) > LARGE) if most > LARGE else ():
-        part = slice(offsets[g], offsets[g + 1])
-        own = (scores[part], relevance[part], each[part], table)
-        call.values[g], call.counted[g] = _large(row, sort, own, numbers, options, grad[part])
-    if call.grads:
-        scale(grad, call.factors(), offsets)
+    prepare(call)(call)
 
 
 @cache

@@ -5,6 +5,7 @@ samples of one side; where on the other side a block begins, a binary search fin
 atom, and share its derivative by mass.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from ...call.arrays import F64, constants
 from ...call.errors import CallValueError
 from ..math.order import ordered
 from ..runtime.slots import Number, unbound
-from ..runtime.units import factor_of, launch_of
+from ..runtime.units import factor_of, kernel
 
 __all__ = ["Side", "coupled", "run", "side"]
 
@@ -223,6 +224,12 @@ COUPLE = (first_above, after, start_of, share, scatter, couple)
 AREA = (first_above, after, start_of, share, scatter, area, slope)
 
 
+@lru_cache(maxsize=64)
+def _bound(template: Any, helpers: Any, name: str, units: int, work: int) -> Callable[..., None]:
+    """Return the function that runs a kernel on blocks of rows."""
+    return kernel(template, template.__name__, name, None, helpers).bound(units, work)
+
+
 def _blocks(
     template: Any, helpers: Any, name: str, one: Side, other: Side, setting: float, factors: Any, out: Any
 ) -> Any:
@@ -232,7 +239,7 @@ def _blocks(
     slopes = np.empty((rows, n) if out.size else (1, 0))
     work = 4 * rows * (n + other.places.shape[1])
     places, below = (one.places, other.places), (one.below, other.below)
-    run_of = launch_of(rows * per_row, work, None, False, template, template.__name__, name, None, helpers)
+    run_of = _bound(template, helpers, name, rows * per_row, work)
     run_of(*places, *below, constants(F64, setting), one.order, factors, partial, slopes, out)
     return partial if per_row == 1 else partial.reshape(rows, per_row).sum(axis=1)
 

@@ -175,8 +175,11 @@ def test_where_blocks_end_changes_nothing(rng, name, block, monkeypatch):
     x[0], y[1] = rng.normal(size=30), 7.0
     expected, grads = loss.value_and_grad(x, y, reduction="none")
     monkeypatch.setattr(samples, "BLOCK", block)
-    plain = lambda units, work, types, shares, *which: partial(plain_kernel(*which), units, work)  # noqa: E731
-    monkeypatch.setattr(samples, "launch_of", plain)
+
+    def plain(template, helpers, name, units, work):
+        return partial(plain_kernel(template, template.__name__, name, None, helpers), units, work)
+
+    monkeypatch.setattr(samples, "_bound", plain)
     values, others = loss.value_and_grad(x, y, reduction="none")
     np.testing.assert_allclose(values, expected, rtol=1e-14)
     for a, b in zip(others, grads, strict=True):
