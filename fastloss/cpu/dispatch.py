@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -278,7 +278,7 @@ def small_sum(dtype: Any, domain: Domain = REAL) -> Callable[[Any], tuple[float,
         from . import few
 
         driver = few.sum_driver(NAMES[dtype])
-    return lambda values: driver(address, values, CHUNK)
+    return partial(driver, address)
 
 
 def sum_in_order(values: Any, weight: Any = None, domain: Domain = REAL) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import numpy as np
 from numba import types
 
 from ..spec.record import FINITE_NONNEGATIVE, NONNEGATIVE
+from .dispatch import CHUNK
 from .elementwise import Drive, drive_elementwise
 from .rows.drivers import counting, drive_rows
 from .runtime import access
@@ -34,10 +35,10 @@ class Checks(NamedTuple):
 use: Any = unbound(Checks)
 
 
-def drive_sum(address, values, chunk):
+def drive_sum(address, values):
     """Return the sum of values and the violations, by the kernel at an address, in the fixed order of all kernels."""
     e = values[:0]
-    return drive_elementwise(address, (values,), e, e, e, (e,), (e,), 1.0, np.empty(0), False, chunk, False)
+    return drive_elementwise(address, (values,), e, e, e, (e,), (e,), 1.0, np.empty(0), False, CHUNK, False)
 
 
 def drive_weighted_pair(address, sum_address, prediction, target, out, weight, params, chunk):
@@ -81,7 +82,7 @@ def drive_weighted_rows(address, arrays, divides, scale, ignored, params, helper
 def sum_driver(dtype: str) -> Any:
     """Return the driver of small sums."""
     drive = inner(drive_elementwise, INNER, Drive(access.window[1]))
-    signature = types.UniTuple(types.float64, 2)(types.intp, array(dtype), types.intp)
+    signature = types.UniTuple(types.float64, 2)(types.intp, array(dtype))
     return compile_driver(drive_sum, f"sum_{dtype}", signature, drive_elementwise=drive)
 
 

@@ -219,12 +219,13 @@ def prepare(call: Any) -> Callable[[Any], None]:
     named = zip(record.parameters.values(), numbers, strict=False)
     constants = tuple(float(v) if parameter.constant else None for parameter, v in named)
     found = _compiled(record.function, call.name, read, written, constants)
-    launch = found.bound(call.units, call.units * (8 + 4 * sum(read)))
+    launch, complete = found.bound(call.units, call.units * (8 + 4 * sum(read))), all(read)
 
     def evaluate(call: Any) -> None:
         for low, high in record.ordered:
             check.ordered(low, call[low], high, call[high], call.shape, call.kept(-1))
-        inputs = [a for a in call.arrays.values() if a is not None]
+        arrays = call.arrays.values()
+        inputs = arrays if complete else [a for a in arrays if a is not None]
         factors = call.factors() if call.grads else ONE
         launch(numbers, factors, call.values, *inputs, *call.grads.values())
 

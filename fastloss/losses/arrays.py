@@ -57,6 +57,7 @@ class Call:
         arrays: dict[str, Any],
         dims: layout.Dims,
         shape: tuple[int, ...],
+        values: Any = None,
     ) -> None:
         self.record = record
         self.parameters = parameters
@@ -66,7 +67,7 @@ class Call:
         self.dims = dims
         self.shape = shape
         """Shape of the per-unit losses."""
-        self.values = memory.zeros((math.prod(shape),), F64)
+        self.values = memory.zeros((math.prod(shape),), F64) if values is None else values
         """Buffer for the unweighted loss of each unit; kernels write 0 where a unit does not count."""
         self.grads: dict[str, Any] = {}
         """Buffers for the derivatives by input, of which kernels write every element, times the factor of its unit;
@@ -114,10 +115,13 @@ class Call:
     def divided(self) -> float:
         """Return the divisor of the sum of losses; 0 where no unit counts."""
         if self._divided is None:
-            mass, weight = float(self.units), self.weight
-            if self.counted is not None:
-                mass, weight = _sum_of(self.counted, weight) if self.averaged else 0.0, None
-            self._divided = denominator(self.reduction, self.divisor, mass, weighed(weight))
+            weight, counted = self.weight, self.counted
+            if counted is None:
+                mass = float(len(self.values))
+                weighs = None if weight is None else weighed(weight)
+            else:
+                mass, weighs = _sum_of(counted, weight) if self.averaged else 0.0, None
+            self._divided = denominator(self.reduction, self.divisor, mass, weighs)
         return self._divided
 
     def factors(self) -> Any:

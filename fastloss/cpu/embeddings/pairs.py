@@ -305,13 +305,16 @@ def prepare(call: Any) -> Callable[[Any], None]:
         head, labels = (numbers, np.array([call.parameters[k] for k in ("p", "squared", "swap")], np.float64)), ()
     if count == 1:
         second = (np.zeros((1, first.shape[1]), call.dtype),)
-    no_second, no_grads = (empty,) * len(second), (empty,) * max(count, 2)
+    no_second, no_grads, predictions = (empty,) * len(second), (empty,) * max(count, 2), record.predictions
 
     def evaluate(call: Any) -> None:
-        arrays = [call[k] for k in record.predictions]
-        factors, grads = (call.factors(), (*call.grads.values(), *no_second)) if call.grads else (ONE, no_grads)
-        own = labels if target is None else (call[target],)
-        launch(*head, factors, call.values, *arrays, *second, *own, *grads)
+        arrays, grads = call.arrays, call.grads
+        inputs = [arrays[k] for k in predictions]
+        own = labels if target is None else (arrays[target],)
+        if grads:
+            launch(*head, call.factors(), call.values, *inputs, *second, *own, *grads.values(), *no_second)
+        else:
+            launch(*head, ONE, call.values, *inputs, *second, *own, *no_grads)
 
     return evaluate
 
