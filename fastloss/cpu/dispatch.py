@@ -22,10 +22,11 @@ __all__ = [
     "chunk_of",
     "compiling",
     "elementwise",
+    "few_row_driver",
+    "few_row_setup",
     "half_row_driver",
     "helpers",
     "in_parallel",
-    "label_driver",
     "launch",
     "overflows",
     "pair_driver",
@@ -40,7 +41,6 @@ __all__ = [
     "weighed",
     "weight_sum",
     "weighted_pair_driver",
-    "weighted_row_driver",
 ]
 
 I64 = np.dtype(np.int64)
@@ -150,12 +150,19 @@ def pair_driver(dtype: str) -> Callable[..., Any]:
 
 
 @cache
-def label_driver(dtype: str) -> Callable[..., Any]:
-    """Return the driver of small unweighted means over labelled rows."""
+def few_row_driver(dtype: str) -> Callable[..., Any]:
+    """Return the driver of small reduced calls over rows."""
     with compiling:
-        from .rows import drivers as rows
+        from . import few
 
-        return rows.label_driver(dtype)  # type: ignore[no-any-return]
+        return few.row_driver(dtype)  # type: ignore[no-any-return]
+
+
+def few_row_setup(dtype: str, address: int, divides: bool, code: tuple[int, ...]) -> Any:
+    """Return the setup of that driver for one kernel."""
+    from . import few
+
+    return few.row_setup(dtype, address, divides, code)
 
 
 @cache
@@ -165,15 +172,6 @@ def weighted_pair_driver(dtype: str) -> Callable[..., Any]:
         from . import few
 
         return few.weighted_pair_driver(dtype)  # type: ignore[no-any-return]
-
-
-@cache
-def weighted_row_driver(dtype: str) -> Callable[..., Any]:
-    """Return the driver of small reduced calls over rows, with weights of rows or classes."""
-    with compiling:
-        from . import few
-
-        return few.weighted_row_driver(dtype)  # type: ignore[no-any-return]
 
 
 @cache
@@ -278,7 +276,7 @@ def small_sum(dtype: Any, domain: Domain = REAL) -> Callable[[Any], tuple[float,
         from . import few
 
         driver = few.sum_driver(NAMES[dtype])
-    return partial(driver, address)
+    return partial(driver, CHUNK, address)
 
 
 def sum_in_order(values: Any, weight: Any = None, domain: Domain = REAL) -> tuple[float, float]:

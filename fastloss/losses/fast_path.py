@@ -26,11 +26,11 @@ from ..cpu.dispatch import (
     CHUNK,
     EMPTY,
     PARALLEL_FROM,
-    label_driver,
+    few_row_driver,
+    few_row_setup,
     pair_driver,
     sum_code,
     weighted_pair_driver,
-    weighted_row_driver,
 )
 from ..spec.record import FINITE_NONNEGATIVE, NONNEGATIVE
 
@@ -332,8 +332,9 @@ def _labelled(kind: Rows) -> Plan:
     """Return the plan of an unweighted mean over labelled rows, the most frequent call."""
     address, packed, dtype, k, classes = kind.address, kind.packed, kind.dtype, kind.k, kind.labels
     helpers, count, room, chunk = kind.tail
-    driver, writes, exact = label_driver(NAMES[dtype]), kind.orders == 1, kind.target is I64
-    e2, empty = np.empty((0, 0), dtype), np.empty
+    driver, writes, exact = few_row_driver(NAMES[dtype]), kind.orders == 1, kind.target is I64
+    setup = few_row_setup(NAMES[dtype], address, False, (count, room, chunk))
+    e, e2, empty = EMPTY[dtype], np.empty((0, 0), dtype), np.empty
 
     def run(
         prediction: Any, target: Any, weight: Any, class_weight: Any, ignored: Any, divisor: Any, out: Any
@@ -356,7 +357,8 @@ def _labelled(kind: Rows) -> Plan:
             labels, ignored, taken = labelled(target, ignored, classes)
             if labels is None:
                 return None
-        total, bad, mass, wrong = driver(address, z, labels, g, ignored, packed, helpers, count, room, chunk)
+        arrays = (z, labels, e2, g, e, e, packed, helpers)
+        total, bad, mass, wrong = driver(setup, id(arrays), -1.0, ignored)
         if wrong or bad or not mass or (taken and mass + taken != labels.size):
             return None
         return total / mass, grad
@@ -368,7 +370,8 @@ def _reduced(kind: Rows) -> Plan:
     """Return the plan of any other reduced row-wise loss in float32 or float64, and of its gradient."""
     address, _, packed, dtype, _, k, classes, read_as, observed, orders = kind[:10]
     averaged, weighted, classed, divides, ones, (helpers, count, room, chunk) = kind[11:]
-    driver, writes = weighted_row_driver(NAMES[dtype]), orders == 1
+    driver, writes = few_row_driver(NAMES[dtype]), orders == 1
+    setup = few_row_setup(NAMES[dtype], address, divides, (count, room, chunk))
     e, e2, no_labels, empty = EMPTY[dtype], np.empty((0, 0), dtype), EMPTY[I64], np.empty
 
     def run(
@@ -402,10 +405,8 @@ def _reduced(kind: Rows) -> Plan:
         if averaged:
             divided = -1.0 if classes else row_mass(w) if weighted else size // k
         scale = 1.0 / (divided or 1.0)
-        # Spelled out: a call with *arguments takes 0.1 us longer.
-        total, bad, mass, wrong = driver(
-            address, (z, labels, t, g, w, cw), divides, scale, ignored, packed, helpers, count, room, chunk
-        )
+        arrays = (z, labels, t, g, w, cw, packed, helpers)
+        total, bad, mass, wrong = driver(setup, id(arrays), scale, ignored)
         divided = mass if divided < 0.0 else divided
         if wrong or bad or not divided or (taken and mass + taken != labels.size):
             return None

@@ -39,10 +39,10 @@ from ..cpu.dispatch import (
     HALF_CHUNK,
     PARALLEL_FROM,
     TILED_TO,
+    few_row_driver,
     half_row_driver,
     helpers,
     in_parallel,
-    label_driver,
     launch,
     overflows,
     room,
@@ -222,7 +222,7 @@ class RowLoss(Loss):  # noqa: D101
         for dtype in dtypes:
             loop = self.record.row_loop
             if loop.labels:
-                label_driver(dtype)
+                few_row_driver(dtype)
             for kind in loop.kinds():
                 for mode in ("value", "grad", "hess")[: 2 + self.record.second]:
                     for tiled in {False, kind in loop.tiles}:

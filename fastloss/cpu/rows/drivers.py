@@ -14,7 +14,6 @@ from ..runtime.intrinsics import array, call, combine, widest_vectors
 from ..runtime.slots import ABSENT, Number, unbound
 from ..runtime.specialize import (
     INLINED,
-    INNER,
     LOOP,
     Chunk,
     compile_chunk,
@@ -31,7 +30,7 @@ from .slots import RowSlots
 from .softmax import dense_sums, label_terms, parts, softmax_labels
 from .tiles import transposers
 
-__all__ = ["counting", "half_row_driver", "label_driver", "room", "row_chunk", "row_driver", "row_helpers"]
+__all__ = ["counting", "half_row_driver", "room", "row_chunk", "row_driver", "row_helpers"]
 
 PARTS = 64
 """Largest number of parts among which the chunks of a call are divided, each with buffers of its own."""
@@ -179,13 +178,6 @@ def drive_half_rows(address, arrays, scale, ignored, params, helpers, classes, r
     return total, bad, mass, wrong
 
 
-def drive_labels(address, z, labels, grad, ignored, params, helpers, classes, room, chunk):
-    """A few rows with labels and nothing else: each array that is not passed saves 60 ns."""
-    e, e2 = flat(z)[:0], z[:0]
-    arrays = (z, labels, e2, e, e, e, e, grad, e2, np.empty((0, 0), np.float64))
-    return drive_rows(address, arrays, -1.0, ignored, params, helpers, False, classes, room, chunk, False)
-
-
 def _arrays(dtype: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Return the types of the inputs and of the outputs of a chunk, in the order that `RowSlots` gives."""
     one, two = array(dtype), array(dtype, 2)
@@ -268,16 +260,6 @@ def row_helpers(k: int, dtype: str, tiled: bool, described: str) -> tuple[Any, A
 def counting(dtype: str) -> Any:
     """The function that looks at the labels of a chunk."""
     return inner(survey, INLINED, Number(getattr(np, dtype)))
-
-
-@cache
-def label_driver(dtype: str) -> Any:
-    """The driver of small calls with labels."""
-    two, helpers = array(dtype, 2), array("int64")
-    inputs = (two, array("int64"), two, types.int64, array("float64"), helpers, types.int64, types.intp, types.intp)
-    signature = types.UniTuple(types.float64, 4)(types.intp, *inputs)
-    drive = inner(drive_rows, INNER, survey=counting(dtype))
-    return compile_driver(drive_labels, f"labels_{dtype}", signature, drive_rows=drive)
 
 
 @cache

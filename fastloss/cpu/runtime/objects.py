@@ -4,17 +4,24 @@ A driver that is given a tuple by its address reads the arrays in 10 ns each. Pa
 array takes 60 to 350 ns.
 """
 
+import ctypes
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import config, types
+from numba.core.types.abstract import Type
+from numba.core.types.containers import BaseTuple
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 from .specialize import INNER, compile_driver, compiled
 
-__all__ = ["HEAD", "LONGEST", "like", "machine_word", "table_of", "tables_of"]
+__all__ = [
+    *("HEAD", "KINDS", "LONGEST", "like", "machine_word", "reader", "table_of", "tables_of", "words_of"),
+]
 
 
 @intrinsic
@@ -76,6 +83,56 @@ def table_of(arrays, words):
     return table[:k]
 
 
+KINDS = {
+    np.dtype(np.float32): types.float32,
+    np.dtype(np.float64): types.float64,
+    np.dtype(np.int64): types.int64,
+    np.dtype(np.int32): types.int32,
+    np.dtype(np.uint8): types.uint8,
+}
+"""Numba types of the dtypes that kernels read and write."""
+
+
+def words_of(kinds: list[tuple[Any, int]]) -> list[int]:
+    """Return what `table_of` compares: the address of the dtype and the number of axes of each array."""
+    # The dtypes that NumPy itself has are never freed.
+    return [word for dtype, axes in kinds for word in (id(np.dtype(dtype.type)), axes)]
+
+
+def reader(kinds: tuple[Type, ...]) -> Any:
+    """Return the function that builds arrays from a table: the address of the first element of each, then its shape."""
+    if config.DISABLE_JIT:
+        return lambda arrays: arrays
+    result = BaseTuple.from_types(kinds)
+
+    @intrinsic
+    def arrays_of(typingctx, table):
+        def codegen(context, builder, signature, args):
+            cells = context.make_array(signature.args[0])(context, builder, args[0]).data
+            word = context.get_value_type(types.intp)
+            place = iter(range(1 << 10))
+
+            def take():
+                return builder.load(builder.gep(cells, [word(next(place))]))
+
+            views = []
+            for kind in kinds:
+                data = builder.inttoptr(take(), context.get_data_type(kind.dtype).as_pointer())
+                shape = [take() for _ in range(kind.ndim)]
+                item = word(kind.dtype.bitwidth // 8)
+                strides = [item]
+                for length in shape[:0:-1]:
+                    strides.insert(0, builder.mul(strides[0], length))
+                view = context.make_array(kind)(context, builder)
+                populate_array(view, data, shape, strides, item, ir.Constant(view.meminfo.type, None))
+                views.append(view._getvalue())
+            return context.make_tuple(builder, result, views)
+
+        return result(table), codegen
+
+    return arrays_of
+
+
 @compiled(INNER)
 def tables_of(setup, arrays):
     """Return the tables of all stages, a row each, and whether all arrays are of the types in the setup.
@@ -120,6 +177,13 @@ def _match(kinds, arrays):
                 return False
             k += 1
     return True
+
+
+if config.DISABLE_JIT:
+
+    def table_of(arrays, words):
+        """Return the tuple of arrays at an address, which plain Python reads as it is."""
+        return ctypes.cast(arrays, ctypes.py_object).value
 
 
 @cache

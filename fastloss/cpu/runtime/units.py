@@ -11,19 +11,14 @@ from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
 from numba import config, prange, types
-from numba.core.types.abstract import Type
-from numba.core.types.containers import BaseTuple
-from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 
 from ...spec.worlds import carry
 from .. import dispatch
 from ..math.scalar_math import VOCABULARY
 from . import access
 from .intrinsics import call
-from .objects import LONGEST, table_of, tables_of
+from .objects import KINDS, LONGEST, reader, table_of, tables_of, words_of
 from .slots import ABSENT, fill, unbound
 from .specialize import (
     LOOP,
@@ -171,48 +166,6 @@ def convert(a, out):
         out[i] = a[i]
 
 
-def _reader(kinds: tuple[Type, ...]) -> Any:
-    """Return the function that builds arrays from a table: the address of the first element of each, then its shape."""
-    result = BaseTuple.from_types(kinds)
-
-    @intrinsic
-    def arrays_of(typingctx, table):
-        def codegen(context, builder, signature, args):
-            cells = context.make_array(signature.args[0])(context, builder, args[0]).data
-            word = context.get_value_type(types.intp)
-            place = iter(range(1 << 10))
-
-            def take():
-                return builder.load(builder.gep(cells, [word(next(place))]))
-
-            views = []
-            for kind in kinds:
-                data = builder.inttoptr(take(), context.get_data_type(kind.dtype).as_pointer())
-                shape = [take() for _ in range(kind.ndim)]
-                item = word(kind.dtype.bitwidth // 8)
-                strides = [item]
-                for length in shape[:0:-1]:
-                    strides.insert(0, builder.mul(strides[0], length))
-                view = context.make_array(kind)(context, builder)
-                populate_array(view, data, shape, strides, item, ir.Constant(view.meminfo.type, None))
-                views.append(view._getvalue())
-            return context.make_tuple(builder, result, views)
-
-        return result(table), codegen
-
-    return arrays_of
-
-
-KINDS = {
-    np.dtype(np.float32): types.float32,
-    np.dtype(np.float64): types.float64,
-    np.dtype(np.int64): types.int64,
-    np.dtype(np.int32): types.int32,
-    np.dtype(np.uint8): types.uint8,
-}
-"""Numba types of the dtypes that kernels read and write."""
-
-
 def factor_of(factors, i):
     """Return the factor of one unit: its own, or the common one."""
     return factors[i] if factors.size > 1 else factors[0]
@@ -244,8 +197,8 @@ class Kernel:
         work = inner(self.template, LOOP, self.use, **self.functions)
         table = types.Array(types.int64, 1, "C")
         signature = types.float64(types.intp, types.intp, table)
-        chunk = compile_chunk(_chunk, self.name, signature, Slots(work, _reader(kinds), self.flushes))
-        words = [word for a in arrays for word in (id(np.dtype(a.dtype.type)), a.ndim)]
+        chunk = compile_chunk(_chunk, self.name, signature, Slots(work, reader(kinds), self.flushes))
+        words = words_of([(a.dtype, a.ndim) for a in arrays])
         return Code(chunk, chunk.address, words)
 
     def __call__(self, units: int, work: float, *arrays: Any) -> None:
