@@ -3,6 +3,7 @@
 import pickle
 import re
 import sys
+from contextlib import nullcontext
 from contextvars import copy_context
 from types import SimpleNamespace
 
@@ -167,6 +168,35 @@ def test_a_context_that_outlives_its_block_keeps_its_backend(monkeypatch, loss, 
     for _ in range(2):
         with pytest.raises(fl.BackendError, match="backend is 'cuda', but"):
             bound(*arrays)
+    assert not bound._plans
+
+
+@pytest.mark.parametrize(
+    ("loss", "arrays"),
+    [
+        (fl.mse, (P, T)),
+        (fl.quantile.bind(q=[0.1, 0.9]), (np.ones((3, 2)), np.ones(3))),
+        (fl.cross_entropy, (P[None], np.array([1]))),
+        (fl.cosine_distance, (P[None], T[None])),
+        (fl.triplet, (P[None], T[None], T[None])),
+    ],
+    ids=["elementwise", "levels", "rows", "arrays", "arrays without kernel"],
+)
+def test_a_bound_backend_is_asked_again_where_cuda_declined(monkeypatch, loss, arrays):
+    """No call leaves a plan on the CPU, which later calls would take."""
+
+    def decline(*given):
+        raise NotImplementedError("this dtype has no CUDA kernel")
+
+    monkeypatch.setattr(placement, "missing", lambda: "")
+    monkeypatch.setattr(placement, "place_of", lambda *given: SimpleNamespace(current=nullcontext))
+    monkeypatch.setattr(placement, "import_module", lambda *given: SimpleNamespace(run=decline))
+    loss(*arrays), loss.value_and_grad(*arrays)
+    bound = loss.bind(backend="cuda")
+    for call in (bound, bound.value_and_grad) * 3:
+        for options in ({}, {"reduction": "sum"}, {"weight": np.ones(len(arrays[-1]))}):
+            with pytest.raises(fl.BackendError, match="has no CUDA kernel"):
+                call(*arrays, **options)
     assert not bound._plans
 
 
