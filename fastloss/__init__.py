@@ -12,6 +12,7 @@ from .losses.base import Loss
 from .losses.catalogue import LOSSES
 
 LAZY = {
+    "array_loss": ".losses.custom_arrays",
     "balance": "",
     "evaluate": ".evaluation",
     "formula": ".losses.custom",

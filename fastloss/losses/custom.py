@@ -47,7 +47,7 @@ class Own(Loss):  # noqa: D101
 
     def __repr__(self) -> str:
         record = self.record
-        arguments = [*record.predictions, *([record.target] if record.target else [])]
+        arguments = list(record.inputs) or [*record.predictions, *([record.target] if record.target else [])]
         arguments += [f"{k}={record.parameters[k].show(v, repr)}" for k, v in self.defaults.items()]
         backend = f", backend={self._backend!r}" if self._backend else ""
         return f"<loss {self.name}({', '.join(arguments)}){backend}>"

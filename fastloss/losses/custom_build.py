@@ -16,7 +16,7 @@ from ..spec.render import DIALECT, expression, formula, restored, source, tuples
 from ..spec.spelling import FormulaError, Symbol, UserGraph
 from ..spec.stable import STABLE
 
-__all__ = ["Arguments", "Origin", "Run", "arguments_of", "build", "options"]
+__all__ = ["Arguments", "Origin", "Run", "arguments_of", "build", "named", "options", "text_of", "traced"]
 
 MOST_INPUTS = 5
 """Most inputs of an elementwise kernel, the target among them."""
@@ -64,7 +64,7 @@ class Origin(NamedTuple):
         return restored("formula", self.text)
 
 
-def arguments_of(function: Callable[..., Any], name: str, target: bool) -> Arguments:
+def arguments_of(function: Callable[..., Any], name: str, target: bool, most: int = MOST_INPUTS) -> Arguments:
     """Return the arguments of a user's function: data first, the target last of them, then parameters."""
     if not isinstance(function, FunctionType):
         raise FormulaError(f"{name}: the formula is a {type(function).__name__}; expected a function")
@@ -79,17 +79,22 @@ def arguments_of(function: Callable[..., Any], name: str, target: bool) -> Argum
             flags |= {p.name} if isinstance(p.default, bool) else set()
         else:
             raise FormulaError(f"{name}: the default of {p.name} is {check.shown(p.default)}; expected a number")
-    return sorted_arguments(name, data, defaults, target and len(data) > 1, frozenset(flags))
+    return sorted_arguments(name, data, defaults, target and len(data) > 1, frozenset(flags), most)
 
 
 def sorted_arguments(
-    name: str, data: Sequence[str], defaults: dict[str, float], target: bool, flags: frozenset[str] = frozenset()
+    name: str,
+    data: Sequence[str],
+    defaults: dict[str, float],
+    target: bool,
+    flags: frozenset[str] = frozenset(),
+    most: int = MOST_INPUTS,
 ) -> Arguments:
     """Return arguments whose last data is the target, where there is one."""
     if not data:
         raise FormulaError(f"{name}: the formula has no prediction; its first argument is one, without a default")
-    if len(data) > MOST_INPUTS:
-        raise FormulaError(f"{name}: the formula has {len(data)} arguments without a default; at most {MOST_INPUTS}")
+    if len(data) > most:
+        raise FormulaError(f"{name}: the formula has {len(data)} arguments without a default; at most {most}")
     predictions = tuple(data[:-1] if target else data)
     return Arguments(predictions, data[-1] if target else None, defaults, flags)
 
@@ -164,12 +169,17 @@ def _as_number(x: Any) -> Operand:
     return float(x)
 
 
+def named(name: str) -> None:
+    """Raise for a name that no kernel can have."""
+    if not name.isidentifier() or len(name) > 100:
+        raise FormulaError(f"{name}: the name of a loss is a Python name; give one by name=")
+
+
 def build(
     name: str, arguments: Arguments, run: Run, fields: dict[str, Any], shown: str, doc: str, stable: bool = True
 ) -> tuple[Formula, Origin]:
     """Return the record of a user's formula, and where it comes from."""
-    if not name.isidentifier() or len(name) > 100:
-        raise FormulaError(f"{name}: the name of a loss is a Python name; give one by name=")
+    named(name)
     given = options(name, arguments, fields)
     graph, operands, results = traced(name, arguments, run, STABLE if stable else EXACT)
     value, predictions = results[0], operands[: len(arguments.predictions)]
