@@ -385,7 +385,7 @@ class ArrayLoss(Loss):  # noqa: D101
                 first, last = axes
                 with suppress(ValueError):
                     found = np.broadcast_to(w, shape[first:last]).reshape(
-                        *shape[first:last], *(1,) * (len(shape) - last)
+                        (*shape[first:last], *(1,) * (len(shape) - last))
                     )
         if spec.kind == "regions" and raw.get("mask") is not None and raw["mask"].size == math.prod(shape):
             found = found & (raw["mask"] != 0).reshape(shape)

@@ -258,7 +258,7 @@ def check_valid(rng, call):
 def check_refusal(call, error):
     """A refusal is one sentence that names the loss or the argument."""
     text = str(error)
-    require(type(error).__module__ in ("builtins", "fastloss.call.check"), f"{type(error).__name__}: {text}")
+    require(type(error).__module__ in ("builtins", "fastloss"), f"{type(error).__name__}: {text}")
     require("\n" not in text and 8 < len(text) < 600, f"the message is no sentence: {text!r}")
     record = call.loss.record
     words = {call.name, *call.arrays, *record.parameters, *WORDS}

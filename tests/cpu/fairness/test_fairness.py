@@ -169,6 +169,7 @@ def test_many_samples_have_the_same_bits_on_any_number_of_threads(groups):
         (lambda: fl.demographic_parity(np.ones(2), [0, 1, 1]), r"demographic_parity: group has shape \(3,\)"),
         (lambda: fl.demographic_parity(np.ones(2)), "demographic_parity needs group"),
         (lambda: fl.equal_opportunity(np.ones(2), [0, 2], [0, 1]), r"equal_opportunity: labels\[1\] is 2"),
+        (lambda: fl.equal_opportunity(np.ones(2), 7, [0, 1], weight=0.5), "equal_opportunity: labels is 7"),
         (
             lambda: fl.equalized_odds(np.ones(2), [0, 1], [0, 1], norm="max"),
             "equalized_odds: norm is 'max'; allowed: 'squared', 'absolute'",
