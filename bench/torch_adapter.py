@@ -3,7 +3,8 @@
     python -m bench.torch_adapter [--write]
 
 Both take turns in one process. A row gives the medians and the median of the ratios of neighbours, so that other work
-on the machine matters little. `--write` puts the table into bench/results/torch_adapter.md.
+on the machine matters little. Small calls are timed in groups of 50. `--write` puts the table into
+bench/results/torch_adapter.md.
 """
 
 import sys
@@ -20,8 +21,6 @@ from fastloss.performance.machine import about, sentence
 
 FILE = Path(__file__).parent / "results" / "torch_adapter.md"
 F = torch.nn.functional
-SIZES = {100: (4, 250), 10_000: (4, 250), 10_000_000: (20, 1)}
-"""Rounds, and calls in each, by number of elements: small calls are timed in groups of 50."""
 
 
 def cases(n: int) -> dict[str, tuple[Callable[..., Any], Callable[..., Any], Any, Any]]:
