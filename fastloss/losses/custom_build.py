@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..call import check
-from ..spec.derive import NotDerivableError, derivatives
+from ..spec.derive import NotDerivableError, derivatives, sharing
 from ..spec.graph import EXACT, Node, Operand, is_condition, reachable, symbols
 from ..spec.record import REAL, Formula, Interval, Parameter, Signs, described
 from ..spec.render import DIALECT, expression, formula, restored, source, tuples
@@ -190,7 +190,7 @@ def build(
     first, second = _derived(name, value, predictions, results)
     rest = _surrogate(given, second, results)
     names, defaults = [*arguments.data, *arguments.defaults], arguments.defaults
-    compiled = formula("formula", names, (value, first, second, *rest), defaults, doc)
+    compiled = formula("formula", names, _shared((value, first, second, *rest)), defaults, doc)
     plain = traced(name, arguments, run, EXACT)[2][0]
     written = formula("formula", names, (plain,), defaults)
     given.setdefault("math", _short(plain))
@@ -200,6 +200,12 @@ def build(
     record = described(compiled, "elementwise", "elementwise", {**given, "second": second is not None}, name)
     record = record._replace(predictions=arguments.predictions, target=arguments.target)
     return record, origin
+
+
+def _shared(results: tuple[Any, ...]) -> list[Any]:
+    """Return results, which may be tuples, with shared exponentials."""
+    flat = iter(sharing([x for part in results for x in tuples(part)]))
+    return [tuple(next(flat) for _ in part) if isinstance(part, tuple) else next(flat) for part in results]
 
 
 CHOICES = frozenset(["abs", "sign", "where", "maximum", "minimum"])

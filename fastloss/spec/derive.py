@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from .graph import Node, Operand, reachable
 
-__all__ = ["NotDerivableError", "derivative", "derivatives"]
+__all__ = ["NotDerivableError", "derivative", "derivatives", "sharing"]
 
 
 class NotDerivableError(LookupError):
@@ -174,3 +174,57 @@ def _chain(node: Node, du: Operand) -> Operand:
     if isinstance(outer, Node) and outer.op == "/" and not isinstance(outer.args[0], Node):
         return outer.args[0] * du / outer.args[1]
     return outer * du
+
+
+LOGISTIC = ("softplus", "sigmoid")
+"""Words that are made of one exponential, exp(-|u|)."""
+
+
+def _unsigned(u: Node) -> tuple[Node, bool]:
+    """Return u or -u, the same for both, and whether it is -u."""
+    if u.op == "neg":
+        return u.args[0], True
+    if u.op == "-" and all(isinstance(a, Node) for a in u.args) and u.args[0].number > u.args[1].number:
+        return u.graph.plain("-", *u.args[::-1]), True
+    return u, False
+
+
+def _logistic(op: str, u: Operand, flipped: bool) -> Operand:
+    """Return softplus or sigmoid of u or -u by exp(-|u|), which all four have in common."""
+    plain = u.graph.plain
+    e = plain("exp", plain("neg", plain("abs", u)))
+    if op == "softplus":
+        return plain("+", plain("maximum", plain("neg", u) if flipped else u, 0.0), plain("log1p_unit", e))
+    q = plain("/", 1.0, plain("+", 1.0, e))
+    sides = (plain("*", e, q), q) if flipped else (q, plain("*", e, q))
+    return plain("where", plain(">=", u, 0.0), *sides)
+
+
+def sharing(results: Sequence[Operand]) -> list[Operand]:
+    """Return results in which softplus and sigmoid of u and -u are computed from one exponential, where there are two.
+
+    The compiler does not find it: a naive binary cross-entropy took 1.8 times as long as the built-in one.
+    """
+    nodes = reachable(results)
+    found = [(x, *_unsigned(x.args[0])) for x in nodes if x.op in LOGISTIC]
+    bases = [base.number for _, base, _ in found]
+    shared = {x.number: (base, flipped) for x, base, flipped in found if bases.count(base.number) > 1}
+    new: dict[int, Operand] = {}
+
+    def moved(x: Operand) -> Operand:
+        return new.get(x.number, x) if isinstance(x, Node) else x
+
+    for node in nodes:
+        if node.number in shared:
+            base, flipped = shared[node.number]
+            inner = new[base.number] if base.number in new else _again(base, moved)
+            new[node.number] = _logistic(node.op, inner, flipped)
+        elif node.op not in ("input", "scalar"):
+            new[node.number] = _again(node, moved)
+    return [moved(x) for x in results]
+
+
+def _again(node: Node, moved: Callable[[Operand], Operand]) -> Node:
+    if node.op in ("input", "scalar"):
+        return node
+    return node.graph.plain(node.op, *map(moved, node.args))

@@ -13,7 +13,7 @@ from oracles import in_mpmath, mp_number
 from sampling import flat, numbers
 from test_formulas import close, smooth_points
 
-from fastloss.spec.derive import NotDerivableError, derivative, derivatives
+from fastloss.spec.derive import NotDerivableError, derivative, derivatives, sharing
 from fastloss.spec.graph import EXACT, Graph, evaluate, symbols
 from fastloss.spec.record import registered
 from fastloss.spec.render import formula as written
@@ -181,3 +181,15 @@ def test_derived_derivatives_of_rows(record):
             expected, got = by_hand(*point, *numbers_of), by_rule(*point, *numbers_of)
             for name, e, g in zip(("value", "first", "second"), expected, got, strict=False):
                 assert close(g, e, mp.mpf(10) ** -13), (name, x, t)
+
+
+def test_exponentials_of_both_signs_are_computed_once():
+    z, t = graph_of("z", "t")
+    make = z.graph.make
+    u, minus = z - t, t - z
+    results = [make("softplus", u) + make("softplus", minus), make("sigmoid", u) * make("sigmoid", minus), u * t]
+    before, after = written("parts", ["z", "t"], results), written("parts", ["z", "t"], sharing(results))
+    assert source(after).count("exp(") == 1
+    assert source(written("one", ["z", "t"], sharing([make("sigmoid", u)]))).count("sigmoid") == 1
+    for point in POINTS:
+        assert after(point, 0.25) == pytest.approx(before(point, 0.25), rel=1e-15)
