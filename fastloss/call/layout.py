@@ -151,18 +151,7 @@ def laid_integers(
         # Pixel labels may have an axis of length 1 where the prediction has its classes.
         a = a[:, 0]
     if spec.kind in ("mask", "binary"):
-        if a.dtype.kind not in "biuf":
-            raise CallTypeError(f"has dtype {a.dtype}; expected bool", name)
-        wrong = (a != 0) & (a != 1) if a.dtype.kind != "b" else np.zeros(1, bool)
-        if wrong.any():
-            wrong &= counts(a.shape)
-        if wrong.any():
-            first = int(np.argmax(wrong.reshape(-1)))
-            zero = "0 (left out)" if spec.kind == "mask" else "0"
-            problem = f"is {a.reshape(-1)[first]}; allowed: {zero} or 1"
-            raise CallValueError(problem, name, check.index_of(first, a.shape))
-        shape = settle(name, spec.dims, a.shape, dims)
-        return np.ascontiguousarray(a != 0).view(np.uint8).reshape(shape)
+        return _laid_binary(name, spec, a, dims, counts)
     if spec.kind == "offsets" and a.size == 0:
         # An empty list becomes a float array.
         end = dims[spec.classes]
@@ -175,30 +164,45 @@ def laid_integers(
     if spec.kind == "offsets":
         _check_offsets(name, spec, whole, a, dims)
     elif spec.classes and checked:
-        low, high = 0, dims[spec.classes] - (spec.kind != "lengths")
-        # Checks the range first, which settles most calls.
-        if (
-            whole.size
-            and whole.min() >= low
-            and whole.max() <= high
-            and not (ignore is not None and low <= ignore <= high)
-        ):
-            return whole
-        outside = (whole < low) | (whole > high)
-        ignored = whole == ignore if ignore is not None else np.zeros(1, bool)
-        wrong = outside & ~ignored
-        if wrong.any() and spec.kind == "labels":
-            away = wrong & ~np.broadcast_to(counts(a.shape), a.shape).reshape(whole.shape)
-            wrong &= ~away
-            # Any class will do.
-            whole = np.where(away, next((k for k in range(low, min(high, low + 1) + 1) if k != ignore), -1), whole)
-        if wrong.any():
-            first = int(np.argmax(wrong.reshape(-1)))
-            problem = f"is {a.reshape(-1)[first]}; allowed: {check.labels_allowed(high + 1, ignore)}"
-            raise CallValueError(problem, name, check.index_of(first, a.shape))
-        if ignored.any():
-            return np.where(ignored, -1, whole)
+        high = dims[spec.classes] - (spec.kind != "lengths")
+        return _laid_within(name, a, whole, high, ignore, counts if spec.kind == "labels" else all_count)
     return whole
+
+
+def _laid_binary(name: str, spec: Input, a: Any, dims: Dims, counts: Counts) -> Any:
+    """Return masks or 0/1 values as bytes; raise for any other value that counts."""
+    if a.dtype.kind not in "biuf":
+        raise CallTypeError(f"has dtype {a.dtype}; expected bool", name)
+    wrong = (a != 0) & (a != 1) if a.dtype.kind != "b" else np.zeros(1, bool)
+    if wrong.any():
+        wrong &= counts(a.shape)
+    if wrong.any():
+        first = int(np.argmax(wrong.reshape(-1)))
+        zero = "0 (left out)" if spec.kind == "mask" else "0"
+        problem = f"is {a.reshape(-1)[first]}; allowed: {zero} or 1"
+        raise CallValueError(problem, name, check.index_of(first, a.shape))
+    shape = settle(name, spec.dims, a.shape, dims)
+    return np.ascontiguousarray(a != 0).view(np.uint8).reshape(shape)
+
+
+def _laid_within(name: str, given: Any, whole: Any, high: int, ignore: int | None, counts: Counts) -> Any:
+    """Return whole numbers from 0 to `high`, -1 for ignored ones; raise for the first other one that counts."""
+    # Checks the range first, which settles most calls.
+    is_inside = whole.size and whole.min() >= 0 and whole.max() <= high
+    if is_inside and not (ignore is not None and 0 <= ignore <= high):
+        return whole
+    ignored = whole == ignore if ignore is not None else np.zeros(1, bool)
+    wrong = ((whole < 0) | (whole > high)) & ~ignored
+    if wrong.any():
+        away = wrong & ~np.broadcast_to(counts(given.shape), given.shape).reshape(whole.shape)
+        wrong &= ~away
+        # Any class will do.
+        whole = np.where(away, next((k for k in range(min(high, 1) + 1) if k != ignore), -1), whole)
+    if wrong.any():
+        first = int(np.argmax(wrong.reshape(-1)))
+        problem = f"is {given.reshape(-1)[first]}; allowed: {check.labels_allowed(high + 1, ignore)}"
+        raise CallValueError(problem, name, check.index_of(first, given.shape))
+    return np.where(ignored, -1, whole) if ignored.any() else whole
 
 
 def labelled(name: str, a: Any, integer: bool, dims: Dims, ignored: Callable[[], bool]) -> bool:

@@ -1,1 +1,1 @@
-"""What a loss is, as data: domains, parameters, inputs, the vocabulary of formulas, and their graphs."""
+"""Record of a loss as data: domains, parameters, inputs, the vocabulary of formulas, and their graphs."""

@@ -117,11 +117,16 @@ def bleu_sentence(
     >>> rewards.bleu_sentence([[1, 2, 3, 4, 5]], [[1, 2, 3, 4, 6]]).round(4)
     array([0.6687])
     """
-    from ..cpu.sequences.rewards import common_runs
-
     check.one_of("smoothing", smoothing, SMOOTHINGS)
     _at_least_one("max_n", max_n)
     a, b = _pairs(candidates, references, lengths, reference_lengths)
+    return _bleu(a, b, max_n, smoothing, smooth_value, effective_order)
+
+
+def _bleu(a: Any, b: Any, max_n: int, smoothing: str, smooth_value: float | None, effective_order: bool) -> Any:
+    """Return BLEU of checked pairs: tokens and offsets of the candidates and of the references."""
+    from ..cpu.sequences.rewards import common_runs
+
     orders = np.arange(1, max_n + 1)
     found = common_runs(a, b, orders).astype(np.float64)
     ours, theirs = np.diff(a[1]), np.diff(b[1])
@@ -137,14 +142,19 @@ def bleu_sentence(
         found[missing] = 0.1 if smooth_value is None else check.positive("smooth_value", smooth_value)
     elif smoothing == "exp":
         found[missing] = 0.5 ** np.cumsum(missing, axis=1)[missing]
+    brevity = np.minimum(0.0, 1.0 - np.divide(theirs, ours, out=np.ones(len(ours)), where=ours > 0))
+    return np.where(common, np.exp(_mean_log(found, runs, effective_order) + brevity), 0.0)
+
+
+def _mean_log(found: Any, runs: Any, effective_order: bool) -> Any:
+    """Return the mean logarithm of the precisions of a pair, of the n-grams that it has with `effective_order`."""
+    some, max_n = runs > 0.0, runs.shape[1]
     with np.errstate(divide="ignore"):
         logs = np.log(np.divide(found, runs, out=np.zeros_like(found), where=some))
     counted = some.sum(axis=1) if effective_order else np.full(len(some), max_n)
     if effective_order:
         logs = np.where(some, logs, 0.0)
-    mean = np.divide(logs.sum(axis=1), counted, out=np.full(len(logs), -np.inf), where=counted > 0)
-    brevity = np.minimum(0.0, 1.0 - np.divide(theirs, ours, out=np.ones(len(ours)), where=ours > 0))
-    return np.where(common, np.exp(mean + brevity), 0.0)
+    return np.divide(logs.sum(axis=1), counted, out=np.full(len(logs), -np.inf), where=counted > 0)
 
 
 def _at_least_one(what: str, n: Any) -> None:

@@ -75,8 +75,7 @@ def log_probs_dense(inputs, outputs, scale, params, helpers, streamed, scratch, 
                     if use.curvature:
                         h[j] = T(scale) * out[use.order]
             total += v
-        stats[0] = total
-        stats[1] = bad
+        stats[0], stats[1] = total, bad
         restore_subnormals(control)
         return total
     for i in range(n):
@@ -104,8 +103,7 @@ def log_probs_dense(inputs, outputs, scale, params, helpers, streamed, scratch, 
         total += v
         if values.size > 0:
             values[i] = v
-    stats[0] = total
-    stats[1] = bad
+    stats[0], stats[1] = total, bad
     restore_subnormals(control)
     return total
 
@@ -120,14 +118,11 @@ def margin_labels(inputs, outputs, scale, params, helpers, streamed, scratch, st
     p = use.unpack(params)
     total = 0.0
     for i in range(n):
-        y = labels[i]
-        x = z[i]
-        v = 0.0
+        x, y, v, w = z[i], labels[i], 0.0, T(0.0)
         if use.derivatives:
             grad[i, :] = T(0.0)
             if use.curvature:
                 hess[i, :] = T(0.0)
-        w = T(0.0)
         if 0 <= y < k and k > 1:
             w = weight[i] if weight.size > 0 else T(1.0)
             w *= class_weight[y] if class_weight.size > 0 else T(1.0)
@@ -171,8 +166,7 @@ def margin_labels(inputs, outputs, scale, params, helpers, streamed, scratch, st
         total += v
         if values.size > 0:
             values[i] = v
-    stats[0] = total
-    stats[1] = 0.0
+    stats[0], stats[1] = total, 0.0
     return total
 
 

@@ -1,1 +1,1 @@
-"""What all CPU kernels stand on: compilation, the disk cache, records of constants, threads, parallel drivers."""
+"""Foundations of all CPU kernels: compilation, the disk cache, records of constants, threads, parallel drivers."""

@@ -104,54 +104,68 @@ def _balanced(place: Place, class_weight: Placed, rows: Placed, mass: Placed) ->
     return result
 
 
-def run(place: Place, loss: Any, request: Request) -> tuple[Any, Any, Any]:
-    """Launch the kernels of a call; nothing waits for them."""
-    record: Formula = loss.record
-    mode, prediction, target, weight, reduction, divisor, out, class_weight, ignore_index, axis, details, _ = request
-    reduction = reduction_of(record, reduction)
-    if details:
-        raise NotImplementedError(f"{record.name} has no details on a GPU")
-    check.target_given(record, target)
+def _scores(place: Place, record: Formula, request: Request) -> tuple[Placed, int]:
+    """Return the checked prediction with its classes along the last axis, and the axis that they had."""
+    prediction, axis = request.prediction, request.axis
+    check.target_given(record, request.target)
     check.integer("axis", axis)
-    check.label_to_ignore(ignore_index)
+    check.label_to_ignore(request.ignore_index)
     dims = len(prediction.shape) if hasattr(prediction, "shape") else np.ndim(prediction)
     if dims == 0:
         raise CallValueError(f"is a scalar; expected rows of scores along axis {axis}", "prediction")
     if not -dims <= axis < dims:
         raise CallValueError(f"is {axis}; the prediction has {dims} dimensions", "axis")
     axis = -1 if axis == dims - 1 else axis
-    if axis != -1 and out is not None:
+    if axis != -1 and request.out is not None:
         raise NotImplementedError(f"{record.name} on a GPU writes to out along the last axis alone; axis is {axis}")
     z = place.take(place.moved(prediction, "prediction", axis, -1), "prediction")
-    stored, shape, k = floating(z, "prediction"), z.shape[:-1], z.shape[-1]
+    stored, k = floating(z, "prediction"), z.shape[-1]
+    if record.row_loop.top_only and k > 1 << np.finfo(getattr(np, real(stored))).nmant:
+        raise NotImplementedError(f"{record.name} of {k} classes in {stored} has no CUDA kernel, which counts in it")
+    return z, axis
+
+
+def _mass(
+    place: Place, loss: Any, goal: _Target, weight: Placed | None, class_weight: Placed | None, number: str
+) -> tuple[Placed | None, Placed | None]:
+    """Return the divisor of the mean over weighted or labelled rows, on the device, and the factors of the classes."""
+    if goal.kind != "labels":
+        return None if weight is None else mass_of(place, weight), class_weight
+    counted = class_weight if loss.record.row_loop.divides else None
+    mass = _counted(place, goal, weight, counted, number)
+    if counted is None or not loss.defaults.get("z_loss", 0.0) > 0.0:
+        return mass, class_weight
+    rows = _counted(place, goal, weight, None, number)
+    return rows, _balanced(place, counted, rows, mass)
+
+
+def run(place: Place, loss: Any, request: Request) -> tuple[Any, Any, Any]:
+    """Launch the kernels of a call; nothing waits for them."""
+    record: Formula = loss.record
+    mode, _, target, weight, reduction, divisor, out, class_weight, ignore_index = request[:9]
+    reduction = reduction_of(record, reduction)
+    if request.details:
+        raise NotImplementedError(f"{record.name} has no details on a GPU")
+    z, axis = _scores(place, record, request)
+    stored, shape, k = z.dtype, z.shape[:-1], z.shape[-1]
     number = real(stored)
     kind = getattr(np, number)
-    if record.row_loop.top_only and k > 1 << np.finfo(kind).nmant:
-        raise NotImplementedError(f"{record.name} of {k} classes in {stored} has no CUDA kernel, which counts in it")
     goal = _target(place, record, target, z, ignore_index, axis)
     w = None if weight is None else place.take(weight, "weight", number, shape)
     c = _class_weight(place, record, class_weight, k, number)
     t, labelled = goal.placed, goal.kind == "labels"
     n = int(np.prod(shape, dtype=np.int64))
-    divided = divided_by(reduction, divisor, n, w)
+    divided = 1.0 if labelled and divisor is None else divided_by(reduction, divisor, n, w)
     mass, factors = None, c
     if reduction == "mean" and divisor is None and n:
-        if labelled:
-            counted = c if record.row_loop.divides else None
-            mass = _counted(place, goal, w, counted, number)
-            if counted is not None and loss.defaults.get("z_loss", 0.0) > 0.0:
-                rows = _counted(place, goal, w, None, number)
-                mass, factors = rows, _balanced(place, counted, rows, mass)
-        elif w is not None:
-            mass = mass_of(place, w)
-    divided = 1.0 if labelled and divisor is None else divided
+        mass, factors = _mass(place, loss, goal, w, c, number)
 
     sets = request.orders
     values = place.empty(shape, stored) if reduction == "none" and sets < 2 else None
     kept = [x for x in (z, t, goal.quoted, w, c) if x is not None]
     derivatives: list[Placed] = []
-    for given, name in named(out, sets):
-        derivatives.append(output(place, given, name, z, (*kept, *derivatives)))
+    for o, name in named(out, sets):
+        derivatives.append(output(place, o, name, z, (*kept, *derivatives)))
     outputs = (values, *derivatives, *[None] * (2 - len(derivatives)))
     wide = [z, factors, *derivatives, *([] if labelled or not record.row_loop.has_classes else [t])]
     whole = groups_of(stored, k, *wide) if k % WIDTH[stored] == 0 else 0
@@ -164,14 +178,8 @@ def run(place: Place, loss: Any, request: Request) -> tuple[Any, Any, Any]:
     kernel(total.blocks, threads(), place.stream, *arrays, *fixed, mode == "surrogate", tuple(map(kind, loss._packed)))
     reduced, cell = total.end(divided, mass)
     domains = (record.prediction_domains[0], goal.allowed, NONNEGATIVE, FINITE_NONNEGATIVE)
-    note(
-        record.name,
-        place,
-        cell,
-        ("prediction", "target", "weight", "class_weight"),
-        domains,
-        (z, goal.quoted or t, w, c),
-    )
+    names, given = ("prediction", "target", "weight", "class_weight"), (z, goal.quoted or t, w, c)
+    note(record.name, place, cell, names, domains, given)
     results = [place.moved(place.give(o), "the gradient", -1, axis) for o in derivatives]
     if sets == 2:
         return results[0], results[1], None

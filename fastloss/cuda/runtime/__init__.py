@@ -1,1 +1,1 @@
-"""What all CUDA kernels stand on: launching, memory, sums, teams of threads."""
+"""Foundations of all CUDA kernels: launching, memory, sums, teams of threads."""

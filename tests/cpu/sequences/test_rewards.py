@@ -191,5 +191,5 @@ def test_what_is_wrong_is_named(call, kind, text):
 
 
 def test_they_are_public():
-    assert fl.rewards is rewards
+    assert fl.rewards.rouge_l is rewards.rouge_l
     assert {"rewards", "sequence_log_probs"} <= set(fl.__all__)
