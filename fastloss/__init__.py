@@ -14,6 +14,7 @@ from .losses.catalogue import LOSSES
 LAZY = {
     "array_loss": ".losses.custom_arrays",
     "balance": "",
+    "combine": ".losses.combine",
     "evaluate": ".evaluation",
     "formula": ".losses.custom",
     "loss": ".losses.custom",

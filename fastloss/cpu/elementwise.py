@@ -255,7 +255,7 @@ def _evaluation(
         **{f"check{i}": check for i, check in enumerate([*checks, *[ABSENT] * 5][:5])},
     )
     slope = number if count == 1 else types.UniTuple(number, count)
-    arguments = types.UniTuple(number, len(domains)), types.UniTuple(number, access.PARAMETERS)
+    arguments = types.UniTuple(number, len(domains)), types.UniTuple(number, access.room(use.COUNT))
     signature = types.Tuple((number, slope, slope, slope, number))(*arguments)
     return Linked(inner(evaluate_element, SCALAR, use), signature)
 
@@ -280,7 +280,7 @@ def elementwise_chunk(
         put_value=access.put["values"],
         store_grad=access.storing("grad", count, weighted),
         store_hess=access.storing("hess", count, weighted),
-        unpack=access.padded(dtype),
+        unpack=access.padded(dtype, access.room(len(record.function.__defaults__ or ()))),
         ZERO=getattr(np, dtype)(0.0),
         STEP=staging.STEP[dtype],
         SECOND=count + 1,

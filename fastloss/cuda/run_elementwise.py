@@ -8,6 +8,7 @@ from ..call import check
 from ..call.errors import CallTypeError
 from ..call.reduction import reduction_of
 from ..call.request import Request
+from ..cpu.runtime.access import PARAMETERS
 from ..spec.record import NONNEGATIVE, Formula
 from .elementwise import elementwise_kernel
 from .placement import Place, Placed, note, number_alone
@@ -67,6 +68,8 @@ def run(place: Place, loss: Any, request: Request) -> tuple[Any, Any]:
     reduction = reduction_of(record, reduction)
     if any(type(v) is tuple for v in loss.defaults.values()):
         raise NotImplementedError(f"{record.name} with a level per column has no CUDA kernel")
+    if len(record.parameters) > PARAMETERS:
+        raise NotImplementedError(f"{record.name} with more than {PARAMETERS} parameters has no CUDA kernel")
     preds, dtypes = _common(place, record, prediction)
     if out is not None and len(set(dtypes)) > 1:
         raise NotImplementedError(f"{record.name}: out of several dtypes has no CUDA kernel")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +149,34 @@ class Loss:  # noqa: D101
     def warmup(self, dtypes: tuple[str, ...] = ("float32", "float64")) -> None:
         """Compile the kernels of common calls into the disk cache."""
         raise NotImplementedError
+
+    __array_ufunc__ = None  # NumPy's numbers leave `np.float64(0.5) * loss` to the loss.
+
+    def __add__(self, other: Any) -> "Loss":
+        return _sums().added(self, other)  # type: ignore[no-any-return]
+
+    def __radd__(self, other: Any) -> "Loss":
+        return _sums().added(self, other)  # type: ignore[no-any-return]
+
+    def __sub__(self, other: Any) -> "Loss":
+        return _sums().subtracted(self, other)  # type: ignore[no-any-return]
+
+    def __rsub__(self, other: Any) -> "Loss":
+        return -_sums().added(self, other)  # type: ignore[no-any-return]
+
+    def __mul__(self, factor: Any) -> "Loss":
+        return _sums().scaled(self, factor)  # type: ignore[no-any-return]
+
+    def __rmul__(self, factor: Any) -> "Loss":
+        return _sums().scaled(self, factor)  # type: ignore[no-any-return]
+
+    def __neg__(self) -> "Loss":
+        return _sums().scaled(self, -1.0)  # type: ignore[no-any-return]
+
+
+def _sums() -> Any:
+    """Return the module of sums, whose classes are subclasses of this one."""
+    return import_module(".combine", __package__)
 
 
 def _by_values(key: tuple[tuple[str, Any], ...]) -> Any:

@@ -22,8 +22,10 @@ __all__ = [
     "check",
     "get",
     "narrowed",
+    "padded",
     "put",
     "put_lane",
+    "room",
     "same",
     "storing",
     "times",
@@ -47,6 +49,17 @@ class Interval(NamedTuple):
     """Largest number inside, of that type."""
 
 
+class Unpacking(NamedTuple):
+    """Functions that the reader of many parameters calls."""
+
+    first: Callable[..., Any]
+    """Function that makes a tuple of the first few parameters of an array."""
+    rest: Callable[..., Any]
+    """Function that makes a tuple of the parameters after them."""
+    FEW: int
+    """Length of the first tuple."""
+
+
 class Store(NamedTuple):
     """Functions that the writers of derivatives call."""
 
@@ -59,7 +72,7 @@ class Store(NamedTuple):
     put3: Callable[..., Any]
 
 
-use: Any = unbound(Number, Interval, Store)
+use: Any = unbound(Number, Interval, Store, Unpacking)
 
 
 # LLVM cannot know that no output overlaps another array (check.output sees to that). It would test at run time, and
@@ -254,7 +267,7 @@ def unpack(count: int, dtype: str) -> Any:
 
 
 PARAMETERS = len(_UNPACK) - 1
-"""The most parameters that a formula has."""
+"""The most parameters that a formula of the catalogue has; sums of losses have more."""
 
 
 def _padded(p):
@@ -269,10 +282,22 @@ def _padded(p):
     )
 
 
+def _long(p):
+    return use.first(p) + use.rest(p[use.FEW :])
+
+
+def room(count: int) -> int:
+    """Return the length of the tuple that holds a number of parameters: a multiple of PARAMETERS."""
+    return PARAMETERS * max(1, -(-count // PARAMETERS))
+
+
 @cache
-def padded(dtype: str) -> Any:
-    """The parameters of an array, as so many numbers in a kernel's precision, whatever the loss."""
-    return _inline(bind(_padded, Number(getattr(np, dtype))))
+def padded(dtype: str, length: int) -> Any:
+    """The parameters of an array, as a tuple of `room` numbers in a kernel's precision, whatever the loss."""
+    first = _inline(bind(_padded, Number(getattr(np, dtype))))
+    if length == PARAMETERS:
+        return first
+    return _inline(bind(_long, Unpacking(first, padded(dtype, length - PARAMETERS), PARAMETERS)))
 
 
 # Violations are counted in the array's own precision (at most a block's worth): a mask summed into an

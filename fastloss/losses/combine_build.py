@@ -1,0 +1,161 @@
+"""From several elementwise losses to one formula: their weighted sum, with weights that are parameters."""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache, reduce
+from types import FunctionType
+from typing import Any, NamedTuple
+
+from ..call.errors import CallTypeError, CallValueError
+from ..spec.graph import EXACT, Graph, Operand, evaluate, symbols
+from ..spec.record import FINITE, Formula, Interval, Parameter, Signs, described
+from ..spec.render import formula
+from .base import Loss
+
+__all__ = ["Term", "claims", "fused", "parameter_names", "weight_of"]
+
+
+class Term(NamedTuple):
+    """Part of a sum: its name, its weight and its loss, whose defaults are those of the sum."""
+
+    name: str
+    weight: float
+    loss: Loss
+
+
+def weight_of(name: str) -> str:
+    """Return the name of the parameter that holds the weight of a part."""
+    return f"{name}_weight"
+
+
+def parameter_names(terms: Sequence[Term]) -> list[dict[str, str]]:
+    """Return the name in the sum of each parameter of each part: its own where no other part has one of that name."""
+    uses = Counter(k for term in terms for k in term.loss.record.parameters)
+    weights = {weight_of(term.name) for term in terms}
+    found = []
+    for term in terms:
+        own = term.loss.record.parameters
+        found.append({k: k if uses[k] == 1 and k not in weights else f"{term.name}_{k}" for k in own})
+    names = Counter([*weights, *(n for own in found for n in own.values())])
+    twice = next((n for n, count in names.items() if count > 1), None)
+    if twice is not None:
+        raise CallValueError(f"has two parameters called {twice}; name the parts apart by combine", loss="combine")
+    return found
+
+
+def fused(terms: Sequence[Term], name: str) -> Formula:
+    """Return the record of a weighted sum of elementwise losses; raise TypeError where they share no pass."""
+    records = [term.loss.record for term in terms]
+    _fit(terms, name)
+    target = "t" if any(r.target for r in records) else None
+    names = parameter_names(terms)
+    own = tuple(tuple(n.values()) for n in names)
+    weights = tuple(weight_of(term.name) for term in terms)
+    orders = 4 if any(r.surrogate for r in records) else 3
+    defaults = dict.fromkeys(weights, 1.0)
+    parameters = {w: Parameter(f"weight of {t.name}", FINITE) for w, t in zip(weights, terms, strict=True)}
+    for record, renamed in zip(records, names, strict=True):
+        defaults |= {renamed[k]: v for k, v in record.defaults.items()}
+        parameters |= {renamed[k]: p._replace(vector=False) for k, p in record.parameters.items()}
+    functions = tuple((r.function, bool(r.target)) for r in records)
+    compiled = _formula(functions, weights, own, target, tuple(defaults.items()), orders)
+    fields = {
+        "prediction": reduce(_meet, (r.prediction_domains[0] for r in records)),
+        "target": reduce(_meet, (r.target_domain for r in records if r.target), Interval()),
+        "parameters": parameters,
+        "surrogate": "sum of the surrogates of the parts" if orders == 4 else None,
+        "link": _common([r.link for r in records], "identity"),
+        "reduction": records[0].reduction,
+        "from_logits": _common([r.from_logits for r in records], ""),
+        "math": " + ".join(f"{w} * {t.loss.name}" for w, t in zip(weights, terms, strict=True)),
+    }
+    record = described(compiled, "elementwise", "elementwise", fields, name)
+    return record._replace(predictions=("z",), target=target)
+
+
+def claims(terms: Sequence[Term]) -> dict[str, Any]:
+    """Return the properties of a sum with these weights, as fields of its record."""
+    records = [term.loss.record for term in terms if term.weight != 0.0]
+    added = all(term.weight >= 0.0 for term in terms)
+    slopes = [r.lipschitz for r in records]
+    weights = [abs(term.weight) for term in terms if term.weight != 0.0]
+    bounded = None if None in slopes else sum(w * s for w, s in zip(weights, slopes, strict=True) if s is not None)
+    return {
+        "convex": added and all(r.convex for r in records),
+        "differentiable": all(r.differentiable for r in records),
+        "bounded": all(r.bounded for r in records),
+        "robust": added and all(r.robust for r in records),
+        "lipschitz": bounded,
+        "minimum_at_target": added and all(r.minimum_at_target for r in records),
+    }
+
+
+def _fit(terms: Sequence[Term], name: str) -> None:
+    """Raise TypeError for parts that cannot be computed for one prediction and one target of each element."""
+    first = terms[0].loss.record
+    for term in terms:
+        record = term.loss.record
+        if record.family != "elementwise" or len(record.predictions) > 1:
+            problem = f"cannot hold {term.name}; expected elementwise losses of one prediction"
+            raise CallTypeError(problem, loss=name)
+        if record.switched or any(type(v) is tuple for v in term.loss.defaults.values()):
+            raise CallTypeError(f"cannot hold {term.name} with a level per column", loss=name)
+        if record.reduction != first.reduction:
+            problem = f"cannot hold {terms[0].name}, whose default is the {first.reduction}, and {term.name}, whose "
+            problem += f"default is the {record.reduction}"
+            raise CallTypeError(problem, loss=name)
+    for what, domains in (
+        ("prediction", [(t.name, t.loss.record.prediction_domains[0]) for t in terms]),
+        ("target", [(t.name, t.loss.record.target_domain) for t in terms if t.loss.record.target]),
+    ):
+        found: Any = Interval()
+        for part, domain in domains:
+            met = _meet(found, domain)
+            if met is None:
+                problem = f"cannot hold {part}, whose {what} is in {domain}, beside parts whose {what} is in {found}"
+                raise CallTypeError(problem, loss=name)
+            found = met
+
+
+def _meet(a: Any, b: Any) -> Any:
+    """Return the domain of what lies in two domains; None where there is none that kernels check."""
+    if a == b:
+        return a
+    if isinstance(a, Interval) and isinstance(b, Interval):
+        low, high = max(a.low, b.low), min(a.high, b.high)
+        opens = [bool(x.outside(low)) for x in (a, b)], [bool(x.outside(high)) for x in (a, b)]
+        return Interval(low, high, any(opens[0]), any(opens[1])) if low < high else None
+    for x, y in ((a, b), (b, a)):
+        if isinstance(x, Signs) and not (y.outside(-1.0) or y.outside(1.0)):
+            return x
+    return None
+
+
+def _common(found: list[str], otherwise: str) -> str:
+    return found[0] if len(set(found)) == 1 else otherwise
+
+
+@lru_cache(maxsize=256)
+def _formula(
+    functions: tuple[tuple[FunctionType, bool], ...],
+    weights: tuple[str, ...],
+    own: tuple[tuple[str, ...], ...],
+    target: str | None,
+    defaults: tuple[tuple[str, float], ...],
+    orders: int,
+) -> FunctionType:
+    """Return the formula of a weighted sum: value, first, second and, where a part has one, the surrogate."""
+    graph = Graph(EXACT)
+    data = ["z", *([target] if target else [])]
+    arguments = [*data, *(k for k, _ in defaults)]
+    operands = dict(zip(arguments, symbols(graph, data, arguments[len(data) :]), strict=True))
+    totals: list[Operand] = [0.0] * orders
+    for (function, takes_target), weight, names in zip(functions, weights, own, strict=True):
+        given = [operands["z"], *([operands["t"]] if takes_target else []), *(operands[n] for n in names)]
+        results = evaluate(function, *given)
+        # A part without a surrogate has its second derivative in the sum of surrogates.
+        for i, result in enumerate((*results[:3], *results[-1:])[:orders]):
+            if result is not None and not (isinstance(result, float) and result == 0.0):
+                scaled = operands[weight] * result
+                totals[i] = scaled if isinstance(totals[i], float) else totals[i] + scaled
+    return formula("formula", arguments, tuple(totals), dict(defaults))
