@@ -8,8 +8,9 @@ from typing import Any
 from ..call import check
 from ..call.errors import CallTypeError, CallValueError
 from ..call.reduction import REDUCTIONS
+from ..spec.record import Formula
 from .base import Loss
-from .combine_build import Term, claims, fused, parameter_names, weight_of
+from .combine_build import Term, claims, fused, parameter_names, weight_of, with_usual_parameters
 from .elementwise import ElementwiseLoss
 
 __all__ = ["SumLoss", "added", "combine", "scaled", "subtracted"]
@@ -56,6 +57,13 @@ class SumLoss(ElementwiseLoss):  # noqa: D101
 
     def __hash__(self) -> int:
         return hash((self.name, self._current()))
+
+    @property
+    def _compiled(self) -> Formula:
+        usual = self.record.defaults.items()
+        weights = {weight_of(term.name) for term in self._terms}
+        is_usual = all(self.defaults[k] == v for k, v in usual if k not in weights)
+        return with_usual_parameters(self.record, self._terms) if is_usual else self.record
 
     def _current(self) -> tuple[Term, ...]:
         """Return the parts with their weights and parameters in this sum."""

@@ -12,7 +12,7 @@ from ..spec.record import FINITE, Formula, Interval, Parameter, Signs, described
 from ..spec.render import formula
 from .base import Loss
 
-__all__ = ["Term", "claims", "fused", "parameter_names", "weight_of"]
+__all__ = ["Term", "claims", "fused", "parameter_names", "weight_of", "with_usual_parameters"]
 
 
 class Term(NamedTuple):
@@ -49,7 +49,6 @@ def fused(terms: Sequence[Term], name: str) -> Formula:
     _fit(terms, name)
     target = "t" if any(r.target for r in records) else None
     names = parameter_names(terms)
-    own = tuple(tuple(n.values()) for n in names)
     weights = tuple(weight_of(term.name) for term in terms)
     orders = 4 if any(r.surrogate for r in records) else 3
     defaults = dict.fromkeys(weights, 1.0)
@@ -57,8 +56,7 @@ def fused(terms: Sequence[Term], name: str) -> Formula:
     for record, renamed in zip(records, names, strict=True):
         defaults |= {renamed[k]: v for k, v in record.defaults.items()}
         parameters |= {renamed[k]: p._replace(vector=False) for k, p in record.parameters.items()}
-    functions = tuple((r.function, bool(r.target)) for r in records)
-    compiled = _formula(functions, weights, own, target, tuple(defaults.items()), orders)
+    compiled = _function(terms, target, defaults, orders)
     fields = {
         "prediction": reduce(_meet, (r.prediction_domains[0] for r in records)),
         "target": reduce(_meet, (r.target_domain for r in records if r.target), Interval()),
@@ -71,6 +69,26 @@ def fused(terms: Sequence[Term], name: str) -> Formula:
     }
     record = described(compiled, "elementwise", "elementwise", fields, name)
     return record._replace(predictions=("z",), target=target)
+
+
+def with_usual_parameters(record: Formula, terms: Sequence[Term]) -> Formula:
+    """Return the record of a sum whose formula has the default parameters of the parts as constants.
+
+    Only the weights, which come first among the parameters, are left: focal with gamma = 2 needs no power.
+    """
+    orders = 4 if record.surrogate else 3
+    weights = dict.fromkeys([weight_of(term.name) for term in terms], 1.0)
+    return record._replace(function=_function(terms, record.target, weights, orders))
+
+
+def _function(terms: Sequence[Term], target: str | None, defaults: dict[str, float], orders: int) -> FunctionType:
+    """Return the formula of a sum with these parameters; the others are the defaults of the parts."""
+    parts = []
+    for term, names in zip(terms, parameter_names(terms), strict=True):
+        record = term.loss.record
+        arguments = tuple(names[k] if names[k] in defaults else v for k, v in record.defaults.items())
+        parts.append((record.function, bool(record.target), weight_of(term.name), arguments))
+    return _formula(tuple(parts), target, tuple(defaults.items()), orders)
 
 
 def claims(terms: Sequence[Term]) -> dict[str, Any]:
@@ -137,9 +155,7 @@ def _common(found: list[str], otherwise: str) -> str:
 
 @lru_cache(maxsize=256)
 def _formula(
-    functions: tuple[tuple[FunctionType, bool], ...],
-    weights: tuple[str, ...],
-    own: tuple[tuple[str, ...], ...],
+    parts: tuple[tuple[FunctionType, bool, str, tuple[str | float, ...]], ...],
     target: str | None,
     defaults: tuple[tuple[str, float], ...],
     orders: int,
@@ -150,9 +166,9 @@ def _formula(
     arguments = [*data, *(k for k, _ in defaults)]
     operands = dict(zip(arguments, symbols(graph, data, arguments[len(data) :]), strict=True))
     totals: list[Operand] = [0.0] * orders
-    for (function, takes_target), weight, names in zip(functions, weights, own, strict=True):
-        given = [operands["z"], *([operands["t"]] if takes_target else []), *(operands[n] for n in names)]
-        results = evaluate(function, *given)
+    for function, takes_target, weight, own in parts:
+        parameters = [operands[x] if isinstance(x, str) else x for x in own]
+        results = evaluate(function, *(operands[x] for x in data[: 1 + takes_target]), *parameters)
         # A part without a surrogate has its second derivative in the sum of surrogates.
         for i, result in enumerate((*results[:3], *results[-1:])[:orders]):
             if result is not None and not (isinstance(result, float) and result == 0.0):

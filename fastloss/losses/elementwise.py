@@ -43,7 +43,7 @@ from ..cpu.dispatch import (
     weighed,
 )
 from ..cuda import placement
-from ..spec.record import NONNEGATIVE
+from ..spec.record import NONNEGATIVE, Formula
 from .base import ComposedDoc, Loss
 from .fast_path import PLANS, Elements, elements, known_divisor
 from .risk import Risk, under_risk
@@ -134,9 +134,14 @@ class ElementwiseLoss(Loss):  # noqa: D101
         for dtype in dtypes:
             for mode in modes:
                 for usual in {self._usual, not self.record.parameters}:
-                    in_parallel(elementwise(self.record, dtype, mode, False, usual=usual)[1])
+                    in_parallel(elementwise(self._compiled, dtype, mode, False, usual=usual)[1])
             if len(self.record.predictions) == 1 and self.record.target:
                 pair_driver(dtype)
+
+    @property
+    def _compiled(self) -> Formula:
+        """Record whose formula the CPU's kernels compile."""
+        return self.record
 
     def _in_order(self, *arrays: Any) -> tuple[Any, Any]:
         """Return predictions and target from arrays in the order of the formula; raise where that order is ambiguous.
@@ -257,7 +262,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
         self, request: Request, call: _Call, values: Any, written: list[tuple[Any, ...]]
     ) -> tuple[float, float]:
         """Run the kernel of a call; return the sum of the losses and the number of violations."""
-        record, dtype, stored, size = self.record, call.dtype, call.stored, call.raw[0].size
+        record, dtype, stored, size = self._compiled, call.dtype, call.stored, call.raw[0].size
         bits = BITS[stored.name] if stored else dtype
         half_target = call.target.dtype is bits is not dtype
         formats = (bits.name, bits.name if half_target else "") if stored else ("", "")
@@ -343,7 +348,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
     def _wide_sum(self, call: _Call) -> float:
         """Return the sum of losses in float64, where it overflows float32 although no loss does."""
         preds, t, w = tuple(flat(x, F32) for x in call.raw), call.target, call.weight
-        address, driver, _ = elementwise(self.record, "float32", "rows", w.size > 0, usual=self._usual)
+        address, driver, _ = elementwise(self._compiled, "float32", "rows", w.size > 0, usual=self._usual)
         e, size, step = EMPTY[F32], preds[0].size, 1 << 20
         nothing = (e,) * len(preds)
         total = 0.0
