@@ -72,6 +72,8 @@ class SumLoss(ElementwiseLoss):  # noqa: D101
             own = {k: self.defaults[n] for k, n in names.items()}
             kept = dict(term.loss.defaults) == own
             loss = term.loss if kept else term.loss.bind(**_meant(term.loss, own))
+            if self._backend and loss._backend != self._backend:
+                loss = loss.bind(backend=self._backend)
             found.append(Term(term.name, self.defaults[weight_of(term.name)], loss))
         return tuple(found)
 
@@ -277,11 +279,15 @@ def _sum(terms: Sequence[Term], name: str = "", backend: str = "") -> SumLoss:
     name = name or _joined(found)
     if not name.isidentifier():
         raise CallValueError(f"name is {check.shown(name)}; expected a Python name", loss="combine")
+    backends = {t.loss._backend for t in found if t.loss._backend}
+    if len(backends) > 1:
+        problem = f"has parts bound to the backends {' and '.join(sorted(backends))}; expected one"
+        raise CallValueError(problem, loss=name)
     record = fused(found, name)._replace(**claims(found))
     defaults: dict[str, Any] = {weight_of(t.name): t.weight for t in found}
     for term, names in zip(found, parameter_names(found), strict=True):
         defaults |= {names[k]: v for k, v in term.loss.defaults.items()}
-    made = SumLoss(record, defaults, backend)
+    made = SumLoss(record, defaults, backend or "".join(backends))
     object.__setattr__(made, "_terms", found)
     return made
 

@@ -166,6 +166,14 @@ def test_pickles_and_immutability():
     assert "tail : 0.3 times fastloss.quantile.bind(q=0.9)" in loss.__doc__
 
 
+def test_a_sum_has_the_backend_of_its_parts():
+    loss = fl.mse.bind(backend="cpu") + fl.mae
+    assert loss == (fl.mse + fl.mae).bind(backend="cpu")
+    assert pickle.loads(pickle.dumps(loss + fl.huber)) == (fl.mse + fl.mae + fl.huber).bind(backend="cpu")
+    with pytest.raises(ValueError, match="parts bound to the backends cpu and cuda"):
+        loss + fl.huber.bind(backend="cuda")
+
+
 def test_properties_follow_the_weights():
     loss = fl.mse + fl.mae
     assert loss.record.convex
