@@ -154,9 +154,10 @@ def test_loops_of_points_are_vector_code(name, dtype, monkeypatch):
     compiled = units.Kernel.compiled
     monkeypatch.setattr(units.Kernel, "compiled", lambda *args: found.append(compiled(*args)) or found[-1])
     fl.LOSSES[name].value_and_grad(*POINTS[name](np.ones(64, dtype)))
-    assert not found[0].cached
+    chunk = found[0].chunk
+    assert not chunk.cached
     # The kernel comes after the function that unpacks its arrays.
-    texts = re.split(r"^(_Z\w+):", found[0].inspect_asm(), flags=re.MULTILINE)
+    texts = re.split(r"^(_Z\w+):", chunk.inspect_asm(), flags=re.MULTILINE)
     (body,) = (text for title, text in zip(texts[1::2], texts[2::2], strict=True) if "points" in title)
     blocks_, following = blocks_of(body)
     repeated = in_cycles(blocks_, following)

@@ -18,7 +18,8 @@ from ...call.arrays import F64, NAMES, constants
 from ...spec.record import registered
 from .. import dispatch
 from ..dispatch import TILED_TO, rows_per_chunk
-from ..runtime.blas import UNTHREADED, add_product, multiplied, single_threaded
+from ..runtime import blas
+from ..runtime.blas import add_product, multiplied, single_threaded
 from ..runtime.intrinsics import array, call
 from ..runtime.specialize import compile_driver
 from ..runtime.subnormals import flushed_subnormals
@@ -145,7 +146,7 @@ def softmax_of_product(
         grads = ()
     n, k = len(p.a), len(p.b)
     rows = min(n, rows) or rows_at_a_time(n, k, p.a.dtype.itemsize)
-    if k <= rows == n <= max(LEAST, TILE // k) and n * k * p.a.shape[1] <= UNTHREADED:
+    if k <= rows == n <= max(LEAST, TILE // k) and n * k * p.a.shape[1] <= blas.UNTHREADED:
         with np.errstate(all="ignore"), flushed_subnormals():
             _of_few(p, values, factors, grads)
         return

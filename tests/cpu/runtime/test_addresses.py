@@ -128,7 +128,7 @@ def _pairs_kernel():
     kernel = units.kernel(pairs.single, "overlap", "float64", record.function, pairs.HELPERS[pairs.single], flags)
     one, vector, matrix = np.empty(1, double), np.empty(1, single), np.empty((1, 1), single)
     # Parameters, factors, values; two arrays, targets; two gradients.
-    return kernel._compile((one, one, one, matrix, matrix, vector, matrix, matrix))
+    return kernel._compile((one, one, one, matrix, matrix, vector, matrix, matrix)).chunk
 
 
 @pytest.mark.jit

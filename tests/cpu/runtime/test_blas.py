@@ -148,8 +148,8 @@ print("done")
 def test_one_thread_within_a_call_and_all_of_them_after_it(monkeypatch):
     before, within = openblas.get(), []
     hidden, labels = np.eye(4), np.arange(4)
-    softmax = products._Chunk.put_slopes
-    monkeypatch.setattr(products._Chunk, "put_slopes", lambda *a: (within.append(openblas.get()), softmax(*a)))
+    softmax = products.put_slopes
+    monkeypatch.setattr(products, "put_slopes", lambda *a: (within.append(openblas.get()), softmax(*a)))
     fl.linear_cross_entropy(hidden, hidden, labels)
     assert (within, openblas.get()) == ([1], before)
     # Of so few multiplications OpenBLAS makes one thread's work by itself.
@@ -160,7 +160,7 @@ def test_one_thread_within_a_call_and_all_of_them_after_it(monkeypatch):
     def fail(*arguments):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(products._Chunk, "put_slopes", fail)
+    monkeypatch.setattr(products, "put_slopes", fail)
     with pytest.raises(ZeroDivisionError):
         fl.linear_cross_entropy(hidden, hidden, labels)
     assert openblas.get() == before

@@ -169,7 +169,7 @@ def test_settings_of_numba_that_change_no_code_are_not(name, monkeypatch):
 def test_a_helper_reached_through_a_module_is_refused():
     # The digest would not see its text change.
     with pytest.raises(AssertionError, match="record"):
-        digest(define("def f(x): return record.elementwise(x)", record=fl.formulas.record))
+        digest(define("def f(x): return record.elementwise(x)", record=fl.spec.record))
     digest(define("def f(x): return np.sqrt(x)"))
 
 

@@ -128,7 +128,7 @@ assert len(found) == 32 and len(set(found)) == 1, found
 ours = {k: v for k, v in names.items() if re.search("_[0-9a-f]{20}$", k)}  # templates, drivers, what they call
 names = {k[:-21] for k in ours}
 assert {"evaluate_element", "elementwise", "softmax_labels", "label_terms"} <= names, ours
-assert {"elementwise1_float64", "pair_float64", "rows_float64", "labels_float64"} <= names, ours
+assert {"elementwise1_float64", "pair_float64", "rows_float64", "few_rows_float64"} <= names, ours
 print(set(ours.values()))
 """
     assert run(script, FASTLOSS_CACHE=0) == "{1}"
