@@ -12,6 +12,7 @@ from .losses.base import Loss
 from .losses.catalogue import LOSSES
 
 LAZY = {
+    "FormulaError": ".spec.spelling",
     "array_loss": ".losses.custom_arrays",
     "balance": "",
     "combine": ".losses.combine",

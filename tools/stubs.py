@@ -47,6 +47,7 @@ from .losses.custom import formula as formula, loss as loss, losses_from as loss
 from .losses.custom_arrays import array_loss as array_loss
 from .losses.custom_rows import row_loss as row_loss
 from .losses.rows import Details
+from .spec.spelling import FormulaError as FormulaError
 from .text.sequences import sequence_log_probs as sequence_log_probs
 from . import polars as polars, scipy as scipy, torch as torch
 from .interop.boosting import objective as objective

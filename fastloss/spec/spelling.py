@@ -29,6 +29,10 @@ class FormulaError(TypeError):
     """Error for a function that is no formula."""
 
 
+# Shown as users import it; the package finds it here when it is first asked for.
+FormulaError.__module__ = "fastloss"
+
+
 class Symbol(Node):
     """Node that a user's function computes with, in NumPy's spelling too."""
 
