@@ -63,7 +63,7 @@ def objective(loss: Any, *, curvature: str = "auto", **parameters: Any) -> "Obje
     >>> obj = fl.objective("bce_with_logits")
     >>> grad, hess = obj.xgboost_sklearn(np.array([1.0, 0.0]), np.array([0.0, 2.0]))
     >>> grad.round(4), hess.round(4)
-    (array([-0.5   ,  0.8808]), array([0.25 ,  0.105]))
+    (array([-0.5   ,  0.8808]), array([0.25 , 0.105]))
     """
     return Objective(loss_of(loss, parameters), curvature)
 

@@ -292,7 +292,7 @@ def copy(tmp_path):
 @pytest.mark.jit
 @pytest.mark.parametrize("repeat", REPEATS)
 def test_a_slowdown_of_30_percent_fails(copy, repeat):
-    with open(copy / "fastloss" / "elementwise_loss.py", "a") as file:
+    with open(copy / "fastloss" / "losses" / "elementwise.py", "a") as file:
         file.write(SLOWDOWN)
     commit(copy, "Slower")
     code, text = gate(copy, "--base", "HEAD~1", "--head", "main")
@@ -307,7 +307,7 @@ def test_a_slowdown_of_30_percent_fails(copy, repeat):
 @pytest.mark.jit
 @pytest.mark.parametrize("repeat", REPEATS)
 def test_a_change_that_costs_nothing_passes(copy, repeat):
-    with open(copy / "fastloss" / "elementwise_loss.py", "a") as file:
+    with open(copy / "fastloss" / "losses" / "elementwise.py", "a") as file:
         file.write("\n# a comment, in the working tree\n")
     code, text = gate(copy, "--base", "HEAD")
     print(text)
