@@ -86,5 +86,5 @@ def test_what_is_lent_needs_a_library_to_take_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "cupy")
     monkeypatch.setattr(libraries, "LIBRARIES", (libraries.Torch,))
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(TypeError, match="needs CuPy or torch to read an array of test_cupy on a GPU; import one of them"):
+    with pytest.raises(TypeError, match="needs CuPy or torch to read an array of test_cupy"):
         fl.mse(Lent(np.ones(3)), Lent(np.ones(3)))
