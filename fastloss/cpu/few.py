@@ -114,10 +114,14 @@ def _row_kinds(dtype: str) -> tuple[Any, ...]:
     return two, whole, two, two, one, one, doubles, whole
 
 
+@cache
+def _row_words(dtype: str) -> list[int]:
+    return words_of([(as_dtype(kind.dtype), kind.ndim) for kind in _row_kinds(dtype)])
+
+
 def row_setup(dtype: str, address: int, divides: bool, code: tuple[int, ...]) -> Any:
     """Return the setup of the driver of few rows; the code is classes, scratch elements and rows per chunk."""
-    words = words_of([(as_dtype(kind.dtype), kind.ndim) for kind in _row_kinds(dtype)])
-    setup = [address, divides, *code, *words]
+    setup = [address, divides, *code, *_row_words(dtype)]
     return setup if config.DISABLE_JIT else np.array(setup, np.int64)
 
 

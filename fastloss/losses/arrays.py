@@ -32,7 +32,7 @@ from ..call.request import Request
 from ..cpu.dispatch import PARALLEL_FROM, small_sum, sum_in_order, weighed, weight_sum
 from ..cuda import placement
 from ..spec.record import NONNEGATIVE, Formula, Input
-from .base import ComposedDoc, Loss
+from .base import ComposedDoc, Loss, remember
 from .fast_path import PLANS
 from .plans import Plan, kernels, planned
 from .risk import UNITS, Risk, single, units_under_risk
@@ -271,10 +271,8 @@ class ArrayLoss(Loss):  # noqa: D101
             # Lets no warning through: overflow gives infinity, as in compiled code.
             with np.errstate(all="ignore"):
                 kernels(record.loop)(call)
-            if weight is None and len(self._plans) < PLANS:
-                plan = planned(call, raw)
-                if plan is not None:
-                    self._plans[(derivatives, *raw, *[(a.dtype, a.shape) for a in raw.values()])] = plan
+            if weight is None:
+                self._remember(call, raw, derivatives)
         if derivatives:
             for k, o in zip(differentiable, outs[0], strict=True):
                 if not direct(o, dtype):
@@ -314,6 +312,17 @@ class ArrayLoss(Loss):  # noqa: D101
         self._recent[last] = plan
         found = plan(arrays, reduction)
         return found
+
+    def _remember(self, call: Call, raw: dict[str, Any], derivatives: bool) -> None:
+        """Leave a plan for small calls of this kind; where plans are many, only once a kind comes back.
+
+        A plan takes as long to make as a call: shapes that never come back would take twice the time.
+        """
+        key = (derivatives, *raw, *[(a.dtype, a.shape) for a in raw.values()])
+        is_new = len(self._plans) >= PLANS and key not in self._plans
+        plan = None if is_new else planned(call, raw)
+        if is_new or plan is not None:
+            remember(self._plans, key, plan, PLANS)
 
     def _run_placed(self, request: Request) -> tuple[Any, Any]:
         """Run a call on the CPU, on arrays that were copied to host memory."""
@@ -367,9 +376,9 @@ class ArrayLoss(Loss):  # noqa: D101
                 laid[k] = contiguous(raw[k], dtype).reshape(shapes[k])
             else:
                 laid[k] = self._laid(k, raw[k], dtype, dims, partial(self._counts, k, raw, weight))
-        if not shapes and len(self._layouts) < PLANS and all(a.ndim for a in raw.values()):
+        if not shapes and all(a.ndim for a in raw.values()):
             plain = [k for k in raw if inputs[k].kind == "float" and not layout.bounded(inputs[k].domain)]
-            self._layouts[key] = dims, {k: laid[k].shape for k in plain}
+            remember(self._layouts, key, (dims, {k: laid[k].shape for k in plain}), PLANS)
         return laid, dims
 
     def _counts(self, name: str, raw: dict[str, Any], weight: Any, shape: tuple[int, ...]) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from ..spec.record import registered as _registered
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ComposedDoc", "Loss"]
+__all__ = ["ComposedDoc", "Loss", "remember"]
 
 
 class ComposedDoc:
@@ -110,8 +111,8 @@ class Loss:  # noqa: D101
             found = None if key is None else self._bound.get(key)
         if found is None:
             found = self._bind(dict(parameters))
-            if key is not None and len(self._bound) < 64:
-                self._bound[key] = found
+            if key is not None:
+                remember(self._bound, key, found, BOUND)
         return found
 
     @named
@@ -172,6 +173,21 @@ class Loss:  # noqa: D101
 
     def __neg__(self) -> "Loss":
         return _sums().scaled(self, -1.0)  # type: ignore[no-any-return]
+
+
+BOUND = 64
+"""Largest number of losses with other parameters that a loss remembers."""
+
+
+def remember(cache: dict[Any, Any], key: Any, value: Any, most: int) -> None:
+    """Store an item in a cache of at most so many items, from which the oldest are dropped for it."""
+    if most <= 0:
+        return
+    while key not in cache and len(cache) >= most:
+        # Another thread may have changed the cache between the two steps, or dropped the same item.
+        with suppress(RuntimeError, StopIteration):
+            cache.pop(next(iter(cache)), None)
+    cache[key] = value
 
 
 def _sums() -> Any:

@@ -44,7 +44,7 @@ from ..cpu.dispatch import (
 )
 from ..cuda import placement
 from ..spec.record import NONNEGATIVE, Formula
-from .base import ComposedDoc, Loss
+from .base import ComposedDoc, Loss, remember
 from .fast_path import PLANS, Elements, elements, known_divisor
 from .risk import Risk, under_risk
 
@@ -268,7 +268,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
         formats = (bits.name, bits.name if half_target else "") if stored else ("", "")
         kernel = request.mode if not call.by_row else "rows_grad" if request.orders else "rows"
         address, driver, _ = elementwise(record, NAMES[dtype], kernel, call.weighted, *formats, self._usual)
-        if 0 < size < PARALLEL_FROM and len(self._plans) < PLANS and not (stored and request.mode == "surrogate"):
+        if 0 < size < PARALLEL_FROM and not (stored and request.mode == "surrogate"):
             self._remember(request, call, address, driver, stored if half_target else dtype)
         nothing = (EMPTY[bits],) * len(call.raw)
         preds = tuple(flat(x, stored or dtype).view(bits) for x in call.raw)
@@ -298,9 +298,10 @@ class ElementwiseLoss(Loss):  # noqa: D101
             weighted=call.weighted,
         )
         key = (not call.weighted, divided) if call.weighted or divided else ()
-        plan = self._plans[(request.mode, reduction, kept, *key)] = elements(kind)
+        plan = elements(kind)
+        remember(self._plans, (request.mode, reduction, kept, *key), plan, PLANS)
         if reduction == self.record.reduction:
-            self._plans[(request.mode, None, kept, *key)] = plan
+            remember(self._plans, (request.mode, None, kept, *key), plan, PLANS)
 
     def _predictions(self, prediction: Any) -> tuple[Any, ...]:
         names = self.record.predictions

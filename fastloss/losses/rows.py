@@ -51,7 +51,7 @@ from ..cpu.dispatch import (
 )
 from ..cuda import placement
 from ..spec.record import FINITE_NONNEGATIVE, NONNEGATIVE, Loop
-from .base import ComposedDoc, Loss
+from .base import ComposedDoc, Loss, remember
 from .fast_path import PLANS, Plan, Rows, known_divisor, unplanned
 from .fast_path import rows as plan_of_rows
 from .risk import Risk, under_risk
@@ -390,7 +390,7 @@ class RowLoss(Loss):  # noqa: D101
             return
         k, dtype, stored, reduction = call.z.shape[1], call.dtype, call.z.dtype, request.reduction
         target, divided = request.target.dtype, request.divisor is not None
-        if call.z.size >= PARALLEL_FROM or len(self._plans) >= PLANS or target == np.uint64:
+        if call.z.size >= PARALLEL_FROM or target == np.uint64:
             return
         if request.mode == "surrogate" and stored != dtype:
             return
@@ -412,11 +412,11 @@ class RowLoss(Loss):  # noqa: D101
         plan = plan_of_rows(kind)
         key = (request.mode, stored, target, k)
         options = (divided, not kind.weighted, not kind.classed)
-        self._plans[(*key, reduction, *options)] = plan
+        remember(self._plans, (*key, reduction, *options), plan, PLANS)
         if reduction == self.record.reduction:
-            self._plans[(*key, None, *options)] = plan
+            remember(self._plans, (*key, None, *options), plan, PLANS)
             if not (divided or kind.weighted or kind.classed):
-                self._plans[key] = plan
+                remember(self._plans, key, plan, PLANS)
 
     def _pack(self, values: Mapping[str, Any]) -> Any:
         own = [v for k, v in values.items() if k not in self.record.loop_parameters]

@@ -1,5 +1,7 @@
 """The fast path of small calls gives the bits, the errors and the types of the general path."""
 
+import sys
+import threading
 from itertools import product
 
 import numpy as np
@@ -9,6 +11,7 @@ from row_cases import ROWS, kinds, scores, targets
 import fastloss as fl
 from fastloss.losses import arrays, fast_path, rows
 from fastloss.losses import elementwise as elementwise_loss
+from fastloss.losses.base import remember
 
 ELEMENTWISE = ["mse", "bce_with_logits", "gaussian_nll", "l2"]
 f32 = np.float32
@@ -44,6 +47,7 @@ def planned(monkeypatch):
         with monkeypatch.context() as m:
             m.setattr(fl.mse.__class__, "_run_any", refuse)
             m.setattr(fl.cross_entropy.__class__, "_run", refuse)
+            m.setattr(fl.cosine_distance.__class__, "_run", refuse)
             return call()
 
     return run
@@ -323,6 +327,75 @@ def test_plans_are_bounded(rng, monkeypatch):
     # A call that finds room leaves a plan under up to three keys.
     assert 3 <= len(loss._plans) <= 3 + 2
     assert fast_path.PLANS == 256
+
+
+def test_the_oldest_plans_make_way_for_new_ones(rng, monkeypatch, planned):
+    for module in (rows, arrays, elementwise_loss):
+        monkeypatch.setattr(module, "PLANS", 3)
+    loss = fl.cross_entropy.bind(temperature=1.25)
+    for k in (2, 3, 4, 5):
+        z, labels = rng.normal(size=(3, k)).astype(f32), np.zeros(3, np.int64)
+        expected = loss(z, labels)
+        agree(planned(lambda z=z, labels=labels: loss(z, labels)), expected)
+    loss = fl.huber.bind(delta=1.25)
+    for reduction in ("sum", "none", "mean"):
+        for dtype in (np.float16, f32, np.float64):
+            z, t = (rng.normal(size=5).astype(dtype) for _ in range(2))
+            expected = loss(z, t, reduction=reduction)
+            agree(planned(lambda z=z, t=t, r=reduction: loss(z, t, reduction=r)), expected)
+    loss = type(fl.cosine_distance)(fl.cosine_distance.record)
+    for n in (2, 3, 4, 5):
+        x = np.ones((n, 4), f32)
+        loss(x, x)
+        # A loss that has as many plans as it keeps makes another for the second call of its kind.
+        expected = loss(x, x)
+        agree(planned(lambda x=x: loss(x, x)), expected)
+        assert [shape for _, shape in [*loss._layouts][-1]] == [(n, 4), (n, 4)]
+
+
+def test_a_call_of_a_known_kind_drops_no_plan(rng, monkeypatch):
+    monkeypatch.setattr(rows, "PLANS", 6)
+    loss = fl.cross_entropy.bind(temperature=1.75)
+    for k in (2, 3):
+        loss(rng.normal(size=(3, k)).astype(f32), np.zeros(3, np.int64))
+    before = list(loss._plans)
+    # The general path serves calls that give an axis, and leaves the same plans again.
+    loss(np.zeros((3, 3), f32), np.zeros(3, np.int64), axis=1)
+    assert list(loss._plans) == before
+
+
+def test_threads_that_fill_a_cache_at_once_keep_it_bounded():
+    cache, most, errors = {}, 8, []
+
+    def fill(start):
+        try:
+            for i in range(start, start + 4000):
+                remember(cache, i % 97, i, most)
+        except Exception as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=fill, args=(start,)) for start in range(0, 80, 10)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not errors
+    remember(cache, "last", 0, most)
+    assert len(cache) <= most
+    assert "last" in cache
+
+
+def test_bound_losses_are_remembered_after_many(rng):
+    loss, z = type(fl.huber)(fl.huber.record), rng.normal(size=4)
+    for i in range(100):
+        loss(z, z, delta=1.0 + i)
+    assert loss._with({"delta": 100.0}) is loss._with({"delta": 100.0})
+    assert len(loss._bound) == 64
 
 
 def test_plans_of_arrays_are_bounded(monkeypatch):
