@@ -153,7 +153,8 @@ class Optimizer:
         taken, whole = [], True
         for slot, g in zip(self._slots, found):  # noqa: B905, as the lengths agree and the keyword takes 0.1 us
             # `carray`: contiguous, aligned and writable; other gradients take the checks below.
-            if type(g) is ARRAY and g.dtype is slot.dtype and g.shape == slot.shape and g.flags.carray:
+            is_usual = type(g) is ARRAY and g.dtype is slot.dtype and g.shape == slot.shape and g.flags.carray
+            if is_usual and slot.array.flags.writeable:
                 taken.append(g)
             else:
                 taken.append(self._taken(slot, g))
@@ -200,10 +201,15 @@ class Optimizer:
         what = f"{self._name} grads{slot.name}"
         if g is None:
             return None
+        self._require_writable(slot)
         if isinstance(g, tuple):
             self._allow_rows(what, self.param_groups[slot.group])
             return check.row_sparse(what, g, slot.array)
         return check.dense(what, g, slot.array)
+
+    def _require_writable(self, slot: Slot) -> None:
+        """Raise where a parameter became read-only after the optimiser was made: kernels write by its address."""
+        check.parameter(f"{self._name} params{slot.name}", slot.array)
 
     def _allow_rows(self, what: str, group: Mapping[str, Any]) -> None:
         """Raise unless the optimiser takes row-sparse gradients."""

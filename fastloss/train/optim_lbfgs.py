@@ -168,6 +168,8 @@ class LBFGS(Optimizer):
         from ..cpu import vectors
 
         group, memory = self.param_groups[0], self._memory
+        for slot in self._slots:
+            self._require_writable(slot)
         begun = loss = self._evaluate(closure)
         if not math.isfinite(loss[0]):
             raise ValueError(f"LBFGS: the loss at the start is {loss[0]}; expected a finite one")

@@ -163,6 +163,23 @@ def test_errors_of_parameters(options, error, message):
         fl.optim.Adam(**{"params": [np.ones(3)], **options})
 
 
+@pytest.mark.parametrize("view", [slice(None), slice(None, None, 2)], ids=["contiguous", "copied"])
+def test_a_parameter_made_read_only_later_is_not_written(view):
+    w, b = np.ones(4)[view], np.ones(4)
+    opt, other = fl.optim.Adam({"b": b, "w": w}), fl.optim.LBFGS({"b": b, "w": w})
+    w.flags.writeable = False
+    grads = {"b": np.ones_like(b), "w": np.ones_like(w)}
+    with pytest.raises(ValueError, match=r"Adam params\['w'\] is read-only; expected an array to update in place"):
+        opt.step(grads)
+    with pytest.raises(ValueError, match=r"LBFGS params\['w'\] is read-only; expected an array to update in place"):
+        other.step(lambda: (1.0, grads))
+    assert (w == 1.0).all()
+    assert (b == 1.0).all()
+    assert opt.state_dict()["state"] == {}
+    opt.step({"b": np.ones(4), "w": None})
+    assert (b < 1.0).all()
+
+
 def test_arrays_side_by_side_do_not_overlap():
     base = np.ones((4, 2))
     fl.optim.SGD([base[:, 0], base[:, 1]], lr=0.5).step([np.ones(4), np.zeros(4)])
