@@ -120,7 +120,7 @@ def _number(value: Any) -> float:
         raise TypeError from None
 
 
-def within(what: str, value: Any, allowed: Domain, owner: str) -> float:
+def within(what: str, value: Any, allowed: Domain, owner: str | None = None) -> float:
     """Return a number of a domain as a float; raise for any other value."""
     try:
         number = _number(value)

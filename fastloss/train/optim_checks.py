@@ -1,12 +1,12 @@
 """Validation of parameters, gradients and options of optimisers."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..call.check import flag, integer, nearest, shown
+from ..call.check import flag, integer, nearest, shown, within
+from ..call.errors import CallTypeError
 from ..spec.record import FINITE_NONNEGATIVE, Interval
 
 __all__ = ["BELOW_ONE", "Option", "dense", "named", "number", "overlaps", "parameter", "row_sparse"]
@@ -41,18 +41,11 @@ class Option(NamedTuple):
 
 
 def number(what: str, value: Any, allowed: Interval = FINITE_NONNEGATIVE) -> float:
-    """Return a number within an interval as a float; raise for any other value."""
-    if isinstance(value, (bool, str, bytes)) or np.ndim(value):
-        raise TypeError(f"{what} is {shown(value)}; expected a number")
-    try:
-        found = float(value)
-    except OverflowError:
-        found = math.inf
-    except (TypeError, ValueError):
-        raise TypeError(f"{what} is {shown(value)}; expected a number") from None
-    if math.isnan(found) or allowed.outside(found):
-        raise ValueError(f"{what} is {shown(value)}; allowed: {allowed}")
-    return found
+    """Return a number within an interval as a float; raise for any other value, also for True and False."""
+    owner, _, name = what.rpartition(": ")
+    if isinstance(value, bool):
+        raise CallTypeError(f"is {value}; expected a number", name, loss=owner or None)
+    return within(name, value, allowed, owner or None)
 
 
 def named(what: str, given: Any) -> dict[str, Any]:
