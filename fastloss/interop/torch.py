@@ -39,8 +39,12 @@ def function(loss: PlainLoss) -> Callable[..., Tensor]:
         given = [*tensors[0], *tensors[1:]] if is_grouped else list(tensors)
         options = {**bound, **options}
         if of_classes:
-            _as_torch(options, given[0] if given else options.get("prediction"))
+            _as_torch(loss.name, options, given[0] if given else options.get("prediction"))
         elif "sample_weight" in options and "sample_weight" not in arrays:
+            if options.get("weight") is not None:
+                raise TypeError(
+                    f"{loss.name}: weight and sample_weight are both given; they are the same here, pass one"
+                )
             options["weight"] = options.pop("sample_weight")
         words = tuple([k for k in options if k in arrays and options[k] is not None])
         rest = tuple([(k, tuple(v) if type(v) is list else v) for k, v in options.items() if k not in arrays])
@@ -71,11 +75,11 @@ def _takes_two(record: Any) -> bool:
     )
 
 
-def _as_torch(options: dict[str, Any], prediction: Any) -> None:
+def _as_torch(name: str, options: dict[str, Any], prediction: Any) -> None:
     """Rename options of a loss of classes: torch's weight is that of classes, which lie along axis 1."""
     if options.get("weight") is not None:
         if options.get("class_weight") is not None:
-            raise TypeError("weight and class_weight are both given; weight= is that of classes, as in torch")
+            raise TypeError(f"{name}: weight and class_weight are both given; weight= is that of classes, as in torch")
         options["class_weight"] = options.pop("weight")
     if "sample_weight" in options:
         options["weight"] = options.pop("sample_weight")

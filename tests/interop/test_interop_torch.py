@@ -221,8 +221,12 @@ def test_sample_weight_and_class_weight():
     expected = (F.cross_entropy(z, y, reduction="none") * rows).sum() / rows.sum()
     torch.testing.assert_close(got, expected)
     torch.testing.assert_close(fl.torch.cross_entropy(z, y, class_weight=classes), F.cross_entropy(z, y, classes))
-    with pytest.raises(TypeError, match="weight and class_weight are both given"):
+    with pytest.raises(TypeError, match="cross_entropy: weight and class_weight are both given"):
         fl.torch.cross_entropy(z, y, weight=classes, class_weight=classes)
+    p, t = torch.randn(6), torch.randn(6)
+    assert fl.torch.huber(p, t, sample_weight=rows).item() == fl.torch.huber(p, t, weight=rows).item()
+    with pytest.raises(TypeError, match="huber: weight and sample_weight are both given"):
+        fl.torch.huber(p, t, weight=rows, sample_weight=rows)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
