@@ -16,7 +16,7 @@ __all__ = ["Loss"]
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("_") and name != "__all__":
+    if name.startswith("_"):
         raise AttributeError(f"module 'fastloss.torch' has no attribute {name!r}")
     host("torch", "torch", f"fastloss.torch.{name}")
     from .interop import torch as adapter

@@ -21,7 +21,7 @@ class ElementObjective:
 
 
 class ClassObjective:
-    """The same for classes: CatBoost asks for one sample at a time."""
+    """Objective of CatBoost for losses of classes, of which it asks for one sample at a time."""
 
     def __init__(self, of: Any) -> None:
         self._of = of

@@ -1,4 +1,4 @@
-"""What all adapters share: the import of a host library, and losses given by name."""
+"""Import of a host library, and losses given by name, for all adapters."""
 
 from importlib import import_module
 from typing import Any

@@ -10,7 +10,8 @@ from ..losses.base import Loss as PlainLoss
 from ..losses.catalogue import LOSSES
 from .calls import OPTIONS, array_names
 from .hosts import loss_of
-from .torch_autograd import OWN, apply, apply_pair, kind_of, loss_in_graph, named, value_of
+from .torch_autograd import OWN, apply, apply_pair, kind_of, value_of
+from .torch_graph import loss_in_graph, named
 
 __all__ = ["Loss", "function"]
 
@@ -42,9 +43,7 @@ def function(loss: PlainLoss) -> Callable[..., Tensor]:
             _as_torch(loss.name, options, given[0] if given else options.get("prediction"))
         elif "sample_weight" in options and "sample_weight" not in arrays:
             if options.get("weight") is not None:
-                raise TypeError(
-                    f"{loss.name}: weight and sample_weight are both given; they are the same here, pass one"
-                )
+                raise TypeError(f"{loss.name}: weight and sample_weight are both given; pass one")
             options["weight"] = options.pop("sample_weight")
         words = tuple([k for k in options if k in arrays and options[k] is not None])
         rest = tuple([(k, tuple(v) if type(v) is list else v) for k, v in options.items() if k not in arrays])

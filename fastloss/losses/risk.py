@@ -17,7 +17,7 @@ __all__ = ["UNITS", "Risk", "restored", "single", "under_risk", "units_under_ris
 
 
 class Risk:
-    """Base class of risks: what ``reduction=`` takes beside "mean", "sum" and "none".
+    """Base class of risks: reductions that weigh the samples by their losses, beside "mean", "sum" and "none".
 
     A risk is called with per-sample losses, and returns one number. `weights` returns its derivative by each loss.
     """

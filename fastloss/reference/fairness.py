@@ -40,19 +40,19 @@ def demographic_parity(scores, group, sample_weight=None, norm="squared"):
 
 
 def equal_opportunity(scores, labels, group, sample_weight=None, norm="squared"):
-    """The same of the positives."""
+    """Mean size of the gaps between the mean probabilities of the groups' positives and that of all positives."""
     return _gaps(1 / (1 + np.exp(-scores)), labels * _weights(scores, sample_weight), group, norm)
 
 
 def equalized_odds(scores, labels, group, sample_weight=None, norm="squared"):
-    """The mean of it over the positives and the negatives."""
+    """Mean of the gaps of the mean probabilities over the positives and over the negatives."""
     w, p = _weights(scores, sample_weight), 1 / (1 + np.exp(-scores))
     parts = [_gaps(p, chosen, group, norm) for chosen in (labels * w, (1 - labels) * w) if chosen.sum() > 0]
     return np.mean(parts)
 
 
 def bounded_group_loss(scores, labels, group, sample_weight=None, bound=0.0):
-    """Mean over groups of what the group's mean cross-entropy has beyond a bound."""
+    """Mean over groups of the excess of the group's mean cross-entropy over a bound."""
     w, loss = _weights(scores, sample_weight), np.log1p(np.exp(scores)) - labels * scores
     masks = [m for m in _members(group) if w[m].sum() > 0]
     return np.mean([max((w * loss)[m].sum() / w[m].sum() - bound, 0.0) for m in masks])

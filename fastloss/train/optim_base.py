@@ -68,9 +68,9 @@ class Slot:
         self.dtype, self.shape = array.dtype, array.shape
         self.step = 0
         self.born = 0
-        """Step before the first that found the states in place."""
+        """Number of steps before the states were allocated."""
         self.product = 1.0
-        """Product over the steps of what nadam multiplies."""
+        """Product of the momenta of all steps, which NAdam corrects its averages by."""
         self.state: dict[str, Any] = {}
         # Kernels read contiguous memory: other parameters are copied there and back.
         self.work = array if array.flags.c_contiguous else np.empty(array.shape, array.dtype)

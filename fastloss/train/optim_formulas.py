@@ -12,7 +12,7 @@ __all__ = ["adadelta", "adagrad", "adam", "adamax", "lion", "nadam", "rmsprop", 
 
 
 def decayed(g, p, direction, decay):
-    """The gradient of the minimised objective, with that of the L2 penalty."""
+    """Gradient of the minimised objective, with that of the L2 penalty."""
     d = direction * g
     # Without decay an infinite parameter must not make the gradient NaN.
     return where(decay != 0.0, d + decay * p, d)
@@ -64,7 +64,7 @@ def adam(p, g, m, v, largest, direction, decay, shrink, rest1, beta2, rest2, sca
 
 
 def adamax(p, g, m, largest, direction, decay, rest1, beta2, lr, eps):
-    """A moving average of gradients over a decaying maximum of their magnitude."""
+    """Moving average of gradients over a decaying maximum of their magnitude."""
     d = decayed(g, p, direction, decay)
     m = m + rest1 * (d - m)
     largest = maximum(beta2 * largest, abs(d) + eps)

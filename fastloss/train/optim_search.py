@@ -43,7 +43,7 @@ def minimiser(a: Trial, b: Trial, low: float, high: float) -> float:
 
 
 class _Search:
-    """State of one search: what may still be evaluated, and the conditions at the start."""
+    """State of one search: the function, the trial at the start, and the number of evaluations left."""
 
     def __init__(self, evaluate: Callable[[float], Trial], start: Trial, most: int) -> None:
         self.evaluate, self.start, self.left = evaluate, start, most

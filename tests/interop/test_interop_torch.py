@@ -118,14 +118,14 @@ def test_hessian_of_torch():
 
 @pytest.mark.parametrize("name", SOME)
 def test_opcheck(name):
-    from fastloss.interop import torch_autograd
+    from fastloss.interop import torch_graph
 
     args, named, _ = leaves(name)
     seen = []
 
     def record(tensors, text):
         seen.append((tensors, text))
-        return torch_autograd.loss_in_graph(tensors, text)
+        return torch_graph.loss_in_graph(tensors, text)
 
     import fastloss.interop.torch as adapter
 
@@ -136,7 +136,7 @@ def test_opcheck(name):
             getattr(fl.torch, name)(*args, **named, reduction=reduction)
     assert len(seen) == 2
     for given in seen:
-        torch.library.opcheck(torch_autograd.loss_in_graph, given)
+        torch.library.opcheck(torch_graph.loss_in_graph, given)
 
 
 @quiet

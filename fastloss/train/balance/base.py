@@ -1,4 +1,4 @@
-"""Base class of what balances tasks, and the checks and the Gramian that all share."""
+"""Base class of the balancing methods, checks of their inputs, and the Gramian of gradients."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = ["Balancer", "count_of", "gramian", "losses_of", "softmax", "square"]
 
 
 class Balancer:
-    """Base class of what balances tasks: its `weights` multiply the losses, and so their gradients."""
+    """Base class of the methods that balance tasks: its `weights` multiply the losses, and so their gradients."""
 
     def weights(self, losses: Any = None, gramian: Any = None, step: int = 0) -> Any:
         """Return the weights of the tasks, (k,) float64.
