@@ -158,11 +158,13 @@ class Objective:
         labels = self.labels(y)
         n = len(np.asarray(y))
         if self.of_classes:
-            k = int(labels.max()) + 1
-            score = np.zeros(k)
+            score = np.zeros(int(labels.max()) + 1)
+            # All samples of a class have the same derivatives: one row for each, by the weight of its samples.
+            labels, index = np.unique(labels, return_inverse=True)
+            mass = np.bincount(index, weight, len(labels)).astype(np.float64)
             for _ in range(200):  # Newton's steps by the diagonal, a half of each as classes share their scores
-                rows = np.broadcast_to(score, (n, k)).copy()
-                g, h = self.loss.grad_and_hess(rows, labels, weight=weight, curvature=self.curvature)
+                rows = np.tile(score, (len(labels), 1))
+                g, h = self.loss.grad_and_hess(rows, labels, weight=mass, curvature=self.curvature)
                 score -= 0.5 * g.sum(axis=0) / np.maximum(h.sum(axis=0), 1e-12)
             return np.tile(score - score.mean(), (n, 1))
 

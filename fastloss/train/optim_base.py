@@ -68,7 +68,7 @@ class Slot:
         self.dtype, self.shape = array.dtype, array.shape
         self.step = 0
         self.born = 0
-        """Number of steps before the states were allocated."""
+        """Number of steps before the states were allocated; -1 for states that were restored."""
         self.product = 1.0
         """Product of the momenta of all steps, which NAdam corrects its averages by."""
         self.state: dict[str, Any] = {}

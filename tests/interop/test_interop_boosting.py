@@ -214,6 +214,10 @@ def test_init_score():
     score = fl.objective("cross_entropy").init_score(np.array([0, 1, 1, 2]))
     assert score.shape == (4, 3)
     np.testing.assert_allclose(np.exp(score[0]) / np.exp(score[0]).sum(), [0.25, 0.5, 0.25], rtol=1e-9)
+    score = fl.objective("cross_entropy").init_score(np.array([0, 1, 1, 2]), np.array([1.0, 2.0, 0.0, 1.0]))
+    np.testing.assert_allclose(np.exp(score[0]) / np.exp(score[0]).sum(), [0.25, 0.5, 0.25], rtol=1e-9)
+    with pytest.raises(ValueError, match=r"cross_entropy: target\[0\] is -1; allowed: 0 to 2"):
+        fl.objective("cross_entropy").init_score(np.array([-1, 1, 1, 2]))
 
 
 def test_labels_of_margins_and_classes():
