@@ -1,4 +1,4 @@
-"""Objectives and metrics of XGBoost, LightGBM and CatBoost, by each library's own signature."""
+"""Objectives of XGBoost, LightGBM and CatBoost, by each library's own signature."""
 
 import math
 import warnings
@@ -10,22 +10,21 @@ import numpy as np
 from ..call.check import one_of
 from ..losses.base import Loss
 from ..spec.record import SIGNS
-from .catboost import ClassObjective, ElementObjective, MeanLoss
+from .boosting_metric import Metric
+from .catboost import ClassObjective, ElementObjective
 from .hosts import loss_of
 
-__all__ = ["Metric", "Objective", "objective"]
+__all__ = ["Objective", "objective"]
 
 STEP = math.exp(0.7)
 """Factor of the Hessian of Poisson objectives: exp(max_delta_step), with the default of both libraries."""
 
-FACTORS: dict[str, dict[str, Callable[[int], tuple[float, float]]]] = {
-    "xgboost": {"mse": lambda k: (0.5, 0.5), "poisson": lambda k: (1.0, STEP), "cross_entropy": lambda k: (1.0, 2.0)},
-    "lightgbm": {
-        "mse": lambda k: (0.5, 0.5),
-        "poisson": lambda k: (1.0, STEP),
-        "cross_entropy": lambda k: (1.0, k / (k - 1.0)),
-    },
-    "catboost": {"mse": lambda k: (0.5, 0.5)},
+Factors = dict[str, Callable[[int], tuple[float, float]]]
+SHARED: Factors = {"mse": lambda k: (0.5, 0.5), "poisson": lambda k: (1.0, STEP)}
+FACTORS: dict[str, Factors] = {
+    "xgboost": {**SHARED, "cross_entropy": lambda k: (1.0, 2.0)},
+    "lightgbm": {**SHARED, "cross_entropy": lambda k: (1.0, k / (k - 1.0))},
+    "catboost": {"mse": SHARED["mse"]},
 }
 """Factors of gradient and Hessian in each library's built-in objective, as functions of the number of classes."""
 
@@ -188,53 +187,14 @@ def _is_flat(loss: Loss) -> bool:
     record = loss.record
     if not record.second:
         return True
-    z = np.linspace(-4.0, 4.0, 41)
     if record.family == "rows":
         rows = np.random.default_rng(0).normal(0.0, 1.5, (64, 3))
         target: Any = np.arange(64) % 3 if record.row_loop.labels else rows[:, 0]
         return bool((loss.grad_and_hess(rows, target)[1] <= 0.0).any())
+    z = np.linspace(-4.0, 4.0, 41)
     z = z[~record.prediction_domains[0].outside(z)]
-    if record.target is None:
-        return bool((loss.grad_and_hess(z)[1] <= 0.0).any())
-    points = np.array([-1.0, 0.0, 0.3, 1.0, 2.0])
-    for t in points[~record.target_domain.outside(points)]:
-        if (loss.grad_and_hess(z, np.full(len(z), t))[1] <= 0.0).any():
-            return True
-    return False
-
-
-class Metric:
-    """Mean loss of raw predictions, as the libraries call their metrics; smaller is better."""
-
-    def __init__(self, of: Objective) -> None:
-        self._of = of
-        self.__name__ = of.loss.name
-        self.catboost = MeanLoss(of)
-        """Object for the `eval_metric` of CatBoost."""
-
-    def _mean(self, pred: Any, y: Any, weight: Any, by_class: bool = False) -> float:
-        of = self._of
-        weight = None if weight is None or np.size(weight) == 0 else np.asarray(weight)
-        return float(of.loss(of.rows(pred, y, by_class).astype(np.float64), of.labels(y), weight=weight))
-
-    def xgboost(self, predt: Any, dtrain: Any) -> tuple[str, float]:
-        """Return name and value: `custom_metric` of `xgboost.train`."""
-        return self.__name__, self._mean(predt, dtrain.get_label(), dtrain.get_weight())
-
-    @property
-    def xgboost_sklearn(self) -> Callable[..., float]:
-        """Function for `eval_metric` of `XGBRegressor` and `XGBClassifier`."""
-
-        def metric(y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
-            return self._mean(y_pred, y_true, sample_weight)
-
-        metric.__name__ = self.__name__
-        return metric
-
-    def lightgbm(self, preds: Any, eval_data: Any) -> tuple[str, float, bool]:
-        """Return name, value and whether more is better: `feval` of `lightgbm.train`."""
-        return self.__name__, self._mean(preds, eval_data.get_label(), eval_data.get_weight(), True), False
-
-    def lightgbm_sklearn(self, y_true: Any, y_pred: Any, weight: Any) -> tuple[str, float, bool]:
-        """Return name, value and whether more is better: `eval_metric` of `fit` of LightGBM's estimators."""
-        return self.__name__, self._mean(y_pred, y_true, weight, True), False
+    targets: list[Any] = [None]
+    if record.target is not None:
+        points = np.array([-1.0, 0.0, 0.3, 1.0, 2.0])
+        targets = [np.full(len(z), t) for t in points[~record.target_domain.outside(points)]]
+    return any((loss.grad_and_hess(z, t)[1] <= 0.0).any() for t in targets)
