@@ -20,7 +20,10 @@ from . import special, vocabulary
 from .record import Formula
 from .worlds import World, carry
 
-__all__ = ["EXACT", "RULES", "WORDS", "Graph", "Node", "evaluate", "is_condition", "reachable", "symbols", "trace"]
+__all__ = [
+    *("EXACT", "RULES", "WORDS", "Graph", "Node", "evaluate", "is_condition", "operation", "reachable", "symbols"),
+    "trace",
+]
 
 Operand = Any
 """Operand of a node: a Node, or a Python float or bool known while tracing."""
@@ -223,6 +226,12 @@ def _subtract(g: Graph, a: Operand, b: Operand) -> Operand:
 
 
 def _multiply(g: Graph, a: Operand, b: Operand) -> Operand:
+    simpler = _multiply_by_unit(g, a, b)
+    return _gathered(g, a, b) if simpler is None else simpler
+
+
+def _multiply_by_unit(g: Graph, a: Operand, b: Operand) -> Operand:
+    """Return a product with a factor of 0, 1, -1 or a negation; None for others."""
     for x, y in ((a, b), (b, a)):
         if _is(x, 0.0):
             return 0.0
@@ -230,7 +239,7 @@ def _multiply(g: Graph, a: Operand, b: Operand) -> Operand:
             return y if _is(x, 1.0) else g.make("neg", y)
         if (z := _negated(x)) is not None:
             return g.make("neg", g.make("*", z, y))
-    return _gathered(g, a, b)
+    return None
 
 
 def _gathered(g: Graph, a: Operand, b: Operand) -> Operand:
@@ -313,13 +322,14 @@ RULES: Rules = {
 }
 
 
-def _named_word(name: str, *args: Operand) -> Operand:
+def operation(op: str, *args: Operand) -> Operand:
+    """Return the result of an operation in the graph of its operands; a number where none of them is a node."""
     graph = next((a.graph for a in args if isinstance(a, Node)), None)
-    return getattr(vocabulary, name)(*args) if graph is None else graph.make(name, *args)
+    return (Graph() if graph is None else graph).make(op, *args)
 
 
 def _word(x: Operand, name: str) -> Operand:
-    return _named_word(name, x)
+    return operation(name, x)
 
 
 def _square_parts(u: Operand) -> tuple[Operand, Operand]:
@@ -372,14 +382,8 @@ def _multiply_exactly(g: Graph, a: Operand, b: Operand) -> Operand:
         return g.make("*", b, a)
     if not isinstance(a, Node) and b.op == "*" and not isinstance(b.args[0], Node) and _exact_factor(a, b.args[0]):
         return g.make("*", a * b.args[0], b.args[1])
-    for x, y in ((a, b), (b, a)):
-        if _is(x, 0.0):
-            return 0.0
-        if _is(x, 1.0) or _is(x, -1.0):
-            return y if _is(x, 1.0) else g.make("neg", y)
-        if (z := _negated(x)) is not None:
-            return g.make("neg", g.make("*", z, y))
-    return g.make("*", b, a) if _swapped(a, b) else None
+    simpler = _multiply_by_unit(g, a, b)
+    return g.make("*", b, a) if simpler is None and _swapped(a, b) else simpler
 
 
 def _exact_factor(*factors: float) -> bool:
@@ -454,7 +458,7 @@ def reachable(results: Iterable[Operand]) -> list[Node]:
     return [found[number] for number in sorted(found)]
 
 
-WORLD = World(lambda x: x, {name: partial(_named_word, name) for name in vocabulary.__all__})
+WORLD = World(lambda x: x, {name: partial(operation, name) for name in vocabulary.__all__})
 """World of symbols: words build nodes where an operand is one."""
 
 

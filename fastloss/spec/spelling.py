@@ -12,6 +12,7 @@ import math
 import re
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import CellType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from . import special, vocabulary
-from .graph import WORLD, Graph, Node, Operand
+from .graph import WORLD, Graph, Node, Operand, operation
 from .worlds import carry
 
 __all__ = ["SPELLING", "FormulaError", "Symbol", "reason", "run"]
@@ -142,20 +143,10 @@ def known(name: str = "") -> str:
     return "there are exp, log, log1p, sqrt, tanh, abs, where, maximum, minimum, clip, sign, sigmoid, softplus and more"
 
 
-def word(name: str) -> Callable[..., Operand]:
-    """Return the function that makes a node of a word, or a number of numbers."""
+OWN = ("abs", "cosh", "sinh", "xlogy", "xlog1py", "hypot1", "not", "&", "|")
+"""Operations of spellings that are no words of the vocabulary."""
 
-    def make(*args: Operand) -> Operand:
-        graph = next((a.graph for a in args if isinstance(a, Node)), None)
-        return Graph().make(name, *args) if graph is None else graph.make(name, *args)
-
-    make.__name__ = name
-    return make
-
-
-W = SimpleNamespace(
-    **{w: word(w) for w in (*vocabulary.__all__, "abs", "cosh", "sinh", "xlogy", "xlog1py", "hypot1", "not", "&", "|")}
-)
+W = SimpleNamespace(**{w: partial(operation, w) for w in (*vocabulary.__all__, *OWN)})
 
 
 def _arcsinh(x: Operand) -> Operand:

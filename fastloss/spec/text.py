@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .graph import Graph, Node, Operand
+from .graph import Operand, operation
 from .spelling import SPELLING, FormulaError, apply, known
 
 __all__ = ["compute", "names_in", "parsed"]
@@ -66,11 +66,6 @@ def compute(tree: ast.expr, operands: Mapping[str, Operand]) -> Operand:
         raise FormulaError(f"computes a constant that is no number ({error})") from None
 
 
-def _make(op: str, *args: Operand) -> Operand:
-    graph = next((a.graph for a in args if isinstance(a, Node)), None)
-    return (Graph() if graph is None else graph).make(op, *args)
-
-
 def _compute(tree: ast.expr, operands: Mapping[str, Operand]) -> Operand:
     rule = PIECES.get(type(tree))
     if rule is None:
@@ -106,18 +101,18 @@ def _attribute(tree: Any, operands: Mapping[str, Operand]) -> Operand:
 def _infix(tree: Any, operands: Mapping[str, Operand]) -> Operand:
     if type(tree.op) not in INFIX:
         raise FormulaError(f"{_shown(tree)} is not part of a formula; it has + - * / ** & |")
-    return _make(INFIX[type(tree.op)], _compute(tree.left, operands), _compute(tree.right, operands))
+    return operation(INFIX[type(tree.op)], _compute(tree.left, operands), _compute(tree.right, operands))
 
 
 def _prefix(tree: Any, operands: Mapping[str, Operand]) -> Operand:
     x = _compute(tree.operand, operands)
-    return x if type(tree.op) is ast.UAdd else _make(PREFIX[type(tree.op)], x)
+    return x if type(tree.op) is ast.UAdd else operation(PREFIX[type(tree.op)], x)
 
 
 def _joined(tree: Any, operands: Mapping[str, Operand]) -> Operand:
     first, *others = [_compute(x, operands) for x in tree.values]
     for x in others:
-        first = _make(INFIX[type(tree.op)], first, x)
+        first = operation(INFIX[type(tree.op)], first, x)
     return first
 
 
@@ -127,12 +122,12 @@ def _comparison(tree: Any, operands: Mapping[str, Operand]) -> Operand:
     for op, a, b in zip(tree.ops, sides, sides[1:], strict=False):
         if type(op) not in COMPARED:
             raise FormulaError(f"{_shown(tree)} is not part of a formula; it has < <= > >= == !=")
-        found = _make("&", found, _make(COMPARED[type(op)], a, b))
+        found = operation("&", found, operation(COMPARED[type(op)], a, b))
     return found
 
 
 def _choice(tree: Any, operands: Mapping[str, Operand]) -> Operand:
-    return _make("where", *(_compute(x, operands) for x in (tree.test, tree.body, tree.orelse)))
+    return operation("where", *(_compute(x, operands) for x in (tree.test, tree.body, tree.orelse)))
 
 
 def _call(tree: Any, operands: Mapping[str, Operand]) -> Operand:
