@@ -24,12 +24,13 @@ __all__ = ["ComposedDoc", "Loss", "remember"]
 class ComposedDoc:
     """Descriptor for `__doc__`: the class's docstring on the class, the composed one on an instance."""
 
-    def __get__(self, instance: "Loss | None", owner: type) -> str:
-        if instance is None:
-            return "A loss function: call it for the value; its methods give derivatives in the same pass."
-        from .docs import docstring
+    def __init__(
+        self, text: str = "A loss function: call it for the value; its methods give derivatives in the same pass."
+    ) -> None:
+        self.text = text
 
-        return docstring(instance.record)
+    def __get__(self, instance: "Loss | None", owner: type) -> str:
+        return self.text if instance is None else instance._docstring()
 
 
 class Loss:  # noqa: D101
@@ -66,6 +67,12 @@ class Loss:  # noqa: D101
 
     def __reduce__(self) -> Any:
         return _restore, (type(self), self.record.name, dict(self.defaults), self._backend)
+
+    def _docstring(self) -> str:
+        """Return the docstring of this loss, composed from its record."""
+        from .docs import docstring
+
+        return docstring(self.record)
 
     @property
     def name(self) -> str:

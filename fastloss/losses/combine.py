@@ -9,24 +9,15 @@ from ..call import check
 from ..call.errors import CallTypeError, CallValueError
 from ..call.reduction import REDUCTIONS
 from ..spec.record import Formula
-from .base import Loss
+from .base import ComposedDoc, Loss
 from .combine_build import Term, claims, fused, parameter_names, weight_of, with_usual_parameters
 from .elementwise import ElementwiseLoss
 
 __all__ = ["SumLoss", "added", "combine", "scaled", "subtracted"]
 
 
-class _Doc:
-    """Descriptor for `__doc__` of a sum: its parts with their weights, and its parameters."""
-
-    def __get__(self, instance: "SumLoss | None", owner: type) -> str:
-        if instance is None:
-            return "A weighted sum of losses, made by operators or by `fastloss.combine`."
-        return instance.described()
-
-
 class SumLoss(ElementwiseLoss):  # noqa: D101
-    __doc__ = _Doc()
+    __doc__ = ComposedDoc("A weighted sum of losses, made by operators or by `fastloss.combine`.")
 
     __slots__ = ("_terms",)
 
@@ -137,7 +128,7 @@ class SumLoss(ElementwiseLoss):  # noqa: D101
             found[term.name] = term.loss(prediction, *own_target, **kept)
         return found
 
-    def described(self) -> str:
+    def _docstring(self) -> str:
         """Return the docstring: the parts with their weights, and the parameters."""
         lines = [f"Weighted sum of {len(self._terms)} losses, computed in one pass."]
         lines += [f"{t.name} : {t.weight:g} times {t.loss!r}" for t in self._current()]

@@ -11,7 +11,7 @@ from ..spec.render import restored
 from ..spec.spelling import FormulaError, reason, run
 from ..spec.text import compute, names_in, parsed
 from . import custom_build as building
-from .base import Loss
+from .base import ComposedDoc, Loss
 from .custom_points import examined
 from .elementwise import ElementwiseLoss
 
@@ -23,18 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["CustomLoss", "Own", "formula", "loss", "losses_from", "made"]
 
 
-class _Doc:
-    """Descriptor for `__doc__` of a user's loss: its own docstring, its parameters, its derived formula."""
-
-    def __get__(self, instance: "Own | None", owner: type) -> str:
-        if instance is None:
-            return "A loss of a user's own, made by `fastloss.loss` or `fastloss.formula`."
-        return instance.described()
+DOC = ComposedDoc("A loss of a user's own, made by `fastloss.loss` or `fastloss.formula`.")
 
 
 class Own(Loss):  # noqa: D101
-    # What all losses of a user's own share: pickles by text, names, a docstring.
-    __doc__ = _Doc()
+    # Base class of losses of a user's own: pickles by text, names, a docstring.
+    __doc__ = DOC
 
     __slots__ = ()
 
@@ -62,8 +56,8 @@ class Own(Loss):  # noqa: D101
         found: Self = made(super()._bind(parameters), self.origin)
         return found
 
-    def described(self) -> str:
-        """Return the docstring: the user's, the parameters, and the formula that is compiled."""
+    def _docstring(self) -> str:
+        """Return the user's docstring, the parameters, and the formula that is compiled."""
         lines = [self.origin.doc.strip() or f"Loss {self.name}, of a formula of the user's own."]
         for key, spec in self.record.parameters.items():
             default = spec.show(self.record.defaults[key])
@@ -72,7 +66,7 @@ class Own(Loss):  # noqa: D101
 
 
 class CustomLoss(Own, ElementwiseLoss):  # noqa: D101
-    __doc__ = _Doc()
+    __doc__ = DOC
 
     __slots__ = ("origin",)
 

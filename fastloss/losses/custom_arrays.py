@@ -12,7 +12,7 @@ from ..spec.spelling import FormulaError, run
 from ..spec.stable import STABLE
 from . import custom_build as building
 from .arrays import ArrayLoss
-from .custom import Own, _Doc, made
+from .custom import DOC, Own, made
 
 __all__ = ["CustomArrayLoss", "array_loss"]
 
@@ -21,7 +21,7 @@ MOST_NUMBERS = 64
 
 
 class CustomArrayLoss(Own, ArrayLoss):  # noqa: D101
-    __doc__ = _Doc()
+    __doc__ = DOC
 
     __slots__ = ("origin",)
 

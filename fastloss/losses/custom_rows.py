@@ -10,7 +10,7 @@ from ..spec.graph import EXACT, Graph, Node, Operand, evaluate, symbols
 from ..spec.record import NONNEGATIVE, REAL, SOFTMAX, UNIT, Domain, Interval, described
 from ..spec.render import formula, restored, source
 from ..spec.spelling import FormulaError
-from .custom import CustomLoss, Own, _Doc, loss, made
+from .custom import DOC, CustomLoss, Own, loss, made
 from .custom_points import evaluated
 from .rows import RowLoss
 
@@ -18,12 +18,12 @@ __all__ = ["CustomRowLoss", "row_loss"]
 
 
 class _Form(NamedTuple):
-    """What the formula of one row loop takes."""
+    """Signature of the formulas of one row loop."""
 
     arguments: str
-    """Its arguments, for messages."""
+    """Names of the arguments, for messages."""
     domain: Domain
-    """Domain of the first one."""
+    """Domain of the first argument."""
     has_target: bool
     link: str
     scales: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ FORMS = {
 
 
 class CustomRowLoss(Own, RowLoss):  # noqa: D101
-    __doc__ = _Doc()
+    __doc__ = DOC
 
     __slots__ = ("origin",)
 
