@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from ..spec.derive import derivatives
-from ..spec.graph import EXACT, Graph, Node, Operand, evaluate, reachable, symbols
+from .derive import derivatives
+from .graph import EXACT, Graph, Node, Operand, evaluate, reachable, symbols
 
 __all__ = ["DIGITS", "Exact", "mpmath"]
 
