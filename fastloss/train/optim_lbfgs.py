@@ -253,13 +253,12 @@ class LBFGS(Optimizer):
         memory = self._memory
         kept = {name: _copied(getattr(memory, name)) for name in KEPT} if memory.n_iter else {}
         found = {"func_evals": memory.func_evals, "n_iter": memory.n_iter, **kept}
-        group = {k: v for k, v in self.param_groups[0].items() if k != "params"}
-        return {"state": {0: found}, "param_groups": [{**group, "params": list(range(len(self._slots)))}]}
+        return {"state": {0: found}, "param_groups": super().state_dict()["param_groups"]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore memory and options that `state_dict` returned."""
         (group,) = state_dict["param_groups"]
-        options = self._validated({name: group[name] for name in self.defaults})
+        options = self._loaded_options(group)
         memory, given = Memory(options["history_size"]), state_dict["state"].get(0, {})
         if given.get("prev_flat_grad") is not None:
             size = sum(slot.array.size for slot in self._slots)

@@ -124,6 +124,16 @@ def test_saved_and_restored():
     fresh = fl.optim.LBFGS([np.zeros(5)])
     with pytest.raises(ValueError, match="LBFGS: state has 6 elements; expected 5"):
         fresh.load_state_dict(opt.state_dict())
+    with pytest.raises(ValueError, match="LBFGS: state has no option '[a-z_]+'; expected the state of LBFGS"):
+        other.load_state_dict(fl.optim.SGD([np.zeros(6)]).state_dict())
+
+
+def test_the_rate_at_the_start_of_a_schedule_is_restored():
+    opt, other = fl.optim.LBFGS([np.zeros(2)], lr=0.5), fl.optim.LBFGS([np.zeros(2)])
+    fl.optim.ExponentialLR(opt, gamma=0.9).step()
+    other.load_state_dict(opt.state_dict())
+    assert other.param_groups[0]["initial_lr"] == 0.5
+    assert other.param_groups[0]["lr"] == 0.45
 
 
 def test_the_state_of_torch_is_taken():
