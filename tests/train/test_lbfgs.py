@@ -124,7 +124,7 @@ def test_saved_and_restored():
     fresh = fl.optim.LBFGS([np.zeros(5)])
     with pytest.raises(ValueError, match="LBFGS: state has 6 elements; expected 5"):
         fresh.load_state_dict(opt.state_dict())
-    with pytest.raises(ValueError, match="LBFGS: state has no option '[a-z_]+'; expected the state of LBFGS"):
+    with pytest.raises(ValueError, match=r"LBFGS: state has no option '[a-z_]+'; expected the state of LBFGS"):
         other.load_state_dict(fl.optim.SGD([np.zeros(6)]).state_dict())
 
 
