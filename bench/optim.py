@@ -100,6 +100,7 @@ def main(arguments: list[str]) -> None:
     lines = [
         "# Adam",
         "",
+        "Written by `python -m bench.optim --write`. "
         f"Time of a step in float32, and its ratio to that of fastloss. Up to {FEW:,} elements: one thread, processor "
         f"time, the smallest of {TURNS} turns; beyond: wall time, medians of {TURNS} turns and of their ratios. "
         "`seven streams` only moves the memory that Adam moves, in a loop. "
