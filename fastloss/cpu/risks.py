@@ -17,7 +17,7 @@ from .runtime.intrinsics import widest_vectors
 from .runtime.slots import unbound
 from .runtime.units import Kernel, kernel
 
-__all__ = ["Level", "by_level", "excess", "exponential", "level_above", "write_excess", "write_exponential"]
+__all__ = ["Level", "by_level", "excess", "exponential", "level_above", "mass_at", "write_excess", "write_exponential"]
 
 BLOCK = 1 << 15
 """Samples per block."""
@@ -225,15 +225,13 @@ def _sorted_level(losses: Any, masses: Any, target: float, above: float) -> Leve
 def _bracketed(losses: Any, masses: Any, target: float, total: float) -> Level | None:
     """Return the level of many samples in one pass, between two losses of a random sample; None where it missed."""
     drawn = np.random.default_rng(0).integers(losses.size, size=DRAWN)
-    order = np.sort(losses[drawn]) if masses is None else None
-    if order is None:
+    share = 1.0 - target / total
+    if masses is None:
+        order, middle = np.sort(losses[drawn]), share * DRAWN
+    else:
         places = drawn[np.argsort(losses[drawn], kind="stable")]
         order, reached = losses[places], np.cumsum(masses[places])
-        share = 1.0 - target / total
         middle = float(np.searchsorted(reached, share * reached[-1]))
-    else:
-        share = 1.0 - target / total
-        middle = share * DRAWN
     spread = 4.0 * math.sqrt(max(share * (1.0 - share), 0.0) * DRAWN) + 4.0
     low, high = (order[int(min(max(middle + s, 0.0), DRAWN - 1.0))] for s in (-spread, spread))
     blocks = -(-losses.size // BLOCK)
@@ -262,10 +260,15 @@ def _bracketed(losses: Any, masses: Any, target: float, total: float) -> Level |
     return _sorted_level(x, weights, target, above)
 
 
+def mass_at(losses: Any, masses: Any, level: float) -> float:
+    """Return the mass of the samples whose loss equals a level."""
+    equal = losses == level
+    return float(np.count_nonzero(equal) if masses is None else masses[equal].sum())
+
+
 def _at_level(losses: Any, masses: Any, tau: float, above: float, target: float) -> Level | None:
     """Return a level below a mass, if the losses that equal it reach the target."""
-    equal = losses == tau
-    mass = float(np.count_nonzero(equal) if masses is None else masses[equal].sum())
+    mass = mass_at(losses, masses, tau)
     return Level(tau, above, mass) if target <= above + mass else None
 
 

@@ -3,8 +3,6 @@
 import math
 from typing import Any
 
-import numpy as np
-
 from ..call import check
 from ..cpu import risks
 from ..spec.record import FINITE, FINITE_NONNEGATIVE, Interval
@@ -25,9 +23,8 @@ def _mean(losses: Any, masses: Any, total: float, writes: bool) -> float:
 
 def _at_extreme(losses: Any, masses: Any, total: float, extreme: float, writes: bool) -> float:
     """Return an extreme loss, whose samples share all the weight by their masses."""
-    equal = losses == extreme
-    mass = float(np.count_nonzero(equal)) if masses is None else float(masses[equal].sum())
     if writes:
+        mass, equal = risks.mass_at(losses, masses, extreme), losses == extreme
         losses[...] = (equal if masses is None else equal * masses) / mass
     return extreme
 
@@ -172,10 +169,10 @@ class Tilted(Risk):
 
     def _weigh(self, losses: Any, masses: Any, total: float, writes: bool) -> float:
         flat, t = losses.reshape(-1), float(self.t)
-        counted = _counted(flat, masses)
-        origin = float(counted.max() if t > 0.0 else counted.min())
         if t == 0.0:
             return _mean(flat, masses, total, writes)
+        counted = _counted(flat, masses)
+        origin = float(counted.max() if t > 0.0 else counted.min())
         if math.isinf(origin):
             return _at_extreme(flat, masses, total, origin, writes)
         less = risks.exponential(flat, masses, t, origin)[0]
@@ -280,9 +277,7 @@ class KL(Risk):
         low, high = float(counted.min()), float(counted.max())
         if not low < high or self.rho == 0.0 or low == -math.inf:
             return _mean(flat, masses, total, writes)
-        equal = flat == high
-        top = float(np.count_nonzero(equal)) if masses is None else float(masses[equal].sum())
-        if math.isinf(high) or self.rho >= -math.log(top / total):
+        if math.isinf(high) or self.rho >= -math.log(risks.mass_at(flat, masses, high) / total):
             return _at_extreme(flat, masses, total, high, writes)
         rate = self._rate(flat, masses, total, high)
         less, one, _ = risks.exponential(flat, masses, rate, high)
