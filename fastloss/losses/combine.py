@@ -268,7 +268,7 @@ def _sum(terms: Sequence[Term], name: str = "", backend: str = "") -> SumLoss:
     """Return the sum of terms as a loss."""
     found = _apart(terms)
     name = name or _joined(found)
-    if not name.isidentifier():
+    if not isinstance(name, str) or not name.isidentifier():
         raise CallValueError(f"name is {check.shown(name)}; expected a Python name", loss="combine")
     backends = {t.loss._backend for t in found if t.loss._backend}
     if len(backends) > 1:

@@ -188,6 +188,7 @@ def _loss(
     fields = dict(properties)
     name, stable = fields.pop("name"), fields.pop("stable")
     doc = getattr(function, "__doc__", None) or ""
+    building.not_options(name, CustomLoss, arguments.defaults, "parameter")
     record, origin = building.build(name, arguments, run_on, fields, shown, doc, stable)
     derived = None
     if origin.by_hand:

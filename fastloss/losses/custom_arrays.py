@@ -75,6 +75,11 @@ def array_loss(
     """
     if loop != "points":
         raise FormulaError(f"array_loss: loop is {check.shown(loop)}; expected 'points'")
+    if not isinstance(inputs, Mapping):
+        raise FormulaError(
+            f"array_loss: inputs is {check.shown(inputs)}; expected a dictionary, such as {{'boxes': 4}}"
+        )
+    building.not_options("array_loss", CustomArrayLoss, inputs, "input")
     for key, width in inputs.items():
         if type(width) is not int or width < 1:
             raise FormulaError(
@@ -101,6 +106,7 @@ def _made_of(
     for key in ("prediction", "target"):
         if key in properties:
             raise FormulaError(f"{called}: {key} is no option of a loss over several arrays; leave it out")
+    building.not_options(called, CustomArrayLoss, arguments.defaults, "parameter")
     fields = building.options(called, arguments, properties)
 
     def run_on(operands: Any) -> Any:

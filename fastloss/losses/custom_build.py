@@ -2,13 +2,14 @@
 
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..call import check
+from ..call.reduction import REDUCTIONS
 from ..spec.derive import NotDerivableError, derivatives, sharing
 from ..spec.graph import EXACT, Node, Operand, is_condition, reachable, symbols
 from ..spec.record import REAL, Formula, Interval, Parameter, Signs, described
@@ -16,7 +17,9 @@ from ..spec.render import DIALECT, expression, formula, restored, source, tuples
 from ..spec.spelling import FormulaError, Symbol, UserGraph
 from ..spec.stable import STABLE
 
-__all__ = ["Arguments", "Origin", "Run", "arguments_of", "build", "named", "options", "text_of", "traced"]
+__all__ = [
+    *("Arguments", "Origin", "Run", "arguments_of", "build", "named", "not_options", "options", "text_of", "traced"),
+]
 
 MOST_INPUTS = 5
 """Most inputs of an elementwise kernel, the target among them."""
@@ -103,7 +106,7 @@ def _domain(name: str, what: str, given: Any) -> Any:
     """Return a domain from what a user writes: a pair of bounds, the set of both signs, or a domain."""
     if isinstance(given, (Interval, Signs)):
         return given
-    if given == {-1, 1}:
+    if isinstance(given, (set, frozenset)) and given == {-1, 1}:
         return Signs()
     if isinstance(given, (tuple, list)) and len(given) == 2 and all(isinstance(x, (int, float)) for x in given):
         low, high = map(float, given)
@@ -126,10 +129,29 @@ def options(name: str, arguments: Arguments, fields: dict[str, Any]) -> dict[str
     found["prediction"] = tuple(_domain(name, f"the domain of {n}", given.get(n, REAL)) for n in arguments.predictions)
     found["target"] = _domain(name, "the domain of the target", found.get("target", REAL))
     own = found.get("parameters", {})
+    if not isinstance(own, Mapping):
+        raise FormulaError(f"{name}: parameters is {check.shown(own)}; expected a dictionary by their names")
     if set(own) - set(arguments.defaults):
         raise FormulaError(f"{name}: describes {sorted(own)}; its parameters are {sorted(arguments.defaults)}")
     found["parameters"] = {k: _parameter(name, k, own.get(k, ""), k in arguments.flags) for k in arguments.defaults}
+    for key, value in arguments.defaults.items():
+        allowed = found["parameters"][key].allowed
+        if allowed.outside(value):
+            raise FormulaError(f"{name}: the default of {key} is {value}; allowed: {allowed}")
+    if found.get("reduction", "mean") not in REDUCTIONS:
+        allowed = ", ".join(map(repr, REDUCTIONS))
+        raise FormulaError(f"{name}: reduction is {check.shown(found['reduction'])}; allowed: {allowed}")
     return found
+
+
+def not_options(name: str, kind: type, names: Iterable[str], what: str) -> None:
+    """Raise for a name that calls take as an option: `weight` would be read as the weights of the call."""
+    methods = (kind.__call__, kind.value_and_grad, kind.grad_and_hess)  # type: ignore[attr-defined]
+    arguments = [p for m in methods for p in inspect.signature(m).parameters.values()]
+    taken = {"backend", *(p.name for p in arguments if p.kind is p.KEYWORD_ONLY)}
+    for key in names:
+        if key in taken:
+            raise FormulaError(f"{name}: {key} is an option of every call; give the {what} another name")
 
 
 PROPERTIES = (
@@ -171,7 +193,7 @@ def _as_number(x: Any) -> Operand:
 
 def named(name: str) -> None:
     """Raise for a name that no kernel can have."""
-    if not name.isidentifier() or len(name) > 100:
+    if not isinstance(name, str) or not name.isidentifier() or len(name) > 100:
         raise FormulaError(f"{name}: the name of a loss is a Python name; give one by name=")
 
 

@@ -10,6 +10,7 @@ from ..spec.graph import EXACT, Graph, Node, Operand, evaluate, symbols
 from ..spec.record import NONNEGATIVE, REAL, SOFTMAX, UNIT, Domain, Interval, described
 from ..spec.render import formula, restored, source
 from ..spec.spelling import FormulaError
+from . import custom_build as building
 from .custom import DOC, CustomLoss, Own, loss, made
 from .custom_points import evaluated
 from .rows import RowLoss
@@ -95,7 +96,7 @@ def row_loss(*, loop: str = "softmax", name: str = "", stable: bool = True, **pr
     >>> bool(np.isclose(focal(logits, labels), fl.softmax_focal(logits, labels)))
     True
     """
-    if loop not in FORMS:
+    if not isinstance(loop, str) or loop not in FORMS:
         raise FormulaError(f"row_loss: loop is {check.shown(loop)}; expected one of {', '.join(FORMS)}")
     return lambda function: _made_of(function, loop, name, stable, properties)
 
@@ -112,6 +113,7 @@ def _made_of(function: Any, loop: str, name: str, stable: bool, properties: dict
             raise FormulaError(f"{name or function.__name__}: {key} is that of the loop; leave it out")
     scalar = loss(name=name, stable=stable, **domains, **properties)(function)
     record = scalar.record
+    building.not_options(record.name, CustomRowLoss, record.parameters, "parameter")
     if len(record.predictions) != 1 or bool(record.target) != form.has_target:
         raise FormulaError(f"{record.name}: the formula of loop={loop!r} takes ({form.arguments}), then parameters")
     graph = Graph(EXACT)

@@ -197,7 +197,7 @@ def test_domains_are_checked():
     p = 1 / (1 + np.exp(-Z))
     q = np.where(LABELS > 0, p, 1 - p)
     np.testing.assert_allclose(probabilistic(p, LABELS, reduction="none"), -((1 - q) ** 2) * np.log(q), rtol=1e-10)
-    with pytest.raises(ValueError, match=r"probabilistic: .*allowed: \[0, 1\]|expected.*\[0, 1\]"):
+    with pytest.raises(ValueError, match=r"probabilistic: prediction\[0\] is .*; allowed: \[0, 1\]"):
         probabilistic(p + 1.0, LABELS)
     with pytest.raises(ValueError, match=r"probabilistic: target"):
         probabilistic(p, LABELS + 0.5)
@@ -387,6 +387,41 @@ def test_errors_of_options():
         fl.loss(lambda z, t: z - t, name="a b")
     with pytest.raises(TypeError, match="expected a function"):
         fl.loss(3)
+
+
+WRONG_OPTIONS = [
+    ({"name": 3}, "3: the name of a loss is a Python name"),
+    ({"prediction": np.array([0, 1])}, "f: the domain of z is array"),
+    ({"parameters": ["scale"]}, r"f: parameters is \['scale'\]; expected a dictionary"),
+    ({"parameters": {"scale": (2, 3)}}, r"f: the default of scale is 1.0; allowed: \[2, 3\]"),
+    ({"reduction": "meen"}, "f: reduction is 'meen'; allowed: 'mean', 'sum', 'none'"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG_OPTIONS, ids=str)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(TypeError, match=f"^{message}"):
+        fl.loss(**{"name": "f", **options})(lambda z, t, scale=1.0: scale * (z - t))
+
+
+def test_parameters_have_no_names_of_options_of_a_call():
+    """A call's weight would be taken for the weights of the elements."""
+    message = "f: {} is an option of every call; give the parameter another name"
+    for name, function in {
+        "weight": lambda z, t, weight=1.0: weight * (z - t),
+        "curvature": lambda z, t, curvature=1.0: curvature * (z - t),
+        "backend": lambda z, t, backend=1.0: backend * (z - t),
+    }.items():
+        with pytest.raises(TypeError, match=message.format(name)):
+            fl.loss(name="f")(function)
+    with pytest.raises(TypeError, match=message.format("divisor")):
+        fl.formula("(z - t) / divisor", name="f", divisor=2.0)
+    with pytest.raises(TypeError, match=message.format("axis")):
+        fl.row_loss(name="f")(lambda lp, t, axis=1.0: -axis * lp * t)
+    with pytest.raises(TypeError, match=message.format("out")):
+        fl.array_loss(inputs={"a": 1}, name="f")(lambda a, out=1.0: a * out)
+    with pytest.raises(TypeError, match="array_loss: weight is an option of every call; give the input another name"):
+        fl.array_loss(inputs={"a": 1, "weight": 1})
 
 
 # Pickles, processes, caches ------------------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ def test_errors():
         fl.array_loss("regions", inputs={"a": 1})
     with pytest.raises(TypeError, match=r"inputs\['a'\] is 0; expected how many numbers"):
         fl.array_loss(inputs={"a": 0})
+    with pytest.raises(TypeError, match=r"inputs is \['a'\]; expected a dictionary"):
+        fl.array_loss(inputs=["a"])
     with pytest.raises(TypeError, match="grad names 'c'; the inputs are a"):
         fl.array_loss(inputs={"a": 1}, grad=("c",))
     with pytest.raises(TypeError, match="odd: returns derivatives"):

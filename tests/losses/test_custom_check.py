@@ -33,7 +33,7 @@ def test_a_naive_formula_and_what_rewriting_gained():
 
 def test_a_formula_that_no_rule_saves_says_so():
     report = fl.formula("log(2 + exp(z)) - z").check()
-    assert report.accuracy[0].errors[0] > 1e4 or math.isinf(report.accuracy[0].errors[0])
+    assert report.accuracy[0].errors[0] > 1e4
     assert report.rewrites == ()
     worst = report.accuracy[0].worst[0]
     assert worst.point["z"] > 10.0

@@ -202,6 +202,7 @@ LOSS = fl.mse + fl.mae
         (lambda: fl.combine({"a": (np.nan, fl.mse)}), "the weight of a is nan; expected a finite number"),
         (lambda: fl.combine({"a b": fl.mse}), "names a part 'a b'; expected a Python name"),
         (lambda: fl.combine({"a": 3}), r"a is 3; expected a loss or \(weight, loss\)"),
+        (lambda: fl.combine({"a": fl.mse}, name=3), "name is 3; expected a Python name"),
         (lambda: fl.combine([fl.mse]), "takes a dictionary of parts"),
         (lambda: fl.mse + fl.cross_entropy, "cannot hold cross_entropy; expected elementwise losses"),
         (lambda: fl.hinge + fl.bce_with_logits, "cannot hold bce_with_logits, whose target is in"),
