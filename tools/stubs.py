@@ -42,10 +42,10 @@ from .cuda.placement import synchronize as synchronize
 from .evaluation import evaluate as evaluate
 from .spec.record import Formula
 from .call.memory import release_memory as release_memory
-from .losses.combine import combine as combine
-from .losses.custom import formula as formula, loss as loss, losses_from as losses_from
-from .losses.custom_arrays import array_loss as array_loss
-from .losses.custom_rows import row_loss as row_loss
+from .losses.sums.combine import combine as combine
+from .losses.custom.elements import formula as formula, loss as loss, losses_from as losses_from
+from .losses.custom.arrays import array_loss as array_loss
+from .losses.custom.rows import row_loss as row_loss
 from .losses.rows import Details
 from .spec.spelling import FormulaError as FormulaError
 from .text.sequences import sequence_log_probs as sequence_log_probs

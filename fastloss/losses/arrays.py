@@ -35,7 +35,7 @@ from ..spec.record import NONNEGATIVE, Formula, Input
 from .base import ComposedDoc, Loss, remember
 from .fast_path import PLANS
 from .plans import Plan, kernels, planned
-from .risk import UNITS, Risk, single, units_under_risk
+from .risks.base import UNITS, Risk, single, units_under_risk
 
 __all__ = ["ArrayLoss", "Call"]
 

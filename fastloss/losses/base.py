@@ -199,7 +199,7 @@ def remember(cache: dict[Any, Any], key: Any, value: Any, most: int) -> None:
 
 def _sums() -> Any:
     """Return the module of sums, whose classes are subclasses of this one."""
-    return import_module(".combine", __package__)
+    return import_module(".sums.combine", __package__)
 
 
 def _by_values(key: tuple[tuple[str, Any], ...]) -> Any:

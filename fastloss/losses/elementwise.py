@@ -46,7 +46,7 @@ from ..cuda import placement
 from ..spec.record import NONNEGATIVE, Formula
 from .base import ComposedDoc, Loss, remember
 from .fast_path import PLANS, Elements, elements, known_divisor
-from .risk import Risk, under_risk
+from .risks.base import Risk, under_risk
 
 __all__ = ["ElementwiseLoss"]
 

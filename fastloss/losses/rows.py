@@ -54,7 +54,7 @@ from ..spec.record import FINITE_NONNEGATIVE, NONNEGATIVE, Loop
 from .base import ComposedDoc, Loss, remember
 from .fast_path import PLANS, Plan, Rows, known_divisor, unplanned
 from .fast_path import rows as plan_of_rows
-from .risk import Risk, under_risk
+from .risks.base import Risk, under_risk
 
 __all__ = ["Details", "RowLoss"]
 

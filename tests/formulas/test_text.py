@@ -29,7 +29,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_texts_mean_what_numpy_means(text):
-    from fastloss.losses.custom_points import evaluated
+    from fastloss.losses.custom.points import evaluated
 
     z, t = np.meshgrid(np.array([-2.5, -1.0, -0.2, 0.0, 0.4, 1.0, 3.0]), np.array([-1.0, 0.0, 0.4, 2.0]))
     with np.errstate(all="ignore"):

@@ -5,15 +5,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..call import check
-from ..spec.graph import EXACT, Graph, Node, Operand, evaluate, symbols
-from ..spec.record import NONNEGATIVE, REAL, SOFTMAX, UNIT, Domain, Interval, described
-from ..spec.render import formula, restored, source
-from ..spec.spelling import FormulaError
-from . import custom_build as building
-from .custom import DOC, CustomLoss, Own, loss, made
-from .custom_points import evaluated
-from .rows import RowLoss
+from ...call import check
+from ...spec.graph import EXACT, Graph, Node, Operand, evaluate, symbols
+from ...spec.record import NONNEGATIVE, REAL, SOFTMAX, UNIT, Domain, Interval, described
+from ...spec.render import formula, restored, source
+from ...spec.spelling import FormulaError
+from ..rows import RowLoss
+from . import build as building
+from .elements import DOC, CustomLoss, Own, loss, made
+from .points import evaluated
 
 __all__ = ["CustomRowLoss", "row_loss"]
 

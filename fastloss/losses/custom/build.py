@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..call import check
-from ..call.reduction import REDUCTIONS
-from ..spec.derive import NotDerivableError, derivatives, sharing
-from ..spec.graph import EXACT, Node, Operand, is_condition, reachable, symbols
-from ..spec.record import REAL, Formula, Interval, Parameter, Signs, described
-from ..spec.render import DIALECT, expression, formula, restored, source, tuples
-from ..spec.spelling import FormulaError, Symbol, UserGraph
-from ..spec.stable import STABLE
+from ...call import check
+from ...call.reduction import REDUCTIONS
+from ...spec.derive import NotDerivableError, derivatives, sharing
+from ...spec.graph import EXACT, Node, Operand, is_condition, reachable, symbols
+from ...spec.record import REAL, Formula, Interval, Parameter, Signs, described
+from ...spec.render import DIALECT, expression, formula, restored, source, tuples
+from ...spec.spelling import FormulaError, Symbol, UserGraph
+from ...spec.stable import STABLE
 
 __all__ = [
     *("Arguments", "Origin", "Run", "arguments_of", "build", "named", "not_options", "options", "text_of", "traced"),

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..call import check
-from ..spec.derive import NotDerivableError, derivative
-from ..spec.graph import EXACT
-from ..spec.record import Input, described
-from ..spec.render import formula, source
-from ..spec.spelling import FormulaError, run
-from ..spec.stable import STABLE
-from . import custom_build as building
-from .arrays import ArrayLoss
-from .custom import DOC, Own, made
+from ...call import check
+from ...spec.derive import NotDerivableError, derivative
+from ...spec.graph import EXACT
+from ...spec.record import Input, described
+from ...spec.render import formula, source
+from ...spec.spelling import FormulaError, run
+from ...spec.stable import STABLE
+from ..arrays import ArrayLoss
+from . import build as building
+from .elements import DOC, Own, made
 
 __all__ = ["CustomArrayLoss", "array_loss"]
 

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-from ..call import check
-from ..call.errors import CallTypeError, CallValueError
-from ..call.reduction import REDUCTIONS
-from ..spec.record import Formula
-from .base import ComposedDoc, Loss
-from .combine_build import Term, claims, fused, parameter_names, weight_of, with_usual_parameters
-from .elementwise import ElementwiseLoss
+from ...call import check
+from ...call.errors import CallTypeError, CallValueError
+from ...call.reduction import REDUCTIONS
+from ...spec.record import Formula
+from ..base import ComposedDoc, Loss
+from ..elementwise import ElementwiseLoss
+from .build import Term, claims, fused, parameter_names, weight_of, with_usual_parameters
 
 __all__ = ["SumLoss", "added", "combine", "scaled", "subtracted"]
 

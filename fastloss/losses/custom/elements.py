@@ -6,19 +6,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from ..call import check
-from ..spec.render import restored
-from ..spec.spelling import FormulaError, reason, run
-from ..spec.text import compute, names_in, parsed
-from . import custom_build as building
-from .base import ComposedDoc, Loss
-from .custom_points import examined
-from .elementwise import ElementwiseLoss
+from ...call import check
+from ...spec.render import restored
+from ...spec.spelling import FormulaError, reason, run
+from ...spec.text import compute, names_in, parsed
+from ..base import ComposedDoc, Loss
+from ..elementwise import ElementwiseLoss
+from . import build as building
+from .points import examined
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .custom_check import Check
+    from .check import Check
 
 __all__ = ["CustomLoss", "Own", "formula", "loss", "losses_from", "made"]
 
@@ -96,7 +96,7 @@ class CustomLoss(Own, ElementwiseLoss):  # noqa: D101
         >>> fl.formula("abs(z - t)").check().kinks
         ('where z - t = 0 the slope jumps',)
         """
-        from .custom_check import check
+        from .check import check
 
         return check(self, points, seed)
 

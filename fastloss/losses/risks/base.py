@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ..call import check
-from ..call.arrays import F32, F64, incoming, weights
-from ..call.errors import CallValueError, naming
-from ..call.reduction import row_mass
-from ..call.request import Request
-from ..spec.record import NONNEGATIVE, Formula
+from ...call import check
+from ...call.arrays import F32, F64, incoming, weights
+from ...call.errors import CallValueError, naming
+from ...call.reduction import row_mass
+from ...call.request import Request
+from ...spec.record import NONNEGATIVE, Formula
 
 __all__ = ["UNITS", "Risk", "restored", "single", "under_risk", "units_under_risk"]
 

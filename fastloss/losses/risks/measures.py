@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from ..call import check
-from ..cpu import risks
-from ..spec.record import FINITE, FINITE_NONNEGATIVE, Interval
-from .risk import Risk
+from ...call import check
+from ...cpu import risks
+from ...spec.record import FINITE, FINITE_NONNEGATIVE, Interval
+from .base import Risk
 
 __all__ = ["KL", "CVaR", "ChiSquare", "Quantile", "Tilted", "Trimmed"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..spec import vocabulary
-from ..spec.record import Formula, Integers, OneOf, Signs
-from ..spec.render import tuples
-from ..spec.spelling import FormulaError
-from ..spec.worlds import World, carry
+from ...spec import vocabulary
+from ...spec.record import Formula, Integers, OneOf, Signs
+from ...spec.render import tuples
+from ...spec.spelling import FormulaError
+from ...spec.worlds import World, carry
 
 __all__ = ["columns", "evaluated", "examined", "words"]
 

@@ -6,11 +6,11 @@ from functools import lru_cache, reduce
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from ..call.errors import CallTypeError, CallValueError
-from ..spec.graph import EXACT, Graph, Operand, evaluate, symbols
-from ..spec.record import FINITE, Formula, Interval, Parameter, Signs, described
-from ..spec.render import formula
-from .base import Loss
+from ...call.errors import CallTypeError, CallValueError
+from ...spec.graph import EXACT, Graph, Operand, evaluate, symbols
+from ...spec.record import FINITE, Formula, Interval, Parameter, Signs, described
+from ...spec.render import formula
+from ..base import Loss
 
 __all__ = ["Term", "claims", "fused", "parameter_names", "weight_of", "with_usual_parameters"]
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from ..call import check
-from ..call.arrays import F64, incoming
-from ..call.errors import CallTypeError, CallValueError
-from ..spec.record import FINITE_NONNEGATIVE
-from .risk import Risk, restored
+from ...call import check
+from ...call.arrays import F64, incoming
+from ...call.errors import CallTypeError, CallValueError
+from ...spec.record import FINITE_NONNEGATIVE
+from .base import Risk, restored
 
 __all__ = ["GroupDRO", "WorstGroup"]
 

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..spec.exact import Exact
-from ..spec.graph import EXACT, Graph, Node, Operand, evaluate, reachable, symbols
-from ..spec.render import DIALECT, expression, formula, restored, tuples
-from ..spec.worlds import World, carry
-from .custom_points import columns, evaluated, words
+from ...spec.exact import Exact
+from ...spec.graph import EXACT, Graph, Node, Operand, evaluate, reachable, symbols
+from ...spec.render import DIALECT, expression, formula, restored, tuples
+from ...spec.worlds import World, carry
+from .points import columns, evaluated, words
 
 __all__ = ["Accuracy", "Check", "check"]
 

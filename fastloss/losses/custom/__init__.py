@@ -1,0 +1,1 @@
+"""Losses of the caller's own, from a function or from text."""

@@ -1,0 +1,1 @@
+"""Reductions of per-sample losses other than the mean and the sum."""

@@ -1,0 +1,1 @@
+"""Weighted sums of losses, fused into one pass where they can be."""
