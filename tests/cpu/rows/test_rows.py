@@ -130,6 +130,10 @@ TEXTBOOKS = {
 }
 
 
+# The largest term of a value that is a difference of terms: the value has no digits below a rounding error of it.
+LARGEST = {"dirichlet_evidential": lambda z: mp.loggamma(len(z) + mp.fsum(mp.log1p(mp.exp(x)) for x in z))}
+
+
 def numbers(x):
     return [mp.mpf(float(v)) for v in x]
 
@@ -175,7 +179,8 @@ def test_derivatives_at_fifty_digits(name, variant, dtype):
                 used = {**loss.record.defaults, **options}
                 beta = used.get("logit_scale", 1.0) * used.get("scale", 1.0) / used.get("temperature", 1.0)
                 unit = eps * (12 + 2 * largest * max(1.0, beta))
-                assert abs(float(exact) - values[i]) <= unit * max(abs(float(exact)), 0.1), (k, kind, i)
+                lost = eps * float(LARGEST[name](row)) if name in LARGEST else 0.0
+                assert abs(float(exact) - values[i]) <= unit * max(abs(float(exact)), 0.1) + lost, (k, kind, i)
                 for j in range(k) if k < 33 else (0, 7, int(np.argmax(z[i]))):
                     f = along(name, row, goal, j, **options)
                     slope = float(mp.diff(f, row[j]))
