@@ -32,6 +32,7 @@ __all__ = [
     "outputs",
     "rounded",
     "tensor",
+    "unlocked",
     "unwrapped",
     "weights",
 ]
@@ -118,11 +119,17 @@ BITS = {"float16": np.dtype(np.int16), "bfloat16": np.dtype(np.uint16)}
 
 
 class _Unlocked:
-    """Writable view of read-only memory, for kernels that accept one array type and never write their inputs."""
+    """Read-only memory that claims to be writable."""
 
-    def __init__(self, a: Any) -> None:
-        self.__array_interface__ = {**a.__array_interface__, "data": (a.__array_interface__["data"][0], False)}
-        self.owner = a
+    __slots__ = ("__array_interface__", "owner")
+
+
+def unlocked(a: Any) -> Any:
+    """Return a writable view of read-only memory, for kernels that accept one array type and never write inputs."""
+    interface, lender = a.__array_interface__, _Unlocked()
+    interface["data"] = (interface["data"][0], False)
+    lender.__array_interface__, lender.owner = interface, a
+    return np.asarray(lender)
 
 
 def contiguous(a: Any, dtype: Any) -> Any:
@@ -133,7 +140,7 @@ def contiguous(a: Any, dtype: Any) -> Any:
     with np.errstate(over="ignore", invalid="ignore"):
         a = np.require(a, dtype, ["C", "A"])
     if not a.flags.writeable:
-        a = np.asarray(_Unlocked(a))
+        a = unlocked(a)
     # The view names the format: an interface knows no bfloat16, and equal dtypes may be several objects.
     return a if a.dtype is dtype else a.view(dtype)
 

@@ -19,6 +19,7 @@ from ..call.arrays import (
     LEAST,
     NAMES,
     rounded,
+    unlocked,
 )
 from ..call.check import SMALLEST
 from ..call.reduction import row_mass
@@ -50,6 +51,9 @@ PLANS = 256
 EXACT = 2.0**53
 """Bound on the Python scalars of the fast path: integers below it are exact in float64, and none overflows float32."""
 
+VIEWED_FROM = 1 << 16
+"""Size of read-only inputs (bytes) from which a writable view is quicker than a copy: 1.4 us against 4 at 240 kB."""
+
 LARGEST = float(np.finfo(np.float64).max)
 """Largest divisor of the fast path: the largest float64, which Python integers can exceed."""
 
@@ -72,9 +76,12 @@ def ready(x: Any, dtype: Any, shape: tuple[int, ...], laid: tuple[int, ...]) -> 
 
 
 def converted(x: Any, dtype: Any) -> Any:
-    """Return a contiguous copy of an array in a precision; None where only the general path can convert it."""
+    """Return an array in a precision, contiguous and not read-only; None where only the general path can convert it."""
+    if x.dtype is dtype:
+        is_viewed = x.nbytes >= VIEWED_FROM and x.flags.c_contiguous and x.flags.aligned
+        return unlocked(x).view(dtype) if is_viewed else x.copy()
     kind = x.dtype.kind
-    if kind in "iub" or x.dtype is dtype:
+    if kind in "iub":
         return x.astype(dtype, "C")
     if kind != "f":
         return None

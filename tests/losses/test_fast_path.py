@@ -180,6 +180,21 @@ def test_layouts_of_predictions(rng, general, planned):
         compare(fl.cross_entropy, "value_and_grad", (p, labels), {}, general, planned)
 
 
+@pytest.mark.parametrize("n", [50, 20_000])
+def test_read_only_inputs(n, rng, general, planned):
+    # Small ones are copied, larger ones are viewed.
+    p, t, w = rng.random((3, n)).astype(np.float32)
+    before = [x.copy() for x in (p, t, w)]
+    for x in (p, t, w):
+        x.flags.writeable = False
+    for mode, options in product(MODES, ({}, {"weight": w}, {"reduction": "none"})):
+        if mode != "grad_and_hess" or "reduction" not in options:
+            compare(fl.mse, mode, (p, t), options, general, planned)
+    compare(fl.cross_entropy, "value_and_grad", (p.reshape(-1, 2), np.zeros(n // 2, np.int64)), {}, general, planned)
+    assert not any(x.flags.writeable for x in (p, t, w))
+    assert all(np.array_equal(x, y) for x, y in zip((p, t, w), before, strict=True))
+
+
 ROW_OPTIONS = [
     {},
     {"weight": "w"},
