@@ -25,7 +25,7 @@ from .runtime.specialize import INNER, SCALAR, bind, compile_chunk, compile_driv
 from .runtime.units import Kernel
 from .runtime.worlds import cpu
 
-__all__ = ["NUMBERS", "STATES", "Batch", "Update", "Updating", "update_rows", "update_rows_by"]
+__all__ = ["NUMBERS", "STATES", "Batch", "Update", "Updating", "numbers_taken", "update_rows", "update_rows_by"]
 
 STATES = 3
 """Most states (arrays of the parameter's shape) that a rule keeps."""
@@ -48,10 +48,12 @@ class Updating(NamedTuple):
     """Formula of the rule."""
     numbers_of: Callable[..., Any]
     """Function that reads the rule's numbers from an array."""
+    Numbers: type
+    """Record of the numbers that the formula takes."""
     STATES: int
     """Number of states that the formula takes."""
     COUNT: int
-    """Number of numbers that the formula takes."""
+    """Number of fields of that record."""
     HOLDS0: bool
     """Whether state 0 is kept, otherwise the formula gets 0 and its result is dropped; so for the others."""
     HOLDS1: bool
@@ -90,10 +92,10 @@ def update(p, g, a, b, c, numbers):
     """Update one array and its states."""
     widest_vectors()
     zero = use.T(0.0)
-    n = use.numbers_of(numbers)
+    n = use.Numbers(*use.numbers_of(numbers)[: use.COUNT])
     for i in range(p.size):
         x = (a[i] if use.HOLDS0 else zero, b[i] if use.HOLDS1 else zero, c[i] if use.HOLDS2 else zero)
-        out = use.formula(p[i], g[i], *x[: use.STATES], *n[: use.COUNT])
+        out = use.formula(p[i], g[i], *x[: use.STATES], n)
         p[i] = out[0]
         if use.HOLDS0:
             a[i] = out[1]
@@ -142,16 +144,23 @@ class Update(NamedTuple):
     """Dtype of the arrays."""
 
 
+def numbers_taken(formula: Callable[..., Any]) -> Any:
+    """Return the record of numbers that the formula of a rule takes: the type of its last parameter."""
+    return list(formula.__annotations__.values())[-1]
+
+
 @cache
 def _record(made: Update) -> Updating:
     kind = getattr(np, made.dtype)
     holds = (*made.holds, *[False] * STATES)[:STATES]
+    numbers = numbers_taken(made.formula)
     return Updating(
         T=kind,
         formula=carry(made.formula, cpu(made.dtype)),
         numbers_of=inner(numbers_of, SCALAR, Number(kind)),
+        Numbers=numbers,
         STATES=len(made.holds),
-        COUNT=made.formula.__code__.co_argcount - 2 - len(made.holds),
+        COUNT=len(numbers._fields),
         HOLDS0=holds[0],
         HOLDS1=holds[1],
         HOLDS2=holds[2],

@@ -50,6 +50,7 @@ def test_steps_in_fifty_digits(name):
     }
     kind = RULES[name]
     formula = carry(kind.rule.formula, World(mp.mpf, words))
+    record = optimisers.numbers_taken(kind.rule.formula)
     w = np.array([0.7])
     opt = kind([w], lr=0.01)
     p, states = mp.mpf(0.7), [mp.mpf(0)] * len(kind.rule.states)
@@ -61,7 +62,7 @@ def test_steps_in_fifty_digits(name):
         slot.product, product = product, slot.product
         numbers = opt._numbers(opt.param_groups[0], slot)
         assert slot.product == product
-        p, *states = formula(p, mp.mpf(float(g)), *states, *map(mp.mpf, numbers))
+        p, *states = formula(p, mp.mpf(float(g)), *states, record(*map(mp.mpf, numbers)))
     assert abs(float(p - mp.mpf(float(w[0])))) <= 20 * np.finfo(float).eps * max(1.0, abs(float(p)))
 
 

@@ -128,6 +128,9 @@ def _feed(h: Any, value: Any, seen: dict[int, int]) -> None:
         _leaf(h, "module", value.__name__.encode())
     elif isinstance(value, (np.generic, np.ndarray)):
         _leaf(h, f"{value.dtype}{value.shape}", value.tobytes())
+    elif isinstance(value, type) and hasattr(value, "_fields"):
+        # A record that a kernel builds or reads by its fields, whose order is part of the code.
+        _leaf(h, "record", f"{value!r}{value._fields}".encode())
     elif hasattr(value, "_defn"):
         # A Numba intrinsic: its definition and the code generator inside it.
         _feed(h, value._defn, seen)

@@ -145,3 +145,12 @@ def test_a_digest_covers_the_fields_that_a_template_reads():
 
 def halved(x):
     return use.half * x
+
+
+def test_a_digest_covers_the_order_of_a_records_fields():
+    def key(*names):
+        kind = NamedTuple("Read", [(name, Any) for name in names])
+        return digest("kind", kind)
+
+    assert key("a", "b") == key("a", "b")
+    assert key("a", "b") != key("b", "a")
