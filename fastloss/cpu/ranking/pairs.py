@@ -185,31 +185,60 @@ def arrange(scores, relevance, gains, table, sort, items, runs, order, sorting):
     return pairs
 
 
-def rank_groups(lo, hi, row, sort, offsets, scores, relevance, gains, table, params, options, values, counted, grad):
+class Groups(NamedTuple):
+    """Arrays of a call: g groups that hold n items together."""
+
+    row: Any
+    """Address of the loop over one row of pairs, (1,) int64."""
+    sort: Any
+    """Address of the sorter, (1,) int64."""
+    offsets: Any
+    """Where each group begins, and the end of the last, (g + 1,) int64."""
+    scores: Any
+    """(n,) in the dtype of the call."""
+    relevance: Any
+    """(n,) in the dtype of the call."""
+    gains: Any
+    """Gain of each item, (n,) float64; empty for losses that weigh no pair."""
+    table: Any
+    """Discount of each position, (items of the largest group,) float64; empty for losses that weigh no pair."""
+    params: Any
+    """Parameters of the formula, float64."""
+    options: Any
+    """Items above which a group is left out, whether a group's pairs are averaged, whether ties count, (3,) int64."""
+    values: Any
+    """Loss of each group, (g,) float64, written."""
+    counted: Any
+    """1 for groups that have pairs, else 0, (g,) float64, written."""
+    grad: Any
+    """Derivative by each score, (n,), written; empty where it is not wanted."""
+
+
+def rank_groups(lo, hi, a: Groups):
     """The loss of each group but the large ones, and the slopes of its items."""
-    limit, mean, ties, wanted = options[0], options[1] != 0, options[2] != 0, 1 if grad.size > 0 else 0
-    most = min(largest_of(lo, hi, offsets), limit)
+    limit, mean, ties, wanted = a.options[0], a.options[1] != 0, a.options[2] != 0, 1 if a.grad.size > 0 else 0
+    most = min(largest_of(lo, hi, a.offsets), limit)
     keys, index = np.empty((2, most), use.BITS), np.empty((2, most), np.int32)
     counts, order, runs = np.empty(COUNTS, np.int32), np.empty(most, np.int32), np.empty((most, 2), np.int32)
     slopes = np.empty(1)
-    items, sorting = np.empty((3, most + LANES), scores.dtype), (keys, index, counts)
+    items, sorting = np.empty((3, most + LANES), a.scores.dtype), (keys, index, counts)
     s, gain, discount = items[0], items[1], items[2]
     for g in range(lo, hi):
-        a, b = offsets[g], offsets[g + 1]
-        n = b - a
+        start, stop = a.offsets[g], a.offsets[g + 1]
+        n = stop - start
         if n > limit:
             continue
-        x, r, e, out = scores[a:b], relevance[a:b], gains[a:b], grad[a:b]
-        pairs = arrange(x, r, e, table, sort, (s, gain, discount), runs, order, sorting)
+        x, r, e, out = a.scores[start:stop], a.relevance[start:stop], a.gains[start:stop], a.grad[start:stop]
+        pairs = arrange(x, r, e, a.table, a.sort, (s, gain, discount), runs, order, sorting)
         pairs = 0.5 * n * (n - 1.0) if ties else pairs
         share = 1.0 / pairs if mean and pairs > 0.0 else 1.0
         total = 0.0
         for i in range(n):
-            total += at_address(row[0], (i, n, wanted, params, s, gain, discount, runs, slopes))
+            total += at_address(a.row[0], (i, n, wanted, a.params, s, gain, discount, runs, slopes))
             if wanted != 0:
                 out[order[i]] = use.T(slopes[0] * share)
-        values[g] = total * share
-        counted[g] = 1.0 if pairs > 0.0 else 0.0
+        a.values[g] = total * share
+        a.counted[g] = 1.0 if pairs > 0.0 else 0.0
 
 
 def arrange_one(lo, hi, sort, scores, relevance, gains, table, items, runs, order, pairs):

@@ -99,11 +99,14 @@ def words_of(kinds: list[tuple[Any, int]]) -> list[int]:
     return [word for dtype, axes in kinds for word in (id(np.dtype(dtype.type)), axes)]
 
 
-def reader(kinds: tuple[Type, ...]) -> Any:
-    """Return the function that builds arrays from a table: the address of the first element of each, then its shape."""
+def reader(kinds: tuple[Type, ...], record: Any = None) -> Any:
+    """Return the function that builds arrays from a table: the address of the first element of each, then its shape.
+
+    It returns a tuple of the arrays, or one of a single record of them.
+    """
     if config.DISABLE_JIT:
         return lambda arrays: arrays
-    result = BaseTuple.from_types(kinds)
+    result = BaseTuple.from_types(kinds) if record is None else types.Tuple((types.NamedTuple(kinds, record),))
 
     @intrinsic
     def arrays_of(typingctx, table):
@@ -126,6 +129,8 @@ def reader(kinds: tuple[Type, ...]) -> Any:
                 view = context.make_array(kind)(context, builder)
                 populate_array(view, data, shape, strides, item, ir.Constant(view.meminfo.type, None))
                 views.append(view._getvalue())
+            if record is not None:
+                views = [context.make_tuple(builder, result[0], views)]
             return context.make_tuple(builder, result, views)
 
         return result(table), codegen

@@ -1,7 +1,7 @@
 """Kernels over units of any kind (pairs, boxes, groups, rows of a matrix) for losses over several arrays.
 
 A kernel is a function of (lo, hi, arrays...) that reads the units lo to hi and writes the results of these units
-alone. It is compiled per loss and precision. One driver runs all kernels: it calls each by address, and passes a
+alone; one of many arrays takes them as a record, the NamedTuple that its third parameter is annotated with. It is compiled per loss and precision. One driver runs all kernels: it calls each by address, and passes a
 table of the addresses and shapes of the arrays. Chunks depend on the sizes alone, so results have the same bits on any
 number of threads.
 """
@@ -178,6 +178,7 @@ class Kernel:
         self, template: Callable[..., Any], name: str, use: Any, functions: dict[str, Any], flushes: bool
     ) -> None:
         self.template, self.name, self.use, self.functions, self.flushes = template, name, use, functions, flushes
+        self.record = next(iter(template.__annotations__.values()), None)
         self._compiled: dict[Any, Code] = {}
 
     def compiled(self, arrays: tuple[Any, ...]) -> "Code":
@@ -197,7 +198,7 @@ class Kernel:
         work = inner(self.template, LOOP, self.use, **self.functions)
         table = types.Array(types.int64, 1, "C")
         signature = types.float64(types.intp, types.intp, table)
-        chunk = compile_chunk(_chunk, self.name, signature, Slots(work, reader(kinds), self.flushes))
+        chunk = compile_chunk(_chunk, self.name, signature, Slots(work, reader(kinds, self.record), self.flushes))
         words = words_of([(a.dtype, a.ndim) for a in arrays])
         return Code(chunk, chunk.address, words)
 
@@ -208,6 +209,7 @@ class Kernel:
         chunk = _chunk_of(units, work, WORK)
         if config.DISABLE_JIT:
             plain = bind(self.template, self.use, **self.functions)
+            arrays = arrays if self.record is None else (self.record(*arrays),)
             for lo in range(0, units, chunk):
                 plain(lo, min(units, lo + chunk), *arrays)
             return
