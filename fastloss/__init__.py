@@ -23,6 +23,7 @@ LAZY = {
     "objective": ".interop.boosting",
     "optim": "",
     "polars": "",
+    "recipes": "",
     "rewards": "",
     "risk": "",
     "row_loss": ".losses.custom.rows",

@@ -17,7 +17,7 @@ LAYERS = (
     {"cpu"},
     {"cuda"},
     {"losses"},
-    {"text", "rewards", "train", "optim", "balance", "risk", "evaluation", "data"},
+    {"text", "rewards", "recipes", "train", "optim", "balance", "risk", "evaluation", "data"},
     {"interop", "polars", "scipy", "torch"},
     {"performance", "tracking"},
     {"command", "__main__"},

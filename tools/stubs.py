@@ -34,7 +34,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 from ._version import __version__ as __version__
-from . import balance as balance, optim as optim, rewards as rewards, risk as risk
+from . import balance as balance, optim as optim, recipes as recipes, rewards as rewards, risk as risk
 from .call.backend_choice import backend as backend
 from .call.errors import BackendError as BackendError, CallError as CallError
 from .call.errors import CallTypeError as CallTypeError, CallValueError as CallValueError

@@ -62,6 +62,7 @@ def test_results_have_the_attributes_that_are_promised():
     assert promised["each of its worst rows"] == set(report.worst["mse"][0]._fields)
     scores = fl.rewards.rouge_l([[1, 2]], [[1, 3]])
     assert promised["fl.rewards.rouge_l and rouge_n"] == set(scores._fields)
+    assert promised["the functions of fl.recipes"] == set(fl.recipes.Result._fields)
 
 
 def test_the_keys_of_a_report_are_promised():
