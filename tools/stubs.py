@@ -163,7 +163,7 @@ def _own_methods(loss: Any) -> str:
     by_name = "".join(f", {name}: _Input = ..." for name in record.predictions[1:])
     leave_out = frozenset() if _takes_labels(record) else LABELS
     leave_out |= frozenset() if record.family == "rows" and record.row_loop.describes else {"details"}
-    return _methods(type(loss), data, gradient, by_name + parameters, f", *{parameters}", leave_out)
+    return _methods(type(loss), data, gradient, by_name + parameters, f", *{parameters}, reduction: _Reduction = ...", leave_out)
 
 
 def _array_methods(loss: Any) -> str:
@@ -181,7 +181,7 @@ def _array_methods(loss: Any) -> str:
     if sum(not x.optional for x in differentiable) == 1 < len(differentiable):
         gradient = f"_Floats | {gradient}"
     parameters = _parameters(record)
-    return _methods(type(loss), data, gradient, parameters, f", *{parameters}", LABELS)
+    return _methods(type(loss), data, gradient, parameters, f", *{parameters}, reduction: _Reduction = ...", LABELS)
 
 
 def stub(losses: Mapping[str, Any]) -> str:

@@ -24,7 +24,8 @@ def function(loss: PlainLoss) -> Callable[..., Tensor]:
     name, record = loss.name, loss.record
     changed = {k: v for k, v in loss.defaults.items() if v != record.defaults[k]}
     bound = {k: v if type(v) is tuple else record.parameters[k].meant(v) for k, v in changed.items()}
-    if name not in LOSSES or LOSSES[name].record.function is not record.function:
+    known = LOSSES.get(name)
+    if known is None or known.record.function is not record.function or known.record.reduction != record.reduction:
         name = f"{name}@{id(loss):x}"  # several losses of users may share a name; the entry keeps the object
         OWN[name] = loss
     arrays, of_classes = array_names(record), record.family == "rows" and record.row_loop.labels

@@ -226,6 +226,7 @@ class ArrayLoss(Loss):  # noqa: D101
     def _run(
         self, inputs: dict[str, Any], weight: Any, reduction: Any, divisor: Any, out: Any, derivatives: bool
     ) -> tuple[Any, Any]:
+        reduction = self.record.reduction if reduction is None else reduction
         if weight is None and divisor is None and out is None:
             small = self._run_planned(tuple(inputs.values()), reduction, derivatives, tuple(inputs))
             if small is not None:
@@ -292,7 +293,7 @@ class ArrayLoss(Loss):  # noqa: D101
             return None
         if reduction is None:
             reduction = self.record.reduction
-        elif type(reduction) is not str or reduction not in REDUCTIONS:
+        if type(reduction) is not str or reduction not in REDUCTIONS:
             return None
         # Saves 1 us: a plan tells whether the arrays are of its kind in a tenth of the time that its key takes.
         last = (derivatives, len(arrays) if names is None else names)

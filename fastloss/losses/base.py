@@ -12,8 +12,10 @@ import numpy as np
 from ..call import check
 from ..call.backend_choice import BACKENDS
 from ..call.errors import named
+from ..call.reduction import REDUCTIONS
 from ..spec.record import Formula
 from ..spec.record import registered as _registered
+from .risks.base import Risk, alike
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -66,7 +68,9 @@ class Loss:  # noqa: D101
         raise AttributeError(f"{self.record.name} is immutable; bind(...) gives a loss with other defaults")
 
     def __reduce__(self) -> Any:
-        return _restore, (type(self), self.record.name, dict(self.defaults), self._backend)
+        reduction = self.record.reduction
+        changed = () if reduction == _registered[self.record.name].reduction else (reduction,)
+        return _restore, (type(self), self.record.name, dict(self.defaults), self._backend, *changed)
 
     def _docstring(self) -> str:
         """Return the docstring of this loss, composed from its record."""
@@ -86,25 +90,34 @@ class Loss:  # noqa: D101
     def __repr__(self) -> str:
         changed = {k: v for k, v in self.defaults.items() if v != self.record.defaults[k]}
         said = [f"{k}={self.record.parameters[k].show(v, repr)}" for k, v in changed.items()]
-        inside = ", ".join([*said, *([f"backend={self._backend!r}"] if self._backend else [])])
+        said += [f"backend={self._backend!r}"] if self._backend else []
+        usual = _registered.get(self.name, self.record).reduction
+        said += [f"reduction={self.record.reduction!r}"] if self.record.reduction != usual else []
+        inside = ", ".join(said)
         return f"fastloss.{self.name}" + (f".bind({inside})" if inside else "")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Loss):
             return False
-        return (self.name, self._backend, dict(self.defaults)) == (other.name, other._backend, dict(other.defaults))
+        same = (self.name, self._backend, dict(self.defaults)) == (other.name, other._backend, dict(other.defaults))
+        return same and alike(self.record.reduction, other.record.reduction)
 
     def __hash__(self) -> int:
         return hash((self.name, tuple(self.defaults.items())))
 
     def bind(self, **parameters: Any) -> "Self":
-        """Return this loss with other parameter defaults; ``backend`` says where it is computed.
+        """Return this loss with other parameter defaults.
+
+        ``backend`` says where it is computed, and ``reduction`` is that of calls that name none: "mean", "sum", "none",
+        or a risk of `fastloss.risk`.
 
         Examples
         --------
-        >>> import fastloss as fl
+        >>> import numpy as np, fastloss as fl
         >>> fl.huber.bind(delta=2.0)
         fastloss.huber.bind(delta=2.0)
+        >>> fl.mae.bind(reduction=fl.risk.CVaR(0.5))(np.array([1.0, 2.0, 3.0, 4.0]), np.zeros(4))
+        3.5
         """
         return self._with(parameters)
 
@@ -125,11 +138,16 @@ class Loss:  # noqa: D101
     @named
     def _bind(self, parameters: dict[str, Any]) -> "Self":
         """Return a new loss with other parameters."""
-        backend = parameters.pop("backend", None)
+        backend, reduction = parameters.pop("backend", None), parameters.pop("reduction", None)
         if backend is not None:
             check.one_of("backend", backend, BACKENDS)
+        record = self.record
+        if reduction is not None:
+            if not isinstance(reduction, Risk):
+                check.one_of("reduction", reduction, REDUCTIONS)
+            record = record._replace(reduction=reduction)
         values = {k: self._parameter(k, v) for k, v in parameters.items()}
-        return type(self)(self.record, {**self.defaults, **values}, backend or self._backend)
+        return type(self)(record, {**self.defaults, **values}, backend or self._backend)
 
     def _pack(self, values: Mapping[str, Any]) -> Any:
         """Return the parameters in the form passed to kernels."""
@@ -213,5 +231,8 @@ def _by_values(key: tuple[tuple[str, Any], ...]) -> Any:
     return hashable
 
 
-def _restore(kind: type[Loss], name: str, defaults: dict[str, Any], backend: str = "") -> Loss:
-    return kind(_registered[name], defaults, backend)
+def _restore(
+    kind: type[Loss], name: str, defaults: dict[str, Any], backend: str = "", reduction: Any = None
+) -> Loss:
+    record = _registered[name]
+    return kind(record if reduction is None else record._replace(reduction=reduction), defaults, backend)

@@ -192,6 +192,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
     @named
     def _run_any(self, request: Request) -> tuple[Any, Any]:
         """Serve any call, and leave a plan for small ones of its kind."""
+        if request.reduction is None:
+            request = request._replace(reduction=self.record.reduction)
         if placement.involved(self._backend, request.prediction, request.target, request.weight):
             found: tuple[Any, Any] = placement.elsewhere(self, self._run_any, request)
             return found

@@ -246,6 +246,8 @@ class RowLoss(Loss):  # noqa: D101
     @named
     def _run(self, request: Request) -> tuple[Any, Any, Any]:
         """Serve any call, and leave a plan for small ones of its kind: loss or gradient, next derivative, details."""
+        if request.reduction is None:
+            request = request._replace(reduction=self.record.reduction)
         if placement.involved(self._backend, request.prediction, request.target, request.weight, request.class_weight):
             found: tuple[Any, Any, Any] = placement.elsewhere(self, self._run, request)
             return found

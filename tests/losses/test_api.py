@@ -201,3 +201,36 @@ def test_importing_is_light():
 
 def test_dir_shows_the_public_names_and_nothing_else():
     assert dir(fl) == sorted(fl.__all__)
+
+
+BOUND = [
+    (fl.mse, (np.array([1.0, -3.0, 2.0]), np.zeros(3))),
+    (fl.cross_entropy, (np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]]), np.array([0, 0, 1]))),
+    (fl.giou, (np.array([[0.0, 0, 2, 2], [1, 1, 3, 3]]), np.array([[0.0, 0, 2, 1], [1, 1, 2, 4]]))),
+]
+
+
+@pytest.mark.parametrize(("loss", "arrays"), BOUND, ids=lambda x: getattr(x, "name", ""))
+def test_a_bound_reduction_is_that_of_calls_without_one(loss, arrays):
+    losses = loss(*arrays, reduction="none")
+    total = loss.bind(reduction="sum")
+    for _ in range(2):  # the second call takes the fast path
+        assert total(*arrays) == pytest.approx(losses.sum())
+        value, grad = total.value_and_grad(*arrays)
+        assert value == pytest.approx(losses.sum())
+        np.testing.assert_allclose(grad, len(losses) * loss.value_and_grad(*arrays)[1], rtol=1e-12)
+        assert total(*arrays, reduction="mean") == pytest.approx(losses.mean())
+        assert loss(*arrays) == pytest.approx(losses.mean())
+    np.testing.assert_array_equal(loss.bind(reduction="none")(*arrays), losses)
+    worst = loss.bind(reduction=fl.risk.CVaR(1e-9))
+    for _ in range(2):
+        assert worst(*arrays) == pytest.approx(losses.max())
+        grad = worst.value_and_grad(*arrays)[1]
+        assert (np.abs(grad).reshape(len(losses), -1).sum(axis=1) > 0).sum() == 1
+    for bound in (total, worst):
+        again = pickle.loads(pickle.dumps(bound))
+        assert again == bound != loss
+        assert again(*arrays) == bound(*arrays)
+    assert repr(total) == f"fastloss.{loss.name}.bind(reduction='sum')"
+    with pytest.raises(ValueError, match="reduction is 'max'; allowed"):
+        loss.bind(reduction="max")

@@ -43,6 +43,7 @@ class Own(Loss):  # noqa: D101
         record = self.record
         arguments = list(record.inputs) or [*record.predictions, *([record.target] if record.target else [])]
         arguments += [f"{k}={record.parameters[k].show(v, repr)}" for k, v in self.defaults.items()]
+        arguments += [f"reduction={record.reduction!r}"] if record.reduction != "mean" else []
         backend = f", backend={self._backend!r}" if self._backend else ""
         return f"<loss {self.name}({', '.join(arguments)}){backend}>"
 

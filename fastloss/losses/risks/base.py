@@ -13,7 +13,7 @@ from ...call.reduction import row_mass
 from ...call.request import Request
 from ...spec.record import NONNEGATIVE, Formula
 
-__all__ = ["UNITS", "Risk", "restored", "single", "under_risk", "units_under_risk"]
+__all__ = ["UNITS", "Risk", "alike", "restored", "single", "under_risk", "units_under_risk"]
 
 
 class Risk:
@@ -95,6 +95,15 @@ def restored(kind: type[Risk], settings: dict[str, Any]) -> Any:
     risk = kind.__new__(kind)
     Risk.__init__(risk, **settings)
     return risk
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two reductions are the same: equal texts, or risks of one class with equal settings."""
+    if not (isinstance(a, Risk) and isinstance(b, Risk)):
+        return bool(a == b)
+    # Not `==`: calls remember losses by their reductions, and two equal risks may differ after a step.
+    mine, others = a._settings, b._settings
+    return type(a) is type(b) and all(np.array_equal(v, others[k]) for k, v in mine.items())
 
 
 def _checked_weights(weight: Any, shape: tuple[int, ...]) -> Any:
