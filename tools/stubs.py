@@ -75,6 +75,7 @@ class Loss:
     @property
     def defaults(self) -> Mapping[str, Any]: ...
     def warmup(self, dtypes: tuple[str, ...] = ...) -> None: ...
+    def on(self, name: str) -> Loss: ...
 """
 
 KEYWORDS = {
@@ -163,7 +164,8 @@ def _own_methods(loss: Any) -> str:
     by_name = "".join(f", {name}: _Input = ..." for name in record.predictions[1:])
     leave_out = frozenset() if _takes_labels(record) else LABELS
     leave_out |= frozenset() if record.family == "rows" and record.row_loop.describes else {"details"}
-    return _methods(type(loss), data, gradient, by_name + parameters, f", *{parameters}, reduction: _Reduction = ...", leave_out)
+    bound = f", *{parameters}, reduction: _Reduction = ..."
+    return _methods(type(loss), data, gradient, by_name + parameters, bound, leave_out)
 
 
 def _array_methods(loss: Any) -> str:

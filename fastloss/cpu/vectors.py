@@ -12,7 +12,7 @@ import numpy as np
 from .runtime.slots import Number, unbound
 from .runtime.units import Kernel, kernel
 
-__all__ = ["add_scaled", "clamp", "dot", "norm", "scale"]
+__all__ = ["add_scaled", "blend", "clamp", "dot", "norm", "scale"]
 
 BLOCK = 4096
 """Elements in a block: few enough that the sums of blocks are no work, enough to hide the call."""
@@ -76,6 +76,14 @@ def add_and_multiply(lo, hi, x, factor, y, z, parts):
         parts[u] = total
 
 
+def multiply_both(lo, hi, x, y, factors):
+    """Replace x by its product with a number plus the product of y with another one."""
+    f, g = use.T(factors[0]), use.T(factors[1])
+    a, b = x[lo:hi], y[lo:hi]
+    for i in range(a.size):
+        a[i] = f * a[i] + g * b[i]
+
+
 def products(lo, hi, x, y, parts):
     """Write the sums of the products of x and y for each block."""
     for u in range(lo, hi):
@@ -110,6 +118,11 @@ def norm(arrays: Any, power: float) -> float:
 def scale(x: Any, factor: float) -> None:
     """Multiply a flat array by a number, in place."""
     _kernel(multiply, x.dtype.name)(x.size, x.size, x, np.array([factor]))
+
+
+def blend(x: Any, factor: float, y: Any, weight: float) -> None:
+    """Replace a flat array by its product with a factor plus another one's with a weight, in one pass."""
+    _kernel(multiply_both, x.dtype.name)(x.size, x.size, x, y, np.array([factor, weight]))
 
 
 def clamp(x: Any, bound: float) -> None:

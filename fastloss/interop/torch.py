@@ -28,7 +28,7 @@ def function(loss: PlainLoss) -> Callable[..., Tensor]:
     if known is None or known.record.function is not record.function or known.record.reduction != record.reduction:
         name = f"{name}@{id(loss):x}"  # several losses of users may share a name; the entry keeps the object
         OWN[name] = loss
-    arrays, of_classes = array_names(record), record.family == "rows" and record.row_loop.labels
+    arrays, of_classes = array_names(record), loss._of_classes
     usual = kind_of(name, False, 2, (), ())[0] if not bound and _takes_two(record) else None
 
     def call(*tensors: Any, **options: Any) -> Tensor:

@@ -172,6 +172,27 @@ class Loss:  # noqa: D101
         """Return first and second derivatives per sample, times the weight."""
         raise NotImplementedError
 
+    def on(self, name: str) -> "Loss":
+        """Return this loss as a penalty on parameters of a model, which calls pass by this name.
+
+        Its sum with other losses takes the parameters, an array or a list or dictionary of arrays, and gives their
+        gradients in a dictionary. The penalty is a sum over all parameters, whatever the reduction of the samples.
+
+        Examples
+        --------
+        >>> import numpy as np, fastloss as fl
+        >>> loss = fl.mse + 0.1 * fl.l2.on("params")
+        >>> value, grad, grads = loss.value_and_grad(np.array([1.0, 3.0]), np.zeros(2), params=np.array([2.0]))
+        >>> value, grads["params"]
+        (5.2, array([0.2]))
+        """
+        return import_module(".sums.penalties", __package__).on(self, name)  # type: ignore[no-any-return]
+
+    @property
+    def _of_classes(self) -> bool:
+        """Whether targets may be labels of classes along an axis."""
+        return self.record.family == "rows" and self.record.row_loop.labels
+
     def warmup(self, dtypes: tuple[str, ...] = ("float32", "float64")) -> None:
         """Compile the kernels of common calls into the disk cache."""
         raise NotImplementedError
@@ -231,8 +252,6 @@ def _by_values(key: tuple[tuple[str, Any], ...]) -> Any:
     return hashable
 
 
-def _restore(
-    kind: type[Loss], name: str, defaults: dict[str, Any], backend: str = "", reduction: Any = None
-) -> Loss:
+def _restore(kind: type[Loss], name: str, defaults: dict[str, Any], backend: str = "", reduction: Any = None) -> Loss:
     record = _registered[name]
     return kind(record if reduction is None else record._replace(reduction=reduction), defaults, backend)

@@ -204,13 +204,13 @@ LOSS = fl.mse + fl.mae
         (lambda: fl.combine({"a": 3}), r"a is 3; expected a loss or \(weight, loss\)"),
         (lambda: fl.combine({"a": fl.mse}, name=3), "name is 3; expected a Python name"),
         (lambda: fl.combine([fl.mse]), "takes a dictionary of parts"),
-        (lambda: fl.mse + fl.cross_entropy, "cannot hold cross_entropy; expected elementwise losses"),
         (lambda: fl.hinge + fl.bce_with_logits, "cannot hold bce_with_logits, whose target is in"),
-        (lambda: fl.mse + fl.l1, "cannot hold mse, whose default is the mean, and l1"),
+        (lambda: fl.mse + fl.l1, r"whose default is the sum; a penalty on parameters is fl.l1.on"),
         (lambda: LOSS(Z, T, weights={"huber": 1}), "weights names 'huber'; the parts are mse, mae"),
         (lambda: LOSS(Z, T, weights={"mae": np.inf}), r"weights\['mae'\] is inf; expected a finite number"),
         (lambda: LOSS(Z, T, weights=3), "weights is 3; expected a dictionary"),
         (lambda: LOSS(Z, T, delta=1.0), "delta is not a parameter"),
+        (lambda: fl.mse.bind(reduction=fl.risk.CVaR(0.1)) + fl.mae, "part mse under a risk; bind the risk to the sum"),
     ],
 )
 def test_errors(call, message):

@@ -1,46 +1,26 @@
 """From several elementwise losses to one formula: their weighted sum, with weights that are parameters."""
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache, reduce
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
-from ...call.errors import CallTypeError, CallValueError
+from ...call.errors import CallTypeError
 from ...spec.graph import EXACT, Graph, Operand, evaluate, symbols
 from ...spec.record import FINITE, Formula, Interval, Parameter, Signs, described
 from ...spec.render import formula
-from ..base import Loss
+from .penalties import Penalty
+from .terms import Term, parameter_names, weight_of
 
-__all__ = ["Term", "claims", "fused", "parameter_names", "weight_of", "with_usual_parameters"]
-
-
-class Term(NamedTuple):
-    """Part of a sum: its name, its weight and its loss, whose defaults are those of the sum."""
-
-    name: str
-    weight: float
-    loss: Loss
+__all__ = ["fused", "is_fusible", "with_usual_parameters"]
 
 
-def weight_of(name: str) -> str:
-    """Return the name of the parameter that holds the weight of a part."""
-    return f"{name}_weight"
-
-
-def parameter_names(terms: Sequence[Term]) -> list[dict[str, str]]:
-    """Return the name in the sum of each parameter of each part: its own where no other part has one of that name."""
-    uses = Counter(k for term in terms for k in term.loss.record.parameters)
-    weights = {weight_of(term.name) for term in terms}
-    found = []
-    for term in terms:
-        own = term.loss.record.parameters
-        found.append({k: k if uses[k] == 1 and k not in weights else f"{term.name}_{k}" for k in own})
-    names = Counter([*weights, *(n for own in found for n in own.values())])
-    twice = next((n for n, count in names.items() if count > 1), None)
-    if twice is not None:
-        raise CallValueError(f"has two parameters called {twice}; name the parts apart by combine", loss="combine")
-    return found
+def is_fusible(term: Term) -> bool:
+    """Whether a part can be one of a fused formula: elementwise, of one prediction, with one level per parameter."""
+    record = term.loss.record
+    levels = any(type(v) is tuple for v in term.loss.defaults.values())
+    is_one = record.family == "elementwise" and len(record.predictions) == 1
+    return is_one and not (record.switched or levels or isinstance(term.loss, Penalty))
 
 
 def fused(terms: Sequence[Term], name: str) -> Formula:
@@ -91,37 +71,8 @@ def _function(terms: Sequence[Term], target: str | None, defaults: dict[str, flo
     return _formula(tuple(parts), target, tuple(defaults.items()), orders)
 
 
-def claims(terms: Sequence[Term]) -> dict[str, Any]:
-    """Return the properties of a sum with these weights, as fields of its record."""
-    records = [term.loss.record for term in terms if term.weight != 0.0]
-    added = all(term.weight >= 0.0 for term in terms)
-    slopes = [r.lipschitz for r in records]
-    weights = [abs(term.weight) for term in terms if term.weight != 0.0]
-    bounded = None if None in slopes else sum(w * s for w, s in zip(weights, slopes, strict=True) if s is not None)
-    return {
-        "convex": added and all(r.convex for r in records),
-        "differentiable": all(r.differentiable for r in records),
-        "bounded": all(r.bounded for r in records),
-        "robust": added and all(r.robust for r in records),
-        "lipschitz": bounded,
-        "minimum_at_target": added and all(r.minimum_at_target for r in records),
-    }
-
-
 def _fit(terms: Sequence[Term], name: str) -> None:
     """Raise TypeError for parts that cannot be computed for one prediction and one target of each element."""
-    first = terms[0].loss.record
-    for term in terms:
-        record = term.loss.record
-        if record.family != "elementwise" or len(record.predictions) > 1:
-            problem = f"cannot hold {term.name}; expected elementwise losses of one prediction"
-            raise CallTypeError(problem, loss=name)
-        if record.switched or any(type(v) is tuple for v in term.loss.defaults.values()):
-            raise CallTypeError(f"cannot hold {term.name} with a level per column", loss=name)
-        if record.reduction != first.reduction:
-            problem = f"cannot hold {terms[0].name}, whose default is the {first.reduction}, and {term.name}, whose "
-            problem += f"default is the {record.reduction}"
-            raise CallTypeError(problem, loss=name)
     for what, domains in (
         ("prediction", [(t.name, t.loss.record.prediction_domains[0]) for t in terms]),
         ("target", [(t.name, t.loss.record.target_domain) for t in terms if t.loss.record.target]),
