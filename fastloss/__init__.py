@@ -29,6 +29,7 @@ LAZY = {
     "row_loss": ".losses.custom.rows",
     "scipy": "",
     "scorer": ".interop.scorer",
+    "search": ".train.search.run",
     "sequence_log_probs": ".text.sequences",
     "torch": "",
 }

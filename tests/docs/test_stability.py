@@ -62,6 +62,9 @@ def test_results_have_the_attributes_that_are_promised():
     assert promised["each of its worst rows"] == set(report.worst["mse"][0]._fields)
     scores = fl.rewards.rouge_l([[1, 2]], [[1, 3]])
     assert promised["fl.rewards.rouge_l and rouge_n"] == set(scores._fields)
+    found = fl.search(fl.huber, lambda loss: 1.0, {"delta": (0.5, 2.0)}, method="reinforce", budget=1)
+    assert promised["fl.search"] == set(found._fields)
+    assert promised["each entry of its log"] == set(found.log[0]._fields)
     assert promised["the functions of fl.recipes"] == set(fl.recipes.Result._fields)
 
 

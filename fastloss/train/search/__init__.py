@@ -1,0 +1,1 @@
+"""Search for a loss by a metric on held-out data."""
