@@ -143,6 +143,16 @@ def evaluate(
     weight: Annotated[
         str | None, typer.Option("--weight", "-w", metavar="COLUMN", help="Column of the rows' weights.")
     ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            metavar="COLUMN[,COLUMN...]",
+            help="Also by group: by a column, or several crossed; repeat it for another grouping.",
+        ),
+    ] = None,
+    sort: Annotated[str, typer.Option(metavar="LOSS|count", help="Order of groups, largest first; else by key.")] = "",
+    top: Annotated[int, typer.Option(min=0, metavar="K", help="Show K groups of a grouping; 0 for all.")] = 20,
     on_invalid: Annotated[
         str,
         typer.Option(
@@ -157,6 +167,7 @@ def evaluate(
 ) -> None:
     """Evaluate losses on files of any size, all in one read."""
     from ..evaluation.command import Request, evaluate_command
+    from ..evaluation.groups import groupings_of
 
     request = Request(
         paths=paths or [],
@@ -170,6 +181,9 @@ def evaluate(
         per_sample=per_sample,
         sample=sample,
         threads=threads,
+        by=groupings_of(by)[0],
+        sort=sort,
+        top=top,
     )
     evaluate_command(request)
 

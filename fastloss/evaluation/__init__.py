@@ -20,6 +20,7 @@ def evaluate(
     pred: str | Sequence[str] = "pred",
     target: str | None = "target",
     weight: str | None = None,
+    by: Any = None,
     on_invalid: str = "fail",
     worst: int = 0,
     per_sample: str | os.PathLike[str] | None = None,
@@ -44,6 +45,11 @@ def evaluate(
         several names stand for several columns: a row of scores, or the predictions of a loss like gaussian_nll.
     target, weight : str, optional
         Columns of the target and of the row's weight (0 or more).
+    by : str, sequence of str or tuples, array, or mapping of names to arrays, optional
+        Columns of keys: `report.groups` then has a report for each group, with the bits of an evaluation of its rows
+        alone. A tuple, or names joined by commas, crosses columns; several in a list are groupings of their own.
+        Columns may be text, numbers, booleans, dates or dictionaries; a null is a group, and directories named
+        ``country=US`` are a column. Up to 100,000 groups. For a tuple of arrays, an array of keys or a mapping.
     on_invalid : {"fail", "skip", "propagate"}
         Treatment of rows with a null, NaN or infinity, or with a loss that is not finite: raise an error that names
         file and row; leave them out; or let them through, so that the figures become NaN.
@@ -75,6 +81,7 @@ def evaluate(
     3
     """
     from .files import check_outputs
+    from .groups import groupings_of
     from .losses import named
     from .plan import Plan
     from .run import run
@@ -86,12 +93,13 @@ def evaluate(
         raise InputError(f"worst is {worst!r}; expected a whole number, 0 or more")
     evaluated = named(losses)
     preds = (pred,) if isinstance(pred, str) else tuple(pred)
+    groupings, keys = groupings_of(by, data)
     if per_sample is not None:
         if FORMATS.get(os.path.splitext(per_sample)[1].lower(), "parquet") != "parquet":
             raise InputError(f"per_sample is {os.fspath(per_sample)}; it is written as Parquet, expected FILE.parquet")
         check_outputs([per_sample], input_files(data, Selection(preds, target, weight)))
-    source, selection = open_source(data, Selection(preds, target, weight))
-    plan = Plan(evaluated, selection.weight is not None, on_invalid, worst, per_sample is not None)
+    source, selection = open_source(data, Selection(preds, target, weight, groupings), keys)
+    plan = Plan(evaluated, selection.weight is not None, on_invalid, worst, per_sample is not None, groupings)
     return run(source, selection, plan, threads=_threads(threads), per_sample=per_sample, progress=progress)
 
 

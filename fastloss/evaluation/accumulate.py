@@ -183,6 +183,9 @@ def _rounded(weight: int, first: int, second: int) -> tuple[float, float]:
     """Return mean and standard deviation from exact sums in units of 2**-BIAS."""
     if weight <= 0:
         return math.nan, math.nan
+    # Of 3,300 bits and more all but some hundred are zeros that cancel: a tenth of the time without them.
+    shift = min((x & -x).bit_length() - 1 if x else weight.bit_length() for x in (weight, first, second))
+    weight, first, second = weight >> shift, first >> shift, second >> shift
     # Rounding errors cannot occur before the division, so the variance is never negative.
     return _divide(first, weight), _root(second * weight - first * first, weight * weight)
 

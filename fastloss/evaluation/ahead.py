@@ -41,7 +41,8 @@ class Job(NamedTuple):
     given: Any
     """Of a loss, the first row of each prediction and of the target; of statistics, two lists.
 
-    They hold the columns as (dtype, whether they can be written to), and whether there are weights.
+    They hold the columns as (dtype, whether they can be written to), and whether there are weights. A third element
+    says whether there are groups.
     """
 
 
@@ -52,19 +53,21 @@ def jobs_of(parts: Sequence[tuple[Any, Selection, Sequence[Evaluated]]]) -> list
     found: list[tuple[str, Job]] = []
     kinds: set[tuple[str, bool]] = set()
     weights: set[bool] = set()
+    grouped = False
     for paths, selection, losses in parts:
         source, selection = open_source(paths, selection)
         with closing(source.batches(selection)) as batches:  # type: ignore[type-var]
             batch = next(batches, None)
         if batch is None:
             continue
-        columns = [joined(batch.numbers(g)) for g in range(len(batch.groups))]
+        columns = [joined(batch.numbers(g)) for g in range(len(batch.groups) - len(selection.by))]
         arrays = [None if c is None else c[0] for c in columns]
         kinds |= {(a.dtype.str, a.flags.writeable) for a in arrays if a is not None}
         weights.add(arrays[-1] is not None)
+        grouped |= bool(selection.by)
         rows = [None if a is None else a[:1].tolist() for a in arrays[:-1]]
         found += [(e.loss.record.family, Job(e.label, "loss", rows)) for e in losses]
-    statistics = ("", Job("statistics", "statistics", (sorted(kinds), sorted(weights))))
+    statistics = ("", Job("statistics", "statistics", (sorted(kinds), sorted(weights), grouped)))
     # Families share inner functions: each process should meet few families.
     order = ("elementwise", "", "arrays", "rows")
     return [job for _, job in sorted([*found, statistics], key=lambda each: order.index(each[0]))]
@@ -89,10 +92,11 @@ def perform(job: Job) -> None:
             loss.call(loss.prediction(preds, target), target)
 
 
-def _perform_statistics(kinds: list[tuple[str, bool]], weights: list[bool]) -> None:
+def _perform_statistics(kinds: list[tuple[str, bool]], weights: list[bool], grouped: bool = False) -> None:
     import numpy as np
 
     from .accumulate import Partial
+    from .groups.tables import Tables
     from .plan import widened
 
     one = np.ones(1)
@@ -102,6 +106,8 @@ def _perform_statistics(kinds: list[tuple[str, bool]], weights: list[bool]) -> N
         widened(column, one)
     for weighted in weights:
         Partial(weighted).add(one, one if weighted else None)
+        if grouped:
+            Tables(weighted).add(one, np.zeros(1, np.int32), one if weighted else None, 1)
 
 
 def _processors() -> int:

@@ -17,7 +17,7 @@ from . import evaluate
 from .columns import InputError
 from .files import check_outputs, write_text
 from .losses import Evaluated, named
-from .report import Report, figure
+from .report import Report, aligned, figure
 from .sources import Selection, input_files
 
 __all__ = ["Request", "evaluate_command"]
@@ -38,11 +38,22 @@ class Request:
     per_sample: str | None
     sample: bool
     threads: int | None
+    by: tuple[tuple[str, ...], ...] = ()
+    sort: str = ""
+    top: int = 20
+
+    @property
+    def selection(self) -> Selection:
+        """Columns to read."""
+        return Selection(tuple(self.pred), self.target, self.weight, self.by)
 
 
 def evaluate_command(request: Request) -> None:
     """Evaluate and print the report; with `--json -` only the JSON goes to stdout."""
     losses = _losses(request)
+    labels = [e.label for e in losses]
+    if request.sort and request.sort not in [*labels, "count"]:
+        raise InputError(f"--sort is {request.sort!r}; allowed: {', '.join([*labels, 'count'])}")
     _check_outputs(request)
     reports = _sample(request, losses) if request.sample else [("", _files(request, losses))]
     if request.json is not None:
@@ -53,6 +64,8 @@ def evaluate_command(request: Request) -> None:
             if i:
                 console.print()
             _print(console, title, report)
+            for names in request.by:
+                _print_groups(console, report, names, request)
         if request.per_sample is not None:
             console.print(f"loss of every row: {printable(request.per_sample)}", soft_wrap=True)
 
@@ -60,8 +73,7 @@ def evaluate_command(request: Request) -> None:
 def _check_outputs(request: Request) -> None:
     outputs = [o for o in (request.json if request.json != "-" else None, request.per_sample) if o is not None]
     if outputs:
-        selection = Selection(tuple(request.pred), request.target, request.weight)
-        check_outputs(outputs, [] if request.sample else input_files(request.paths, selection))
+        check_outputs(outputs, [] if request.sample else input_files(request.paths, request.selection))
 
 
 def _losses(request: Request) -> list[Evaluated]:
@@ -84,13 +96,14 @@ def _files(request: Request, losses: list[Evaluated]) -> Report:
     if request.target is None and any(e.loss.record.target is not None for e in losses):
         raise InputError("no --target; name the column of the target")
     with _progress() as (progress, shown):
-        _compile([(request.paths, Selection(tuple(request.pred), request.target, request.weight), losses)], shown)
+        _compile([(request.paths, request.selection, losses)], shown)
         return evaluate(
             request.paths,
             losses,
             pred=request.pred,
             target=request.target,
             weight=request.weight,
+            by=list(request.by) or None,
             on_invalid=request.on_invalid,
             worst=request.worst,
             per_sample=request.per_sample,
@@ -103,9 +116,10 @@ def _sample(request: Request, losses: list[Evaluated]) -> list[tuple[str, Report
     """Return one report for each sample file that the losses need."""
     from ..data import SAMPLES, sample_for
 
-    if request.paths or request.pred or request.target or request.weight or request.per_sample:
+    if request.paths or request.pred or request.target or request.weight or request.per_sample or request.by:
         raise InputError(
-            "--sample brings its own files and columns; no paths, --pred, --target, --weight or --per-sample beside it"
+            "--sample brings its own files and columns; "
+            "no paths, --pred, --target, --weight, --by or --per-sample beside it"
         )
     chosen: dict[tuple[str, str, str], list[Evaluated]] = {}
     for e in losses:
@@ -183,22 +197,40 @@ def _print(console: Any, title: str, report: Report) -> None:
     if title:
         console.print(title, style="bold")
     if console.is_terminal:
-        heading, *rows = report.table()
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for i, name in enumerate(heading):
-            table.add_column(name, justify="left" if i == 0 else "right", overflow="fold", no_wrap=i > 0)
-        for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
-        console.print(table)
+        _print_table(console, report.table(), 1)
         for note in report.notes():
             console.print(printable(note), style="yellow", soft_wrap=True)
     else:
-        print("\n".join(map(printable, repr(report).split("\n"))))
+        print("\n".join(map(printable, [*aligned(report.table(), 1), *report.notes()])))
     for label, worst in report.worst.items():
         console.print(f"\nrows of largest {printable(label)}", style="bold")
         for w in worst:
             where = f"{printable(w.file)}, row {w.row:,}" if w.file else f"row {w.row:,}"
             console.print(f"  {figure(w.loss):>12}  {where}", soft_wrap=True)
+
+
+def _print_table(console: Any, rows: list[tuple[str, ...]], left: int) -> None:
+    """Print a heading and rows; the first columns are text, the others numbers."""
+    heading, *body = rows
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for i, name in enumerate(heading):
+        table.add_column(printable(name), justify="left" if i < left else "right", overflow="fold", no_wrap=i >= left)
+    for row in body:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console.print(table)
+
+
+def _print_groups(console: Any, report: Report, names: tuple[str, ...], request: Request) -> None:
+    """Print the table of one grouping, and how many groups it leaves out."""
+    console.print(f"\nby {printable(', '.join(names))}", style="bold")
+    rows = report.group_table(names, request.sort, request.top)
+    if console.is_terminal:
+        _print_table(console, rows, len(names))
+    else:
+        print("\n".join(map(printable, aligned(rows, len(names)))))
+    count = report.group_count(names)
+    if left := count - (len(rows) - 1):
+        console.print(f"{left:,} of {count:,} groups not shown; --top 0 shows all", style="yellow", soft_wrap=True)
 
 
 def _write_json(path: str, reports: list[tuple[str, Report]]) -> None:

@@ -1,6 +1,7 @@
 """Processing of a batch: conversion to float64, treatment of invalid rows, evaluation of every loss, summation."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -9,6 +10,7 @@ import numpy as np
 from ..call.errors import CallError
 from .accumulate import Partial
 from .columns import InputError
+from .groups import Groups
 from .losses import Evaluated
 from .sources import Batch
 
@@ -35,6 +37,8 @@ class Result:
     non_finite_rows: int = 0
     worst: list[list[tuple[float, int]]] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
+    codes: list[Any] = field(default_factory=list)
+    """Codes of the groups of the rows, for each grouping."""
 
 
 @dataclass
@@ -50,8 +54,17 @@ class _Rows:
 class Plan:
     """Losses and options of one evaluation; `process` may run in several threads."""
 
-    def __init__(self, losses: list[Evaluated], weighted: bool, on_invalid: str, worst: int, keep_values: bool) -> None:
+    def __init__(
+        self,
+        losses: list[Evaluated],
+        weighted: bool,
+        on_invalid: str,
+        worst: int,
+        keep_values: bool,
+        by: Sequence[tuple[str, ...]] = (),
+    ) -> None:
         self.losses = losses
+        self.groups = Groups(by, len(losses), weighted) if by else None
         self.weighted = weighted
         self.on_invalid = on_invalid
         self.worst = worst
@@ -65,7 +78,10 @@ class Plan:
         result.worst = [[] for _ in self.losses]
         if self.keep_values:
             result.values = [np.full(batch.rows, np.nan) for _ in self.losses]
-        found = [batch.numbers(g) for g in range(len(batch.groups))]
+        read = len(batch.groups) - (len(self.groups.by) if self.groups else 0)
+        found = [batch.numbers(g) for g in range(read)]
+        if self.groups:
+            result.codes = self.groups.codes(batch.groups[read:], batch.source, batch.rows)
         columns = [joined(group) for group in found]
         width = max((c[0].shape[1] for c in columns if c is not None and c[0].ndim == 2), default=1)
         step = max(1, ELEMENTS // max(1, width))
@@ -94,6 +110,9 @@ class Plan:
             off &= ~bad
             result.null_rows += int(bad.sum())
             result.non_finite_rows += int(off.sum())
+            if self.groups:
+                for column, mask in ((1, bad), (2, off)):
+                    self.groups.count(result.codes, column, rows.index[mask])
             rows = self._without_invalid(batch, rows, found, bad, off, result)
         if rows.weight is not None and rows.weight.size and rows.weight.min() < 0:
             i = int(np.argmax(rows.weight < 0))
@@ -123,14 +142,18 @@ class Plan:
             self._fail(batch, row, _complaint(batch, columns, row))
         if self.on_invalid == "skip":
             drop = null | off
+            if self.groups:
+                self.groups.count(result.codes, 0, rows.index[drop])
         else:
             # Of what propagates, only numbers reach the losses: a null, a weight or a label that is none is a NaN.
             drop = null
             labels = rows.target is not None and any(e.takes_labels(rows.target) for e in self.losses)
             for a in (rows.weight, rows.target if labels else None):
                 drop = drop if a is None else drop | ~np.isfinite(a)
-            for partial in result.partials:
+            for k, partial in enumerate(result.partials):
                 partial.counts[1] += int(drop.sum())
+                if self.groups:
+                    self.groups.left_out(k, 0, result.codes, rows.index[drop])
         keep = ~drop
         kept = [None if a is None else a[keep] for a in (*rows.preds, rows.target, rows.weight)]
         return _Rows(kept[:-2], kept[-2], kept[-1], rows.index[keep])
@@ -144,7 +167,10 @@ class Plan:
             if loss.ignore_index is not None and (drop := target == loss.ignore_index).any():
                 keep = ~drop
                 partial.ignored += int(drop.sum())
-                index = (np.arange(first, first + len(keep)) if index is None else index)[keep]
+                index = np.arange(first, first + len(keep)) if index is None else index
+                if self.groups:
+                    self.groups.left_out(k, 1, result.codes, index[drop])
+                index = index[keep]
                 preds, target = [p[keep] for p in preds], target[keep]
                 weight = None if weight is None else weight[keep]
         if not len(preds[0]):
@@ -157,6 +183,9 @@ class Plan:
         if values.shape != preds[0].shape[:1]:
             raise InputError(f"{loss.label} gives {values.shape} values for {len(preds[0])} rows")
         partial.add(values, weight)
+        if self.groups:
+            rows_of = slice(first, first + len(values)) if index is None else index
+            self.groups.add(k, values, weight, result.codes, rows_of)
         if self.on_invalid == "fail" and partial.counts[0] != sum(partial.counts.tolist()):
             i = int(np.argmax(~np.isfinite(values)))
             self._fail(batch, _at(first, index, i), f"{loss.label} is {values[i]:g} here, of finite inputs")

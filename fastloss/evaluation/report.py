@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from .accumulate import Moments, Statistics
 from .columns import InputError, natural
+from .groups.keys import key_from_json, key_order, key_text, key_to_json
 
-__all__ = ["Report", "WorstRow"]
+__all__ = ["Report", "WorstRow", "aligned"]
 
 FORMAT = 1
 COLUMNS = ("loss", "mean", "std", "min", "max", "count", "non-finite", "weight sum")
@@ -35,6 +36,9 @@ class Report(Mapping[str, Statistics]):
         Treatment of invalid rows: "fail", "skip" or "propagate".
     worst : mapping of str to list of WorstRow
         The rows of largest loss, by label of the loss.
+    groups : dict
+        A report for each group, by its key: a value, or a tuple of values of crossed columns; None for a null. With
+        several groupings, a dictionary of these by their columns, joined by commas. Empty without `by`.
 
     Examples
     --------
@@ -54,6 +58,7 @@ class Report(Mapping[str, Statistics]):
         on_invalid: str,
         worst: Mapping[str, list[WorstRow]] | None = None,
         worst_k: int = 0,
+        groups: Mapping[tuple[str, ...], Mapping[Any, "Report"]] | None = None,
     ) -> None:
         self._moments = dict(moments)
         self.rows = rows
@@ -62,22 +67,34 @@ class Report(Mapping[str, Statistics]):
         self.on_invalid = on_invalid
         self.worst = {k: list(v) for k, v in (worst or {}).items()}
         self._worst_k = worst_k
-        propagate = on_invalid == "propagate"
-        self._statistics = {k: m.statistics(propagate) for k, m in self._moments.items()}
+        self._groups = {names: _sorted(found) for names, found in (groups or {}).items()}
+        self._statistics: dict[str, Statistics] = {}
 
     def __getitem__(self, label: str) -> Statistics:
-        return self._statistics[label]
+        # Rounded when they are asked for: a report may have a hundred thousand groups.
+        found = self._statistics.get(label)
+        if found is None:
+            propagate = self.on_invalid == "propagate"
+            found = self._statistics[label] = self._moments[label].statistics(propagate)
+        return found
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._statistics)
+        return iter(self._moments)
 
     def __len__(self) -> int:
-        return len(self._statistics)
+        return len(self._moments)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Report) and self._state() == other._state()
 
     __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def groups(self) -> dict[Any, Any]:
+        """Reports of groups by key; with several groupings, these by the names of their columns."""
+        if len(self._groups) == 1:
+            return dict(next(iter(self._groups.values())))
+        return {",".join(names): dict(found) for names, found in self._groups.items()}
 
     @property
     def weighted(self) -> bool:
@@ -107,6 +124,9 @@ class Report(Mapping[str, Statistics]):
             raise InputError(f"cannot merge reports of different losses: {', '.join(self)} and {', '.join(other)}")
         if self.on_invalid != other.on_invalid:
             raise InputError(f"cannot merge reports with on_invalid {self.on_invalid!r} and {other.on_invalid!r}")
+        if set(self._groups) != set(other._groups):
+            mine, theirs = (" and ".join(",".join(n) for n in r._groups) or "none" for r in (self, other))
+            raise InputError(f"cannot merge reports by {mine} and by {theirs}")
         k = min(self._worst_k, other._worst_k)
         worst = {n: ranked(self.worst.get(n, []) + other.worst.get(n, []), k) for n in self} if k else None
         return Report(
@@ -117,6 +137,7 @@ class Report(Mapping[str, Statistics]):
             on_invalid=self.on_invalid,
             worst=worst,
             worst_k=k,
+            groups={names: _united(found, other._groups[names]) for names, found in self._groups.items()},
         )
 
     def beside(self, *others: "Report", order: Sequence[str]) -> "Report":
@@ -132,6 +153,12 @@ class Report(Mapping[str, Statistics]):
             on_invalid=self.on_invalid,
             worst={n: worst[n] for n in order if n in worst},
             worst_k=self._worst_k,
+            groups={
+                names: {
+                    key: r.beside(*(o._groups[names][key] for o in others), order=order) for key, r in found.items()
+                }
+                for names, found in self._groups.items()
+            },
         )
 
     def _state(self) -> dict[str, Any]:
@@ -147,6 +174,11 @@ class Report(Mapping[str, Statistics]):
             state["worst_k"] = self._worst_k
             # JSON has no infinity; a string tells it from a number.
             state["worst"] = {n: [[w.file, w.row, _finite(w.loss)] for w in rows] for n, rows in self.worst.items()}
+        if self._groups:
+            state["groups"] = [
+                {"by": list(names), "found": [{"key": key_to_json(key), **r._state()} for key, r in found.items()]}
+                for names, found in self._groups.items()
+            ]
         return state
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,20 +196,27 @@ class Report(Mapping[str, Statistics]):
     def from_json(cls, text: str) -> "Report":
         """Return the report that `to_json` wrote."""
         try:
-            state = json.loads(text)
-            if state["format"] != FORMAT:
-                raise InputError(f"the report has format {state['format']!r}; this version reads {FORMAT}")
-            return cls(
-                {n: Moments.from_dict(s["exact"]) for n, s in state["losses"].items()},
-                rows=state["rows"],
-                null_rows=state["null_rows"],
-                non_finite_rows=state["non_finite_rows"],
-                on_invalid=state["on_invalid"],
-                worst={n: [WorstRow(f, r, float(v)) for f, r, v in rows] for n, rows in state.get("worst", {}).items()},
-                worst_k=state.get("worst_k", 0),
-            )
+            return cls._from_state(json.loads(text))
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise InputError(f"not a report of fastloss: {error}") from None
+
+    @classmethod
+    def _from_state(cls, state: dict[str, Any]) -> "Report":
+        if state["format"] != FORMAT:
+            raise InputError(f"the report has format {state['format']!r}; this version reads {FORMAT}")
+        return cls(
+            {n: Moments.from_dict(s["exact"]) for n, s in state["losses"].items()},
+            rows=state["rows"],
+            null_rows=state["null_rows"],
+            non_finite_rows=state["non_finite_rows"],
+            on_invalid=state["on_invalid"],
+            worst={n: [WorstRow(f, r, float(v)) for f, r, v in rows] for n, rows in state.get("worst", {}).items()},
+            worst_k=state.get("worst_k", 0),
+            groups={
+                tuple(g["by"]): {key_from_json(r["key"]): cls._from_state(r) for r in g["found"]}
+                for g in state.get("groups", [])
+            },
+        )
 
     def table(self) -> list[tuple[str, ...]]:
         """Return headings and one row of text for each loss."""
@@ -188,6 +227,35 @@ class Report(Mapping[str, Statistics]):
         ]
         return [row[:shown] for row in (COLUMNS, *body)]
 
+    def group_table(self, names: tuple[str, ...], sort: str = "", top: int = 0) -> list[tuple[str, ...]]:
+        """Return headings and one row of text for each group: its key, the mean of each loss, the number of rows.
+
+        Sorted by key, or by `sort`: the label of a loss, largest mean first, or "count". Of one loss, its other
+        statistics follow. `top` groups at the most; 0 stands for all.
+        """
+        found = list(self._groups[names].items())
+        if sort == "count":
+            found.sort(key=lambda each: -each[1].rows)
+        elif sort:
+            # A group without a mean comes last.
+            found.sort(key=lambda each: (math.isnan(each[1][sort].mean), -each[1][sort].mean))
+        single = next(iter(self)) if len(self) == 1 else None
+        heading = (*names, *(self if single is None else (f"{single} mean", "std", "min", "max")), "count")
+        body = []
+        for key, report in found[: top or None]:
+            parts = key if len(names) > 1 else (key,)
+            means = [s.mean for s in report.values()]
+            if single is not None:
+                only = report[single]
+                means = [only.mean, only.std, only.min, only.max]
+            count = max(s.count for s in report.values())
+            body.append((*map(key_text, parts), *map(figure, means), f"{count:,}"))
+        return [heading, *body]
+
+    def group_count(self, names: tuple[str, ...]) -> int:
+        """Return the number of groups of a grouping."""
+        return len(self._groups[names])
+
     def notes(self) -> list[str]:
         """Return sentences about rows that were left out, ignored or propagated."""
         done = {"skip": "left out", "propagate": "propagated", "fail": ""}[self.on_invalid]
@@ -197,14 +265,35 @@ class Report(Mapping[str, Statistics]):
         return notes
 
     def __repr__(self) -> str:
-        rows = self.table()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
-            for r in rows
-        ]
-        lines.insert(1, "  ".join("-" * w for w in widths))
-        return "\n".join([*lines, *self.notes()])
+        notes = self.notes()
+        notes += [f"{len(found):,} groups by {','.join(names)}" for names, found in self._groups.items()]
+        return "\n".join([*aligned(self.table(), 1), *notes])
+
+
+def _sorted(groups: Mapping[Any, Report]) -> dict[Any, Report]:
+    """Return groups in the order of their keys, whatever order they were found in."""
+    return dict(sorted(groups.items(), key=lambda each: key_order(each[0])))
+
+
+def _united(a: Mapping[Any, Report], b: Mapping[Any, Report]) -> dict[Any, Report]:
+    """Return the groups of two reports, those in both merged."""
+    # Not the keys themselves: 1, 1.0 and True are equal, and no NaN is equal to another.
+    found = {key_order(key): (key, report) for key, report in a.items()}
+    for key, report in b.items():
+        at = key_order(key)
+        found[at] = (key, found[at][1].merge(report) if at in found else report)
+    return dict(found.values())
+
+
+def aligned(rows: list[tuple[str, ...]], left: int) -> list[str]:
+    """Return a heading, a rule and rows as lines of aligned columns; the first are text, the others numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
+        for r in rows
+    ]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return lines
 
 
 def ranked(rows: list[WorstRow], k: int) -> list[WorstRow]:

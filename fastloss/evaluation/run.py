@@ -77,7 +77,22 @@ def run(
         on_invalid=plan.on_invalid,
         worst=dict(zip(labels, worst, strict=True)) if plan.worst else None,
         worst_k=plan.worst,
+        groups={names: _by_group(plan, k) for k, names in enumerate(plan.groups.by)} if plan.groups else None,
     )
+
+
+def _by_group(plan: Plan, grouping: int) -> dict[Any, Report]:
+    """Return a report for each group of a grouping."""
+    assert plan.groups is not None
+    labels = [e.label for e in plan.losses]
+    found = {}
+    for key, counted, moments in plan.groups.found(grouping, [e.figure for e in plan.losses]):
+        rows, null_rows, non_finite_rows = counted
+        states = dict(zip(labels, moments, strict=True))
+        found[key] = Report(
+            states, rows=rows, null_rows=null_rows, non_finite_rows=non_finite_rows, on_invalid=plan.on_invalid
+        )
+    return found
 
 
 def _rank(plan: Plan, worst: list[list[WorstRow]], result: Result) -> None:

@@ -20,6 +20,7 @@ from .columns import (
     natural,
     with_arrow,
 )
+from .groups import partitions
 
 __all__ = ["FORMATS", "Batch", "Selection", "Source", "expand", "input_files", "open_source"]
 
@@ -54,20 +55,39 @@ HELD_BYTES = 1 << 25
 
 @dataclass(frozen=True)
 class Selection:
-    """Columns to read: names or globs of the predictions, the target and the weight."""
+    """Columns to read: names or globs of the predictions, the target and the weight, and the keys of groups."""
 
     pred: tuple[str, ...]
     target: str | None
     weight: str | None
+    by: tuple[tuple[str, ...], ...] = ()
+    """Groupings, each by the columns whose values together are a key."""
+
+    @property
+    def names(self) -> list[str]:
+        """All names and globs, the keys of groups last."""
+        return [n for n in (*self.pred, self.target, self.weight, *sorted(self.keys)) if n is not None]
+
+    @property
+    def keys(self) -> set[str]:
+        """Columns that only tell groups apart."""
+        return {n for grouping in self.by for n in grouping} - {*self.pred, self.target, self.weight}
 
     def resolve(self, known: Iterable[str], where: str) -> list[list[str]]:
-        """Return column names by role: one group for each prediction, then the target's and the weight's (or none)."""
+        """Return column names by role: a group for each prediction, the target and the weight (or none), each grouping.
+
+        A key that no column has is looked for in the directories of the file, `column=value`, and is not read.
+        """
         known = list(known)
         groups = chosen(self.pred, known, "pred", where)
         for name, role in ((self.target, "target"), (self.weight, "weight")):
             groups.append([] if name is None else chosen([name], known, role, where)[0])
         if len(groups[-1]) > 1:
             raise InputError(f"weight {self.weight!r} stands for {len(groups[-1])} columns; expected one")
+        there = partitions(where) if self.by else {}
+        for grouping in self.by:
+            read = [n for n in grouping if n in known or n not in there]
+            groups.append([n for group in chosen(read, known, "by", where) for n in group])
         return groups
 
     def wanted(self, known: Sequence[str], where: str) -> set[str]:
@@ -209,8 +229,7 @@ class NumpyFiles:
                     raise InputError(f"{self.path} holds one array; name such files by pred and target")
                 yield from Arrays(array.fields(), self.path).batches(selection)
                 return
-            names = [n for n in (*selection.pred, selection.target, selection.weight) if n is not None]
-            columns = {n: opened(os.path.join(self.folder, n)) for n in names}
+            columns = {n: opened(os.path.join(self.folder, n)) for n in dict.fromkeys(selection.names)}
             self.rows = min(len(a) for a in columns.values())
             yield from Arrays(columns, os.path.join(self.folder, selection.pred[0])).batches(selection)
 
@@ -258,8 +277,7 @@ def expand(paths: Iterable[Any]) -> list[str]:
 
 def open_paths(paths: Sequence[Any], selection: Selection) -> Source:
     """Return a source for files; consecutive files of one format are read as one data set."""
-    named = [n for n in (*selection.pred, selection.target, selection.weight) if n is not None]
-    if all(n.endswith(".npy") for n in named):
+    if all(n.endswith(".npy") for n in selection.names):
         for folder in paths:
             if not os.path.isdir(folder):
                 raise InputError(f"{folder} is given beside .npy columns; expected the directory they are in")
@@ -310,18 +328,17 @@ def input_files(data: Any, selection: Selection) -> list[str]:
     paths = _paths(data)
     if paths is None:
         return list(getattr(data, "files", [])) if type(data).__module__.startswith("pyarrow") else []
-    columns = [n for n in (*selection.pred, selection.target, selection.weight) if n is not None]
-    columns = [os.path.join(folder, n) for folder in map(os.fspath, paths or [""]) for n in columns]
+    columns = [os.path.join(folder, n) for folder in map(os.fspath, paths or [""]) for n in selection.names]
     return [n for n in columns if os.path.isfile(n)] + expand(paths)
 
 
-def open_source(data: Any, selection: Selection) -> tuple[Source, Selection]:
-    """Return the source for the data passed to `evaluate`, and the matching selection."""
+def open_source(data: Any, selection: Selection, keys: Mapping[str, Any] | None = None) -> tuple[Source, Selection]:
+    """Return the source for the data passed to `evaluate`, and the matching selection; keys are columns of a tuple."""
     paths = _paths(data)
     if paths is not None:
         return open_paths(paths, selection), selection
     if isinstance(data, tuple):
-        return _from_tuple(data, selection)
+        return _from_tuple(data, selection, keys)
     if isinstance(data, Mapping):
         return Arrays({str(k): _array(v) for k, v in data.items()}), selection
     kind = type(data).__module__.split(".")[0]
@@ -333,7 +350,9 @@ def open_source(data: Any, selection: Selection) -> tuple[Source, Selection]:
     )
 
 
-def _from_tuple(data: tuple[Any, ...], selection: Selection) -> tuple[Source, Selection]:
+def _from_tuple(
+    data: tuple[Any, ...], selection: Selection, keys: Mapping[str, Any] | None
+) -> tuple[Source, Selection]:
     """Return the source for a tuple: the predictions (an array or a tuple of arrays), the target, the weight."""
     if not 1 <= len(data) <= 3:
         raise InputError(f"a tuple of {len(data)}; expected (pred, target) or (pred, target, weight)")
@@ -343,4 +362,5 @@ def _from_tuple(data: tuple[Any, ...], selection: Selection) -> tuple[Source, Se
     named |= {n: a for n, a in zip(("target", "weight"), data[1:], strict=False) if a is not None}
     columns = {n: _array(a) for n, a in named.items()}
     target, weight = (n if n in named else None for n in ("target", "weight"))
-    return Arrays(columns), Selection(pred, target, weight)
+    columns |= {n: _array(a) for n, a in (keys or {}).items()}
+    return Arrays(columns), Selection(pred, target, weight, selection.by)
