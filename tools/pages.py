@@ -186,7 +186,7 @@ def _keywords(types: list[type], method: str) -> list[str]:
         if not inspect.isfunction(member):
             continue
         parameters = inspect.signature(member).parameters.values()
-        own = [p for p in parameters if p.default is not p.empty and p.name != "target"]
+        own = [p for p in parameters if p.default is not p.empty and p.name not in ("prediction", "target")]
         found |= dict.fromkeys(f"{p.name}={p.default!r}" for p in own)
         if any(p.kind is p.VAR_KEYWORD for p in parameters):
             found |= {"backend=None": None}

@@ -28,8 +28,10 @@ __all__ = [
     "incoming",
     "keep_finite",
     "kernel_view",
+    "not_floating",
     "outgoing",
     "outputs",
+    "predicted",
     "rounded",
     "tensor",
     "unlocked",
@@ -82,6 +84,12 @@ def incoming(x: Any, what: str) -> Any:
     return a
 
 
+def predicted(x: Any, what: str) -> Any:
+    """Return a prediction as a plain NumPy array; integers become float64, in which the loss is computed."""
+    a = incoming(x, what)
+    return a.astype(F64) if a.dtype.kind in "iu" else a
+
+
 def tensor(x: Any) -> bool:
     """Whether x is a torch tensor."""
     torch = sys.modules.get("torch")
@@ -103,7 +111,13 @@ def compute_dtype(a: Any, what: str) -> Any:
         return F64
     if dtype.name in ("float32", "float16", "bfloat16"):
         return F32
-    raise CallTypeError(f"has dtype {dtype}; expected float64, float32, float16 or bfloat16", what)
+    raise not_floating(dtype, what)
+
+
+def not_floating(dtype: Any, what: str) -> CallTypeError:
+    """Return the error for a prediction that is neither floating nor integer."""
+    hint = f"; to take True as 1 pass {what}.astype(float)" if str(dtype) == "bool" else ""
+    return CallTypeError(f"has dtype {dtype}; expected float64, float32, float16, bfloat16 or integers{hint}", what)
 
 
 def common_half(arrays: tuple[Any, ...]) -> Any:
@@ -122,6 +136,9 @@ class _Unlocked:
     """Read-only memory that claims to be writable."""
 
     __slots__ = ("__array_interface__", "owner")
+
+    __array_interface__: Any
+    owner: Any
 
 
 def unlocked(a: Any) -> Any:

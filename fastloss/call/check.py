@@ -9,20 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from ..spec.record import SIGNS, Domain, Formula
+from ..spec.record import Domain, Formula
+from . import hints
 from .errors import CallError, CallTypeError, CallValueError
 
 __all__ = [
     "all_or_none",
+    "arrays_missing",
     "class_weight",
     "entries",
     "flag",
     "index_of",
+    "inputs_of",
     "integer",
     "label_to_ignore",
     "labels_allowed",
     "nearest",
     "one_of",
+    "options_of",
     "ordered",
     "output",
     "parameter",
@@ -60,16 +64,52 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known) or 'none'}" if len(known) < 12 else "see fastloss.LOSSES for all names"
 
 
-def unknown_parameter(name: str, known: Iterable[str]) -> CallTypeError:
-    """Return the error for a parameter that the loss does not have."""
-    return CallTypeError(f"is not a parameter; {nearest(name, known)}", name)
+def unknown_parameter(record: Formula, name: str) -> CallTypeError:
+    """Return the error for a parameter that the loss does not have; it knows the names of other libraries."""
+    hint = hints.argument(name, inputs_of(record), options_of(record), order_of(record))
+    return CallTypeError(f"is not a parameter; {hint or nearest(name, record.parameters)}", name)
+
+
+def inputs_of(record: Formula) -> tuple[str, ...]:
+    """Return the names of the arrays of a loss, in the order of a call."""
+    if record.inputs:
+        return tuple(record.inputs)
+    first = ("prediction",) if len(record.predictions) == 1 else record.predictions
+    return (*first, *(("target",) if record.target else ()))
+
+
+def order_of(record: Formula) -> str:
+    """Return the arrays of a call as a caller groups them: several predictions of one element form a tuple."""
+    names = inputs_of(record)
+    if record.inputs or len(record.predictions) == 1 or record.link == "difference":
+        return f"({', '.join(names)})"
+    return f"(({', '.join(record.predictions)}), target)" if record.target else f"(({', '.join(names)}),)"
+
+
+def options_of(record: Formula) -> tuple[str, ...]:
+    """Return the names of the keywords of a call: those that every loss has, and the loss's own."""
+    own: tuple[str, ...] = ("axis",) if record.family == "rows" else ()
+    own += ("class_weight",) if record.family == "rows" and record.row_loop.has_classes else ()
+    own += ("ignore_index",) if record.family == "rows" and record.row_loop.labels else ()
+    return ("weight", "reduction", "divisor", *own, *record.parameters)
+
+
+def arrays_missing(record: Formula, missing: Iterable[str], loss: str) -> CallTypeError:
+    """Return the error for a call without some of its arrays.
+
+    `loss` is the expression for the loss where the caller may have meant to bind parameters, else empty.
+    """
+    *first, last = missing
+    needed = f"{', '.join(first)} and {last}" if first else last
+    hint = f"; for a loss with these defaults type {loss}" if loss else ""
+    return CallTypeError(f"needs {needed}; it takes {order_of(record)}{hint}")
 
 
 def parameter(record: Formula, name: str, value: Any) -> float:
     """Return a validated parameter value as the float passed to kernels."""
     spec = record.parameters.get(name)
     if spec is None:
-        raise unknown_parameter(name, record.parameters)
+        raise unknown_parameter(record, name)
     if value is None and spec.none is not None:
         return spec.none
     if spec.flag:
@@ -181,13 +221,14 @@ def label_to_ignore(value: Any) -> None:
 def same_shape(what: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """Raise unless shapes agree; broadcasting (n,) against (n, 1) would hide a mistake."""
     if got != expected:
-        raise CallValueError(f"has shape {got}; expected {expected}, the shape of the prediction", what)
+        hint = hints.shape(what, got, expected)
+        raise CallValueError(f"has shape {got}; expected {expected}, the shape of the prediction{hint}", what)
 
 
-def same_rows(what: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def same_rows(what: str, got: tuple[int, ...], expected: tuple[int, ...], hint: str = "") -> None:
     """Raise unless there is one entry per row of the prediction."""
     if got != expected:
-        raise CallValueError(f"has shape {got}; expected {expected}, one entry per row of the prediction", what)
+        raise CallValueError(f"has shape {got}; expected {expected}, one entry per row of the prediction{hint}", what)
 
 
 def several(record: Formula, prediction: Any) -> tuple[Any, ...]:
@@ -208,7 +249,9 @@ def target_given(record: Formula, target: Any) -> bool:
     return target is not None
 
 
-def row_target(record: Formula, dtype: Any, integer: bool, got: tuple[int, ...], rows: tuple[int, ...], k: int) -> str:
+def row_target(
+    record: Formula, dtype: Any, integer: bool, got: tuple[int, ...], rows: tuple[int, ...], k: int, axis: int = -1
+) -> str:
     """Return the kind of a row-wise target, by dtype and shape: "labels" (integers) or "dense" (floats per row)."""
     loop = record.row_loop
     if loop.dense == "number":
@@ -218,13 +261,16 @@ def row_target(record: Formula, dtype: Any, integer: bool, got: tuple[int, ...],
         if not loop.labels:
             kind = {"logits": "the teacher's logits"}.get(loop.dense, "probabilities")
             raise CallTypeError(f"has dtype {dtype}; expected {kind}, as floats", "target")
-        same_rows("target", got, rows)
+        if got != rows:
+            same_rows("target", got, rows, hints.rows_of_labels(got, rows, k, axis, bool(loop.dense)))
         return "labels"
     if not loop.dense:
-        raise CallTypeError(f"has dtype {dtype}; expected integer labels", "target")
+        hint = hints.float_labels(got, rows)
+        raise CallTypeError(f"has dtype {dtype}; expected integer labels{hint}", "target")
     if got == rows and got != (*rows, k):
         also = f"integers, or rows of {k} {loop.dense}" if loop.labels else f"rows of {k} {loop.dense}"
-        raise CallTypeError(f"has dtype {dtype}; expected {also}", "target")
+        hint = hints.float_labels(got, rows) if loop.labels else ""
+        raise CallTypeError(f"has dtype {dtype}; expected {also}{hint}", "target")
     return "dense"
 
 
@@ -314,8 +360,8 @@ def violation(what: str, array: Any, domain: Domain, sibling: str = "", note: st
         hint = ""
         if what == "prediction" and sibling:
             hint = f"; for raw scores use {sibling}"
-        if what == "target" and domain == SIGNS and flat[i] == 0:
-            hint = "; for labels 0 and 1 pass 2 * target - 1"
+        if what == "target":
+            hint = hints.target_value(float(flat[i]), str(domain))
         raise CallValueError(f"is {value}{note}; allowed: {domain}{hint}", what, index_of(i, array.shape))
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..spec.record import REAL, Domain, Input
-from . import check
+from . import check, hints
 from .arrays import I64, contiguous, unwrapped
 from .errors import CallTypeError, CallValueError
 
@@ -165,7 +165,7 @@ def laid_integers(
         _check_offsets(name, spec, whole, a, dims)
     elif spec.classes and checked:
         high = dims[spec.classes] - (spec.kind != "lengths")
-        return _laid_within(name, a, whole, high, ignore, counts if spec.kind == "labels" else all_count)
+        return _laid_within(name, spec, a, whole, high, ignore, counts if spec.kind == "labels" else all_count)
     return whole
 
 
@@ -185,7 +185,7 @@ def _laid_binary(name: str, spec: Input, a: Any, dims: Dims, counts: Counts) -> 
     return np.ascontiguousarray(a != 0).view(np.uint8).reshape(shape)
 
 
-def _laid_within(name: str, given: Any, whole: Any, high: int, ignore: int | None, counts: Counts) -> Any:
+def _laid_within(name: str, spec: Input, given: Any, whole: Any, high: int, ignore: int | None, counts: Counts) -> Any:
     """Return whole numbers from 0 to `high`, -1 for ignored ones; raise for the first other one that counts."""
     # Checks the range first, which settles most calls.
     is_inside = whole.size and whole.min() >= 0 and whole.max() <= high
@@ -200,7 +200,10 @@ def _laid_within(name: str, given: Any, whole: Any, high: int, ignore: int | Non
         whole = np.where(away, next((k for k in range(min(high, 1) + 1) if k != ignore), -1), whole)
     if wrong.any():
         first = int(np.argmax(wrong.reshape(-1)))
-        problem = f"is {given.reshape(-1)[first]}; allowed: {check.labels_allowed(high + 1, ignore)}"
+        hint = (
+            hints.labels(whole[np.broadcast_to(~ignored, whole.shape)], high + 1, name) if spec.kind == "labels" else ""
+        )
+        problem = f"is {given.reshape(-1)[first]}; allowed: {check.labels_allowed(high + 1, ignore)}{hint}"
         raise CallValueError(problem, name, check.index_of(first, given.shape))
     return np.where(ignored, -1, whole) if ignored.any() else whole
 

@@ -176,7 +176,7 @@ def on_host(run: Callable[[Request], Any], request: Request) -> Any:
     """Copy device arrays to the host, compute there, and copy the results back to the device."""
     first = next(borrowed(x) for x in _flat(request.arrays) if on_device(x))
     library = library_of(owner(first))
-    loss = "float64" if library.described(first, "input")[0] == "float64" else "float32"
+    loss = "float32" if library.described(first, "input")[0] in ("float32", "float16", "bfloat16") else "float64"
 
     def down(x: Any) -> Any:
         if type(x) in (tuple, list):

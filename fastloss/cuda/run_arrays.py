@@ -12,7 +12,7 @@ from ..call.reduction import reduction_of
 from ..call.request import Request
 from ..spec.record import Formula, Input
 from .placement import ARRAYS, Place, Placed, note, number_alone
-from .run_elementwise import floating
+from .run_elementwise import predicted
 from .runtime.scalars import Watch, readable
 from .runtime.totals import Total, at, divided_by, mass_of, output, returned
 
@@ -34,9 +34,12 @@ class Call:
         """Regions that are given as the label of each pixel."""
         self.numbers = {k: float(x) for k, x in given.items() if _number(x, self.record.inputs[k])}
         """Numbers that stand for all elements of an input."""
-        taken = {k: place.take(x, k) for k, x in given.items() if k not in self.numbers}
-        self.differentiable = tuple(k for k in self.record.predictions if k in taken)
-        self.dtypes = tuple(floating(taken[k], k) for k in self.differentiable)
+        own = self.record.predictions
+        taken = {
+            k: (predicted if k in own else Place.take)(place, x, k) for k, x in given.items() if k not in self.numbers
+        }
+        self.differentiable = tuple(k for k in own if k in taken)
+        self.dtypes = tuple(taken[k].dtype for k in self.differentiable)
         self.number = "float64" if "float64" in self.dtypes else "float32"
         """The precision computed in, and the format of all predictions."""
         self.stored = self.dtypes[0] if len(set(self.dtypes)) == 1 else self.number

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..call import check
-from ..call.errors import CallTypeError
+from ..call.arrays import not_floating
 from ..call.reduction import reduction_of
 from ..call.request import Request
 from ..cpu.runtime.access import PARAMETERS
@@ -28,22 +28,24 @@ from .runtime.totals import (
 __all__ = ["run"]
 
 
-def floating(x: Placed, what: str) -> str:
-    """The dtype of a prediction."""
+def predicted(place: Place, given: Any, what: str) -> Placed:
+    """Return a prediction as a device array of floats; integers become float64, in which the loss is computed."""
+    x = place.take(given, what)
+    if x.dtype.startswith(("int", "uint")):
+        x = place.take(given, what, "float64")
     if x.dtype not in WIDTH:
-        raise CallTypeError(f"has dtype {x.dtype}; expected float64, float32, float16 or bfloat16", what)
-    return x.dtype
+        raise not_floating(x.dtype, what)
+    return x
 
 
 def _common(place: Place, record: Formula, prediction: Any) -> tuple[tuple[Placed, ...], tuple[str, ...]]:
     """The predictions, of one shape and dtype; and the dtypes that they came in."""
     names = record.predictions
     if len(names) == 1:
-        x = place.take(prediction, "prediction")
-        floating(x, "prediction")
+        x = predicted(place, prediction, "prediction")
         return (x,), (x.dtype,)
-    found = [place.take(x, name) for x, name in zip(check.several(record, prediction), names, strict=True)]
-    dtypes = tuple(floating(x, name) for x, name in zip(found, names, strict=True))
+    found = [predicted(place, x, name) for x, name in zip(check.several(record, prediction), names, strict=True)]
+    dtypes = tuple(x.dtype for x in found)
     dtype = dtypes[0] if len(set(dtypes)) == 1 else "float64" if "float64" in dtypes else "float32"
     for x, name in zip(found, names, strict=True):
         check.same_shape(name, x.shape, found[0].shape)

@@ -22,6 +22,7 @@ from ..call.arrays import (
     incoming,
     outgoing,
     outputs,
+    predicted,
     rounded,
     weights,
 )
@@ -217,10 +218,12 @@ class ArrayLoss(Loss):  # noqa: D101
                 raise CallTypeError("is given twice, by position and by name", name, loss=self.name)
             given[name] = options.pop(name)
         missing = [n for n, spec in inputs.items() if not spec.optional and given.get(n) is None]
+        loss = self._with(options) if options else self
         if missing:
-            problem = f"needs {' and '.join(missing)}; it takes ({', '.join(names)})"
-            raise CallTypeError(problem, loss=self.name)
-        return (self.bind(**options) if options else self), given
+            error = loss._needs(missing, not given)
+            error.loss = self.name
+            raise error
+        return loss, given
 
     @named
     def _run(
@@ -240,7 +243,8 @@ class ArrayLoss(Loss):  # noqa: D101
             return self._under_risk(inputs, weight, reduction, divisor, out, derivatives)
         record = self.record
         reduction = reduction if reduction is UNITS else reduction_of(record, reduction)
-        raw = {k: incoming(v, k) for k, v in inputs.items() if v is not None}
+        own = record.predictions
+        raw = {k: predicted(v, k) if k in own else incoming(v, k) for k, v in inputs.items() if v is not None}
         differentiable = [k for k in record.predictions if k in raw]
         dtypes = [compute_dtype(raw[k], k) for k in differentiable]
         dtype = F64 if F64 in dtypes else F32

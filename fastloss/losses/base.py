@@ -11,10 +11,11 @@ import numpy as np
 
 from ..call import check
 from ..call.backend_choice import BACKENDS
-from ..call.errors import named
+from ..call.errors import CallTypeError, named
 from ..call.reduction import REDUCTIONS
 from ..spec.record import Formula
 from ..spec.record import registered as _registered
+from .methods import CallSignature, describe
 from .risks.base import Risk, alike
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ class ComposedDoc:
 class Loss:  # noqa: D101
     __doc__ = ComposedDoc()
 
-    __slots__ = ("_backend", "_bound", "_levels", "_packed", "_plans", "_usual", "defaults", "record")
+    __slots__ = ("__dict__", "_backend", "_bound", "_levels", "_packed", "_plans", "_usual", "defaults", "record")
+
+    __signature__ = CallSignature()
+
+    _takes_more = False
+    """Whether calls take options of the parts of a sum, which no signature lists."""
 
     record: Formula
     defaults: Mapping[str, Any]
@@ -63,6 +69,10 @@ class Loss:  # noqa: D101
         object.__setattr__(self, "_packed", self._pack(values))
         object.__setattr__(self, "_bound", {})
         object.__setattr__(self, "_plans", {})
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        describe(cls)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{self.record.name} is immutable; bind(...) gives a loss with other defaults")
@@ -160,6 +170,13 @@ class Loss:  # noqa: D101
             return tuple(check.parameter(self.record, name, v) for v in value)
         return check.parameter(self.record, name, value)
 
+    def _needs(self, missing: list[str], is_bare: bool) -> CallTypeError:
+        """Return the error for a call without some of its arrays; a bare call, of none, may have been meant to bind."""
+        changed = dict(self.defaults) != self.record.defaults
+        return check.arrays_missing(
+            self.record, missing, repr(self).replace("fastloss.", "fl.") * (is_bare and changed)
+        )
+
     def __call__(self, prediction: Any, target: Any = None, **options: Any) -> Any:
         """Return the reduced loss, or one value per sample with ``reduction="none"``."""
         raise NotImplementedError
@@ -220,6 +237,8 @@ class Loss:  # noqa: D101
     def __neg__(self) -> "Loss":
         return _sums().scaled(self, -1.0)  # type: ignore[no-any-return]
 
+
+describe(Loss)
 
 BOUND = 64
 """Largest number of losses with other parameters that a loss remembers."""

@@ -10,9 +10,10 @@ from ..spec.record import (
     Integers,
     Loop,
     Parameter,
+    registered,
 )
 
-__all__ = ["docstring", "input_kind", "input_shape"]
+__all__ = ["docstring", "input_kind", "input_shape", "method_docstring"]
 
 
 def _kind(spec: Parameter) -> str:
@@ -128,6 +129,28 @@ def docstring(record: Formula) -> str:
     """Return the NumPy-style docstring of one loss."""
     text = textwrap.dedent("    " + (record.function.__doc__ or "").strip("\n"))
     summary, _, notes = text.strip().partition("\n")
+    returns = 'float, or an array with ``reduction="none"``\n    The loss, accumulated in float64.'
+    sections = [
+        summary,
+        f"``{record.math}``" if record.math else "",
+        textwrap.dedent(notes).strip(),
+        f"Parameters\n----------\n{_arguments(record)}",
+        f"Returns\n-------\n{returns}",
+        f"Raises\n------\n{RAISES}",
+        f"Examples\n--------\n{_example(record)}",
+        f"References\n----------\n{record.paper}" if record.paper else "",
+    ]
+    return "\n\n".join(s for s in sections if s) + "\n"
+
+
+RAISES = (
+    "ValueError\n    Shapes, labels, domains or parameters out of range.\n"
+    "TypeError\n    Bool, complex, object or masked arrays, and unknown parameters."
+)
+
+
+def _arguments(record: Formula, method: str = "__call__") -> str:
+    """Return the section of the arguments of a call or of another method."""
     weight = f"weight : array, optional\n    Factor of each {_unit(record)}."
     reduction = (
         f'reduction : {{"mean", "sum", "none"}}, default "{record.reduction}"\n'
@@ -138,24 +161,101 @@ def docstring(record: Formula) -> str:
         'backend : {"auto", "cpu", "cuda"}, optional\n'
         "    Where it is computed; by default where the arrays lie, see `fastloss.backend`."
     )
-    options = (_data(record), weight, _row_options(record), reduction, divisor, _parameters(record), backend)
-    parameters = "\n".join(x for x in options if x)
-    returns = 'float, or an array with ``reduction="none"``\n    The loss, accumulated in float64.'
-    raises = (
-        "ValueError\n    Shapes, labels, domains or parameters out of range.\n"
-        "TypeError\n    Integer, complex, object or masked arrays, and unknown parameters."
+    if method == "bind":
+        usual = 'reduction : {"mean", "sum", "none"} or a risk\n    Reduction of calls that name none.'
+        return "\n".join(x for x in (_parameters(record), backend, usual) if x)
+    reduced = method in ("__call__", "value_and_grad")
+    options = (
+        _data(record),
+        weight,
+        _row_options(record),
+        *((reduction, divisor) if reduced else ()),
+        *_outputs(record, method),
+        _parameters(record),
+        backend,
     )
+    return "\n".join(x for x in options if x)
+
+
+def _outputs(record: Formula, method: str) -> list[str]:
+    """Return the arguments of a method that concern what it computes and where it writes."""
+    found = []
+    if method == "grad_and_hess":
+        surrogate = f" Surrogate: {record.surrogate}." if record.surrogate else ""
+        found.append(
+            'curvature : {"exact", "surrogate"}, default "exact"\n'
+            f"    Second derivative, or the substitute that boosting takes where it is 0 or negative.{surrogate}"
+        )
+    if method in ("value_and_grad", "grad_and_hess"):
+        each = "a pair (gradient, curvature)" if method == "grad_and_hess" else "the gradient"
+        if _gradients(record) > 1:
+            each += f", with a tuple of {_gradients(record)} arrays for each" if "pair" in each else " of each input"
+        found.append(f"out : array or tuple, optional\n    Writable arrays for {each}; they are returned.")
+    if method == "value_and_grad" and record.family == "rows" and record.row_loop.describes:
+        found.append("details : bool, default False\n    Return `Details` of every row as a third result.")
+    return found
+
+
+def _gradients(record: Formula) -> int:
+    """Return the number of arrays that a loss is differentiated by."""
+    return sum(x.grad for x in record.inputs.values()) if record.inputs else len(record.predictions)
+
+
+def method_docstring(method: str, text: str, record: Formula) -> str:
+    """Return the NumPy-style docstring of a method of one loss, from that of its class."""
+    first, _, rest = textwrap.dedent("    " + text.strip()).strip().partition("\n")
+    raises = RAISES
+    if method == "grad_and_hess" and not (record.second or record.surrogate is not None):
+        raises = "ValueError\n    Always: this loss has no second derivative; use `value_and_grad`."
+    if method == "details" and not record.row_loop.describes:
+        raises = "ValueError\n    Always: only losses of a softmax have details."
+    rest = textwrap.dedent(rest).partition("Parameters\n---")[0].partition("Examples\n---")[0].strip()
     sections = [
-        summary,
+        first,
+        rest,
+        f"The loss: {record.summary}" if record.summary else "",
         f"``{record.math}``" if record.math else "",
-        textwrap.dedent(notes).strip(),
-        f"Parameters\n----------\n{parameters}",
-        f"Returns\n-------\n{returns}",
+        f"Parameters\n----------\n{_arguments(record, method)}",
+        f"Returns\n-------\n{_returned(record, method)}",
         f"Raises\n------\n{raises}",
-        f"Examples\n--------\n{_example(record)}",
-        f"References\n----------\n{record.paper}" if record.paper else "",
     ]
+    is_known = record.name in registered and registered[record.name].function is record.function
+    if is_known and (example := _method_example(record, method)):
+        sections.append(f"Examples\n--------\n{example}")
     return "\n\n".join(s for s in sections if s) + "\n"
+
+
+def _returned(record: Formula, method: str) -> str:
+    """Return the section of a method's results."""
+    if method == "bind":
+        return "Loss\n    This loss with other defaults; the same object for the same values."
+    if method == "details":
+        return "Details\n    Named tuple (loss, logsumexp, argmax, rank), with one entry per row in each."
+    several = _gradients(record) > 1
+    array = "tuple of arrays" if several else "array"
+    of = "its prediction" if several else "the prediction"
+    each = f"shape and dtype of {of}" if record.family != "arrays" else "shape and dtype of its input"
+    if method == "grad_and_hess":
+        return f"gradient, curvature : {array}\n    First and second derivative of each {_unit(record)}, in the {each}."
+    value = 'value : float, or an array with ``reduction="none"``\n    The loss, accumulated in float64.'
+    return f"{value}\ngradient : {array}\n    Derivative of the reduced loss, in the {each}."
+
+
+def _method_example(record: Formula, method: str) -> str:
+    """Return the example of a method; empty where it has none of its own."""
+    call = _example(record)
+    if method == "bind":
+        shown = [f"{k}={p.show(record.defaults[k], repr)}" for k, p in record.parameters.items()]
+        bound = f"fl.{record.name}.bind({shown[0] if shown else ''})"
+        return f">>> import fastloss as fl\n>>> {bound} == fl.{record.name}\nTrue"
+    if method == "details":
+        call = call.replace("loss, grad = ", "found = ").replace("grad.shape\n(2, 3)", "found.argmax.shape\n(2,)")
+    if method == "grad_and_hess":
+        call = call.replace("loss, grad = ", "grad, hess = ")
+    is_lacking = (method == "details" and not record.row_loop.describes) or (
+        method == "grad_and_hess" and not record.second
+    )
+    return "" if is_lacking else call.replace(".value_and_grad", f".{method}")
 
 
 def _example(record: Formula) -> str:

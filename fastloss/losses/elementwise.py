@@ -22,6 +22,7 @@ from ..call.arrays import (
     kernel_view,
     outgoing,
     outputs,
+    predicted,
     rounded,
     weights,
 )
@@ -78,7 +79,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
 
     def __call__(
         self,
-        prediction: Any,
+        prediction: Any = None,
         target: Any = None,
         *more: Any,
         weight: Any = None,
@@ -94,7 +95,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
 
     def value_and_grad(
         self,
-        prediction: Any,
+        prediction: Any = None,
         target: Any = None,
         *more: Any,
         weight: Any = None,
@@ -113,7 +114,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
 
     def grad_and_hess(
         self,
-        prediction: Any,
+        prediction: Any = None,
         target: Any = None,
         *more: Any,
         weight: Any = None,
@@ -192,6 +193,9 @@ class ElementwiseLoss(Loss):  # noqa: D101
     @named
     def _run_any(self, request: Request) -> tuple[Any, Any]:
         """Serve any call, and leave a plan for small ones of its kind."""
+        if request.prediction is None:
+            needed = check.inputs_of(self.record)
+            raise self._needs(list(needed if request.target is None else needed[:-1]), request.target is None)
         if request.reduction is None:
             request = request._replace(reduction=self.record.reduction)
         if placement.involved(self._backend, request.prediction, request.target, request.weight):
@@ -308,9 +312,9 @@ class ElementwiseLoss(Loss):  # noqa: D101
     def _predictions(self, prediction: Any) -> tuple[Any, ...]:
         names = self.record.predictions
         if len(names) == 1:
-            return (incoming(prediction, "prediction"),)
+            return (predicted(prediction, "prediction"),)
         given = check.several(self.record, prediction)
-        arrays = tuple(incoming(x, n) for x, n in zip(given, names, strict=True))
+        arrays = tuple(predicted(x, n) for x, n in zip(given, names, strict=True))
         for a, n in zip(arrays[1:], names[1:], strict=True):
             check.same_shape(n, a.shape, arrays[0].shape)
         return arrays
@@ -368,7 +372,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
         """Evaluate one parameter level per column; the mean is over the elements of all columns."""
         mode, prediction, target, weight, reduction, divisor, out = request[:7]
         name, levels = next((k, v) for k, v in self.defaults.items() if type(v) is tuple)
-        p = incoming(prediction, "prediction")
+        p = predicted(prediction, "prediction")
         if p.ndim < 1 or p.shape[-1] != len(levels):
             problem = f"has shape {p.shape}; {len(levels)} levels of {name} need as many columns"
             raise CallValueError(problem, "prediction")

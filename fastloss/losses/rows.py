@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..call import check
+from ..call import check, hints
 from ..call.arrays import (
     BITS,
     F64,
@@ -24,6 +24,7 @@ from ..call.arrays import (
     kernel_view,
     outgoing,
     outputs,
+    predicted,
     rounded,
     unwrapped,
     weights,
@@ -125,7 +126,7 @@ class RowLoss(Loss):  # noqa: D101
 
     def __call__(
         self,
-        prediction: Any,
+        prediction: Any = None,
         target: Any = None,
         *,
         weight: Any = None,
@@ -148,7 +149,7 @@ class RowLoss(Loss):  # noqa: D101
 
     def value_and_grad(
         self,
-        prediction: Any,
+        prediction: Any = None,
         target: Any = None,
         *,
         weight: Any = None,
@@ -177,7 +178,7 @@ class RowLoss(Loss):  # noqa: D101
 
     def grad_and_hess(
         self,
-        prediction: Any,
+        prediction: Any = None,
         target: Any = None,
         *,
         weight: Any = None,
@@ -202,7 +203,7 @@ class RowLoss(Loss):  # noqa: D101
 
     def details(
         self,
-        prediction: Any,
+        prediction: Any = None,
         target: Any = None,
         *,
         weight: Any = None,
@@ -246,6 +247,8 @@ class RowLoss(Loss):  # noqa: D101
     @named
     def _run(self, request: Request) -> tuple[Any, Any, Any]:
         """Serve any call, and leave a plan for small ones of its kind: loss or gradient, next derivative, details."""
+        if request.prediction is None:
+            raise self._needs(["prediction", *["target"] * (request.target is None)], request.target is None)
         if request.reduction is None:
             request = request._replace(reduction=self.record.reduction)
         if placement.involved(self._backend, request.prediction, request.target, request.weight, request.class_weight):
@@ -314,7 +317,7 @@ class RowLoss(Loss):  # noqa: D101
         if details and not record.row_loop.describes:
             raise CallValueError("has no details; they belong to losses of a softmax")
         check.target_given(record, request.target)
-        p = incoming(request.prediction, "prediction")
+        p = predicted(request.prediction, "prediction")
         ndim = p.ndim
         if ndim == 0:
             raise CallValueError(f"is a scalar; expected rows of scores along axis {axis}", "prediction")
@@ -446,7 +449,7 @@ class RowLoss(Loss):  # noqa: D101
             cw = flat(given, dtype)
             check.violations("class_weight", given, cw, FINITE_NONNEGATIVE)
         total = float(n) if weight is None else row_mass(w)
-        kind = check.row_target(self.record, t.dtype, t.dtype.kind in "iub", t.shape, shape, k)
+        kind = check.row_target(self.record, t.dtype, t.dtype.kind in "iub", t.shape, shape, k, axis)
         if not self.record.row_loop.has_classes:
             dense = contiguous(t, dtype).reshape(n, 1)
             return _Call("dense", z, no_labels, dense, w, e, e, 0, total, shape, dtype)
@@ -494,5 +497,7 @@ class RowLoss(Loss):  # noqa: D101
         if not wrong.any():
             return
         first = int(np.argmax(wrong))
-        problem = f"is {t.reshape(-1)[first]}; allowed: {check.labels_allowed(k, ignore_index)}"
+        counts = (labels != ignored) & (w != 0.0) if w.size else labels != ignored
+        hint = hints.labels(labels[counts], k)
+        problem = f"is {t.reshape(-1)[first]}; allowed: {check.labels_allowed(k, ignore_index)}{hint}"
         raise CallValueError(problem, "target", check.index_of(first, t.shape))

@@ -14,6 +14,7 @@ from ..call.arrays import (
     incoming,
     outgoing,
     outputs,
+    predicted,
     rounded,
 )
 from ..call.errors import CallTypeError, CallValueError, named
@@ -34,7 +35,7 @@ class _Prepared:
         check.label_to_ignore(ignore_index)
         given = {"logits": logits, "labels": labels, "lengths": lengths, "mask": mask}
         self.given = given
-        self.raw = {k: incoming(v, k) for k, v in given.items() if v is not None}
+        self.raw = {k: predicted(v, k) if k == "logits" else incoming(v, k) for k, v in given.items() if v is not None}
         self.dtype = compute_dtype(self.raw["logits"], "logits")
         dims: layout.Dims = {}
         laid: dict[str, Any] = dict.fromkeys(given)

@@ -68,8 +68,9 @@ def test_label_of_no_class():
 
 def test_float_labels():
     text = "cross_entropy: target has dtype float64; expected integers, or rows of 3 probabilities"
+    text += "; for class labels pass target.astype(int)"
     refuse(TypeError, text, fl.cross_entropy, Z, Y.astype(np.float64))
-    text = "multi_margin: target has dtype float64; expected integer labels"
+    text = "multi_margin: target has dtype float64; expected integer labels; for class labels pass target.astype(int)"
     refuse(TypeError, text, fl.multi_margin, Z, Y.astype(np.float64))
 
 

@@ -1,9 +1,10 @@
 """Kernels over units of any kind (pairs, boxes, groups, rows of a matrix) for losses over several arrays.
 
 A kernel is a function of (lo, hi, arrays...) that reads the units lo to hi and writes the results of these units
-alone; one of many arrays takes them as a record, the NamedTuple that its third parameter is annotated with. It is compiled per loss and precision. One driver runs all kernels: it calls each by address, and passes a
-table of the addresses and shapes of the arrays. Chunks depend on the sizes alone, so results have the same bits on any
-number of threads.
+alone; one of many arrays takes them as a record, the NamedTuple that its third parameter is annotated with. It is
+compiled per loss and precision. One driver runs all kernels: it calls each by address, and passes a table of the
+addresses and shapes of the arrays. Chunks depend on the sizes alone, so results have the same bits on any number of
+threads.
 """
 
 from collections.abc import Callable

@@ -11,7 +11,7 @@ from ...call.reduction import reduction_of
 from ...call.request import Request
 from ...spec.record import FINITE_NONNEGATIVE, NONNEGATIVE, Formula
 from ..placement import Place, Placed, note
-from ..run_elementwise import floating, named
+from ..run_elementwise import named, predicted
 from ..runtime.labels import signed
 from ..runtime.launch import MAX_BLOCKS
 from ..runtime.memory import WIDTH, real
@@ -60,7 +60,7 @@ def _target(place: Place, record: Formula, given: Any, z: Placed, ignore_index: 
     loop, (*rows, k), number = record.row_loop, z.shape, real(z.dtype)
     t = place.take(given, "target")
     integer = t.dtype.startswith(("int", "uint", "bool"))
-    if check.row_target(record, t.dtype, integer, t.shape, tuple(rows), k) == "labels":
+    if check.row_target(record, t.dtype, integer, t.shape, tuple(rows), k, axis) == "labels":
         classes = loop.classes(k)
         ignored = LEAST if ignore_index is None else int(ignore_index)
         allowed = check.labels_allowed(classes, ignore_index)
@@ -118,8 +118,8 @@ def _scores(place: Place, record: Formula, request: Request) -> tuple[Placed, in
     axis = -1 if axis == dims - 1 else axis
     if axis != -1 and request.out is not None:
         raise NotImplementedError(f"{record.name} on a GPU writes to out along the last axis alone; axis is {axis}")
-    z = place.take(place.moved(prediction, "prediction", axis, -1), "prediction")
-    stored, k = floating(z, "prediction"), z.shape[-1]
+    z = predicted(place, place.moved(prediction, "prediction", axis, -1), "prediction")
+    stored, k = z.dtype, z.shape[-1]
     if record.row_loop.top_only and k > 1 << np.finfo(getattr(np, real(stored))).nmant:
         raise NotImplementedError(f"{record.name} of {k} classes in {stored} has no CUDA kernel, which counts in it")
     return z, axis

@@ -34,7 +34,9 @@ class SumLoss(Sum, ElementwiseLoss):  # noqa: D101
         is_usual = all(self.defaults[k] == v for k, v in usual if k not in weights)
         return with_usual_parameters(self.record, self._terms) if is_usual else self.record
 
-    def __call__(self, prediction: Any, target: Any = None, *more: Any, parts: bool = False, **options: Any) -> Any:
+    def __call__(
+        self, prediction: Any = None, target: Any = None, *more: Any, parts: bool = False, **options: Any
+    ) -> Any:
         """Return the reduced sum, or one value per element with ``reduction="none"``.
 
         ``weights={"mae": 0.2}`` replaces weights of parts. With ``parts=True``, the result is (value, parts): the mean
@@ -44,7 +46,7 @@ class SumLoss(Sum, ElementwiseLoss):  # noqa: D101
         return (value, self._parts(prediction, target, options)) if parts else value
 
     def value_and_grad(
-        self, prediction: Any, target: Any = None, *more: Any, parts: bool = False, **options: Any
+        self, prediction: Any = None, target: Any = None, *more: Any, parts: bool = False, **options: Any
     ) -> tuple[Any, ...]:
         """Return the sum and its gradient with respect to the prediction, in one pass over the data.
 

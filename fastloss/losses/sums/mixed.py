@@ -29,6 +29,8 @@ class MixedSum(Sum):  # noqa: D101
 
     __slots__ = ("_held", "_terms")
 
+    _takes_more = True
+
     _held: Any
     """Parts that take passes, and penalties by the names of their parameters; None before the first call."""
 

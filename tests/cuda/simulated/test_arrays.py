@@ -322,7 +322,7 @@ def test_violations_are_nan_and_reported_by_synchronize(name, given, unit, messa
         ("dice", {**IMAGE, "target": np.zeros((2, 4))}, {}),
         ("dice", {"prediction": np.ones((1, 1, 4)), "target": np.ones((1, 1, 4))}, {"activation": "softmax"}),
         ("dice", {"prediction": np.ones((1, 1, 4)), "target": np.ones((1, 1, 4))}, {"include_background": False}),
-        ("triplet", dict.fromkeys(("anchor", "positive", "negative"), np.ones((2, 3), int)), {}),
+        ("triplet", dict.fromkeys(("anchor", "positive", "negative"), np.ones((2, 3), bool)), {}),
         ("simpo", {"chosen": np.ones(3), "rejected": np.ones(3)}, {"reduction": "max"}),
         ("simpo", {"chosen": np.ones(3), "rejected": np.ones(3)}, {"reduction": "none", "divisor": 2.0}),
     ],

@@ -165,11 +165,23 @@ def test_violations_are_nan_and_reported_by_synchronize(put, fetch):
         fl.synchronize()
 
 
+def test_integer_predictions_in_host_memory():
+    z, t = np.array([1, 2, 5]), np.array([1.0, 4.0, 2.0])
+    value, grad = fl.mse.value_and_grad(z, t, backend="cuda")
+    assert value == (0 + 4 + 9) / 3
+    np.testing.assert_allclose(grad, np.array([0.0, -4.0, 6.0]) / 3, rtol=1e-15)
+    logits, labels = np.array([[2, 0, 1]]), np.array([0])
+    found = fl.cross_entropy(logits, labels, backend="cuda")
+    np.testing.assert_allclose(found, np.log(np.exp([0.0, -2.0, -1.0]).sum()), rtol=1e-14)
+    boxes = np.array([[0, 0, 2, 2]])
+    assert fl.iou(boxes, boxes.astype(float), backend="cuda") == 0.0
+
+
 def test_wrong_calls(put):
     p, t = put(np.zeros((3, 2))), put(np.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"target has shape \(2, 3\); expected \(3, 2\)"):
         fl.mse(p, t)
-    with pytest.raises(TypeError, match="prediction has dtype int64; expected float64, float32"):
+    with pytest.raises(TypeError, match="cannot convert a Numba device array of dtype int64"):
         fl.mse(put(np.zeros(3, np.int64)), put(np.zeros(3)))
     with pytest.raises(ValueError, match="all on a GPU or all in host memory"):
         fl.mse(p, np.zeros((3, 2)))

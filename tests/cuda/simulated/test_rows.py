@@ -400,7 +400,7 @@ def test_wrong_calls(put):
         fl.distillation(z, t)
     with pytest.raises(TypeError, match="cross_entropy needs a target"):
         loss(z)
-    with pytest.raises(TypeError, match="prediction has dtype int64"):
+    with pytest.raises(TypeError, match="Numba device array of dtype int64"):
         loss(t, t)
     with pytest.raises(ValueError, match=r"class_weight has shape \(3,\); expected \(4,\), one weight per class"):
         loss(z, t, class_weight=put(np.ones(3)))
