@@ -18,6 +18,7 @@ LAZY = {
     "combine": ".losses.sums.combine",
     "evaluate": ".evaluation",
     "formula": ".losses.custom.elements",
+    "jax": "",
     "loss": ".losses.custom.elements",
     "losses_from": ".losses.custom.elements",
     "objective": ".interop.boosting",

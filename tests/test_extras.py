@@ -11,6 +11,10 @@ PEERS = ("torch", "sklearn", "scipy", "pyarrow", "mypy")
 
 def unmarked(tree):
     """The packages that a module's tests import or are skipped, without the mark `oracle`."""
+    if any(
+        isinstance(n, ast.Assign) and ast.unparse(n).startswith("pytestmark = [pytest.mark.oracle") for n in tree.body
+    ):
+        return
     for node in ast.walk(tree):
         marked = {ast.unparse(d) for d in getattr(node, "decorator_list", ())} & {"pytest.mark.oracle"}
         if isinstance(node, ast.FunctionDef) and marked:

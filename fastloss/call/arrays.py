@@ -79,6 +79,10 @@ def incoming(x: Any, what: str) -> Any:
             a = np.asarray(x)
         except ValueError as error:
             raise CallTypeError(f"is no array of numbers: {error}", what) from None
+        except TypeError as error:
+            if type(error).__name__ != "TracerArrayConversionError":
+                raise
+            raise CallTypeError("is traced by JAX; take the loss from fl.jax", what) from None
     if a.dtype.kind not in "fiub" and a.dtype.name != "bfloat16":
         raise CallTypeError(f"has dtype {a.dtype}; expected real numbers", what)
     return a

@@ -27,6 +27,7 @@ __all__ = [
     "half_row_driver",
     "helpers",
     "in_parallel",
+    "last_level",
     "launch",
     "overflows",
     "pair_driver",
@@ -222,7 +223,8 @@ def in_parallel(driver: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @cache
-def _last_level() -> int:
+def last_level() -> int:
+    """Return the size of the last-level cache (bytes)."""
     try:
         text = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text().strip()
         return int(text.removesuffix("K")) << 10
@@ -232,7 +234,7 @@ def _last_level() -> int:
 
 def overflows(*groups: tuple[Any, ...]) -> bool:
     """Whether the arrays together exceed the last-level cache."""
-    return bool(sum(a.nbytes for group in groups for a in group) > _last_level())
+    return bool(sum(a.nbytes for group in groups for a in group) > last_level())
 
 
 def streams(record: Formula, *groups: tuple[Any, ...]) -> bool:

@@ -1,6 +1,7 @@
 """Calls as autograd libraries see them: a sequence of arrays, and all that is no array beside it."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
@@ -8,15 +9,19 @@ import numpy as np
 
 from ..call.layout import settle, shape_of
 from ..losses.base import Loss
+from ..losses.catalogue import LOSSES
 from ..spec.record import Formula
 
-__all__ = ["OPTIONS", "Call", "array_names", "sorted_call"]
+__all__ = ["OPTIONS", "Call", "array_names", "kind_of", "name_of", "sorted_call"]
 
 WEIGHTS = ("weight", "class_weight")
 """Keywords of losses that are arrays beside their inputs."""
 
 OPTIONS = ("reduction", "divisor", "ignore_index", "axis")
 """Keywords of losses that are neither arrays nor parameters of a formula."""
+
+OWN: dict[str, Loss] = {}
+"""Losses that are not in the catalogue, by name."""
 
 
 class Call:
@@ -154,3 +159,27 @@ def _by_position(record: Formula, names: tuple[str, ...], arrays: tuple[Any, ...
         expected = f"({', '.join(names)})" if names else shown
         raise TypeError(f"{record.name} takes {expected}; {len(arrays)} arrays given")
     return dict(zip(names, arrays, strict=False))
+
+
+def name_of(loss: Loss) -> tuple[str, dict[str, Any]]:
+    """Return the name by which `kind_of` finds a loss, and the parameters that were bound."""
+    name, record = loss.name, loss.record
+    changed = {k: v for k, v in loss.defaults.items() if v != record.defaults[k]}
+    bound = {k: v if type(v) is tuple else record.parameters[k].meant(v) for k, v in changed.items()}
+    known = LOSSES.get(name)
+    if known is None or known.record.function is not record.function or known.record.reduction != record.reduction:
+        name = f"{name}@{id(loss):x}"  # several losses of users may share a name; the entry keeps the object
+        OWN[name] = loss
+    return name, bound
+
+
+@lru_cache(maxsize=1024)
+def kind_of(name: str, is_grouped: bool, count: int, words: tuple[str, ...], options: tuple[Any, ...]) -> Any:
+    """Return the kind of a call, and the positions of its arrays among those given by position and then by name."""
+    given: Any = tuple(range(count))
+    keywords = dict(zip(words, range(count, count + len(words)), strict=True))
+    loss = OWN[name] if name in OWN else LOSSES[name]
+    if is_grouped:
+        n = len(loss.record.predictions)
+        given = (given[:n], *given[n:])
+    return sorted_call(loss, given, {**keywords, **dict(options)})

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ..losses.base import Loss as PlainLoss
 from ..losses.catalogue import LOSSES
-from .calls import OPTIONS, array_names
+from .calls import OPTIONS, array_names, kind_of, name_of
 from .hosts import loss_of
-from .torch_autograd import OWN, apply, apply_pair, kind_of, value_of
+from .torch_autograd import apply, apply_pair, value_of
 from .torch_graph import loss_in_graph, named
 
 __all__ = ["Loss", "function"]
@@ -21,13 +21,7 @@ _functorch, _grad_enabled = torch._C._are_functorch_transforms_active, torch.is_
 
 def function(loss: PlainLoss) -> Callable[..., Tensor]:
     """Return a loss as a function of tensors, with gradients, under torch's names of options."""
-    name, record = loss.name, loss.record
-    changed = {k: v for k, v in loss.defaults.items() if v != record.defaults[k]}
-    bound = {k: v if type(v) is tuple else record.parameters[k].meant(v) for k, v in changed.items()}
-    known = LOSSES.get(name)
-    if known is None or known.record.function is not record.function or known.record.reduction != record.reduction:
-        name = f"{name}@{id(loss):x}"  # several losses of users may share a name; the entry keeps the object
-        OWN[name] = loss
+    record, (name, bound) = loss.record, name_of(loss)
     arrays, of_classes = array_names(record), loss._of_classes
     usual = kind_of(name, False, 2, (), ())[0] if not bound and _takes_two(record) else None
 

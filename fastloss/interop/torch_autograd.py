@@ -1,37 +1,15 @@
 """Autograd functions for eager losses of PyTorch tensors, with first and second derivatives."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..losses.base import Loss
-from ..losses.catalogue import LOSSES
-from .calls import Call, sorted_call
+from .calls import Call
 
-__all__ = [
-    *("OWN", "apply", "apply_pair", "kind_of"),
-    *("positioned", "pulled", "scaled", "value_and_grads", "value_of"),
-]
-
-
-OWN: dict[str, Loss] = {}
-"""Losses that are not in the catalogue, by name."""
-
-
-@lru_cache(maxsize=1024)
-def kind_of(name: str, is_grouped: bool, count: int, words: tuple[str, ...], options: tuple[Any, ...]) -> Any:
-    """Return the kind of a call, and the positions of its arrays among those given by position and then by name."""
-    given: Any = tuple(range(count))
-    keywords = dict(zip(words, range(count, count + len(words)), strict=True))
-    loss = OWN[name] if name in OWN else LOSSES[name]
-    if is_grouped:
-        n = len(loss.record.predictions)
-        given = (given[:n], *given[n:])
-    return sorted_call(loss, given, {**keywords, **dict(options)})
+__all__ = ["apply", "apply_pair", "positioned", "pulled", "scaled", "value_and_grads", "value_of"]
 
 
 def _plain(tensors: Sequence[Tensor]) -> list[Any]:

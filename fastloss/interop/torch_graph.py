@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .calls import Call
-from .torch_autograd import kind_of, positioned, pulled, scaled, value_and_grads
+from .calls import Call, kind_of
+from .torch_autograd import positioned, pulled, scaled, value_and_grads
 
 __all__ = ["loss_in_graph", "named"]
 

@@ -39,7 +39,18 @@ class ComposedDoc:
 class Loss:  # noqa: D101
     __doc__ = ComposedDoc()
 
-    __slots__ = ("__dict__", "_backend", "_bound", "_levels", "_packed", "_plans", "_usual", "defaults", "record")
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_backend",
+        "_bound",
+        "_levels",
+        "_packed",
+        "_plans",
+        "_usual",
+        "defaults",
+        "record",
+    )
 
     __signature__ = CallSignature()
 

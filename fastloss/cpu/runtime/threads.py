@@ -22,7 +22,7 @@ from numba.np.ufunc import parallel as _layer
 
 from ...call.errors import SettingError
 
-__all__ = ["get_num_threads", "one_by_one", "parallel_allowed", "run_parallel", "set_num_threads", "share"]
+__all__ = ["allowed", "get_num_threads", "one_by_one", "parallel_allowed", "run_parallel", "set_num_threads", "share"]
 
 T = TypeVar("T")
 
@@ -55,6 +55,9 @@ def _from_environment() -> int:
 
 _threads = _from_environment()
 
+allowed = np.array([1 if _forked else _threads], np.int64)
+"""Number of threads, for compiled code that no Python calls."""
+
 
 def get_num_threads() -> int:
     """Return the number of threads that large calls use."""
@@ -68,6 +71,7 @@ def set_num_threads(n: int) -> None:
     if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= limit:
         raise ValueError(f"the number of threads is {n!r}; expected a whole number from 1 to {limit}")
     _threads = n
+    allowed[0] = get_num_threads()
 
 
 def parallel_allowed() -> bool:
@@ -181,6 +185,7 @@ def _after_fork_in_child() -> None:
     global _forked, _lock, _pool
     _lock, _pool = threading.RLock(), _new_pool()
     _forked = _forked or bool(getattr(_layer, "_is_initialized", True))
+    allowed[0] = get_num_threads()
 
 
 if sys.platform != "win32":

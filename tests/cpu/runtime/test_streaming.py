@@ -66,7 +66,7 @@ def test_every_output(streaming, name):
 
 
 def test_only_large_results_of_cheap_formulas_pass_the_caches(monkeypatch):
-    monkeypatch.setattr(dispatch, "_last_level", lambda: 1 << 20)
+    monkeypatch.setattr(dispatch, "last_level", lambda: 1 << 20)
     small, large = np.zeros(1 << 16, np.float32), np.zeros(1 << 19, np.float32)
     assert dispatch.streams(fl.mse.record, (large,))
     assert not dispatch.streams(fl.mse.record, (small,), (small,))

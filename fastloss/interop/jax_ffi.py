@@ -1,0 +1,100 @@
+"""Losses as custom calls of XLA on the CPU: no copy, and no Python in the call."""
+
+import ctypes
+import re
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numba
+
+from ..call.arrays import BITS
+from ..call.reduction import denominator
+from ..losses.elementwise import ElementwiseLoss
+from ..spec.record import NONNEGATIVE
+from .calls import Call
+from .jax_arrays import computed_in
+
+__all__ = ["served"]
+
+_handlers: dict[str, Any] = {}
+"""Handlers by the names of their custom calls, which keep them alive."""
+
+_capsule = ctypes.pythonapi.PyCapsule_New
+_capsule.restype, _capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+
+
+@cache
+def _minor() -> int | None:
+    """Return the minor version of XLA's interface; None where the runtime has another interface than handlers read."""
+    from ..cpu.custom_calls import MAJOR
+
+    try:
+        text = (Path(jax.ffi.include_dir()) / "xla/ffi/api/c_api.h").read_text()
+        major, minor = (int(re.search(rf"define XLA_FFI_API_{k} (\d+)", text)[1]) for k in ("MAJOR", "MINOR"))  # type: ignore[index]
+    except (AttributeError, OSError, TypeError):
+        return None
+    return minor if major == MAJOR and not numba.config.DISABLE_JIT else None
+
+
+def _has_custom_call(call: Call) -> bool:
+    """Whether a kind of call is one that handlers serve: elementwise, of one set of parameters, on the CPU."""
+    loss = call.loss
+    plain = isinstance(loss, ElementwiseLoss) and not loss._levels and loss._backend in ("", "cpu")
+    return plain and call.reduction in ("mean", "sum", "none") and jax.default_backend() == "cpu"
+
+
+@lru_cache(maxsize=1024)
+def _target(call: Call, mode: str, dtype: str, target: str) -> str:
+    """Register the handler of a kind of call in one precision; return the name of the custom call."""
+    from ..cpu.custom_calls import Handler, Kind
+
+    loss, record = call.loss, call.loss.record
+    assert isinstance(loss, ElementwiseLoss)
+    bits = {k: v.name for k, v in BITS.items()}
+    formats = (str(computed_in(jnp.dtype(dtype))), bits.get(dtype, ""), bits.get(target, ""))
+    divisor = denominator(call.reduction, call.options.get("divisor"), 0.0)
+    by_row = call.reduction == "none" and mode != "hess"
+    kernel = {"value": "rows", "grad": "rows_grad"}[mode] if by_row else mode
+    kind = Kind(
+        mode=kernel,
+        weighted="weight" in call.names,
+        averaged=divisor == 0.0,
+        divisor=divisor,
+        usual=loss._usual,
+        message=_outside(call),
+    )
+    handler = Handler(loss._compiled, loss._packed, formats, kind, _minor() or 0)
+    name = f"fastloss_{record.name}_{handler.name}"
+    if name not in _handlers:  # kinds of calls that differ in the names of their options alone share one
+        jax.ffi.register_ffi_target(name, _capsule(handler.address, None, None), platform="cpu", api_version=1)
+        _handlers[name] = handler
+    return name
+
+
+def _outside(call: Call) -> str:
+    """Return the error for an input outside its domain, which a handler cannot name."""
+    record = call.loss.record
+    names = record.predictions if len(record.predictions) > 1 else ("prediction",)
+    allowed = dict(zip(names, map(str, record.prediction_domains), strict=True))
+    allowed |= {"target": str(record.target_domain)} if record.target else {}
+    allowed |= {"weight": str(NONNEGATIVE)} if "weight" in call.names else {}
+    said = ", ".join(f"{k} {v}" for k, v in allowed.items())
+    return f"{record.name}: an input is outside its domain; allowed: {said} (fastloss.{record.name} names the element)"
+
+
+def served(call: Call, mode: str, arrays: tuple[Any, ...]) -> Any:
+    """Return the results of a custom call; None for a kind of call that has none."""
+    if not _has_custom_call(call) or _minor() is None:
+        return None
+    first, target = arrays[0], arrays[call.names.index("target")] if "target" in call.names else arrays[0]
+    name = _target(call, mode, first.dtype.name, target.dtype.name if target.dtype == first.dtype else "")
+    wide, n = computed_in(first.dtype), len(call.differentiable)
+    shape = first.shape if call.reduction == "none" and mode != "hess" else ()
+    like = [jax.ShapeDtypeStruct(first.shape, first.dtype)] * (n * {"value": 0, "grad": 1, "hess": 2}[mode])
+    expected = [jax.ShapeDtypeStruct(shape, wide), *like]
+    value, *found = jax.ffi.ffi_call(name, expected, vmap_method="broadcast_all")(*arrays)
+    value = value.astype(first.dtype)
+    return value if mode == "value" else (value, tuple(found)) if mode == "grad" else tuple(found[n:])
