@@ -9,6 +9,7 @@ import numpy as np
 
 from . import check, memory
 from .errors import CallTypeError, CallValueError
+from .frames import refuse_missing
 
 __all__ = [
     "BITS",
@@ -75,6 +76,7 @@ def incoming(x: Any, what: str) -> Any:
     elif _brain_tensor(x):
         a = x.float().numpy()
     else:
+        refuse_missing(x, what)
         try:
             a = np.asarray(x)
         except ValueError as error:

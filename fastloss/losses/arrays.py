@@ -28,6 +28,7 @@ from ..call.arrays import (
 )
 from ..call.backend_choice import chosen, cuda_was_selected
 from ..call.errors import CallTypeError, CallValueError, named
+from ..call.frames import refuse_other_index
 from ..call.reduction import REDUCTIONS, denominator, reduction_of
 from ..call.request import Request
 from ..cpu.dispatch import PARALLEL_FROM, small_sum, sum_in_order, weighed, weight_sum
@@ -239,6 +240,7 @@ class ArrayLoss(Loss):  # noqa: D101
             request = Request(mode, arrays, None, weight, reduction, divisor, out, names=tuple(inputs))
             found: tuple[Any, Any] = placement.elsewhere(self, self._run_placed, request)
             return found
+        refuse_other_index(tuple(inputs), tuple(inputs.values()), None, weight)
         if isinstance(reduction, Risk):
             return self._under_risk(inputs, weight, reduction, divisor, out, derivatives)
         record = self.record

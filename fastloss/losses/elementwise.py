@@ -28,6 +28,7 @@ from ..call.arrays import (
 )
 from ..call.backend_choice import chosen, cuda_was_selected
 from ..call.errors import CallTypeError, CallValueError, named
+from ..call.frames import refuse_other_index
 from ..call.memory import empty
 from ..call.reduction import denominator, reduction_of, second_of
 from ..call.request import Request
@@ -201,6 +202,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
         if placement.involved(self._backend, request.prediction, request.target, request.weight):
             found: tuple[Any, Any] = placement.elsewhere(self, self._run_any, request)
             return found
+        refuse_other_index(self.record.predictions, request.prediction, request.target, request.weight)
         if isinstance(request.reduction, Risk):
             return self._under_risk(request)
         if self._levels:

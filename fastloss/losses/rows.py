@@ -31,6 +31,7 @@ from ..call.arrays import (
 )
 from ..call.backend_choice import chosen, cuda_was_selected
 from ..call.errors import CallValueError, named
+from ..call.frames import refuse_other_index
 from ..call.memory import empty
 from ..call.reduction import balanced, denominator, reduction_of, row_mass, second_of
 from ..call.request import Request
@@ -254,6 +255,7 @@ class RowLoss(Loss):  # noqa: D101
         if placement.involved(self._backend, request.prediction, request.target, request.weight, request.class_weight):
             found: tuple[Any, Any, Any] = placement.elsewhere(self, self._run, request)
             return found
+        refuse_other_index(self.record.predictions, request.prediction, request.target, request.weight)
         if isinstance(request.reduction, Risk):
             return (*self._under_risk(request), None)
         request, p = self._checked(request)
