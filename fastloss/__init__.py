@@ -65,8 +65,9 @@ def __getattr__(name: str) -> Any:
         globals()[name] = found
         return found
     from .call.check import similar
+    from .losses.aliases import suggestion
 
-    hint = similar(name, __all__) if not name.startswith("_") else ""
+    hint = (suggestion(name, LOSSES) or similar(name, __all__)) if not name.startswith("_") else ""
     raise AttributeError(f"module 'fastloss' has no attribute {name!r}{'; ' * bool(hint)}{hint}")
 
 

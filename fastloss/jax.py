@@ -6,7 +6,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from .interop.hosts import host, loss_of
+from .interop.hosts import host, loss_of, no_attribute
 from .losses.catalogue import LOSSES
 
 __all__ = ["loss"]
@@ -49,10 +49,8 @@ def loss(loss: Any, **parameters: Any) -> Callable[..., Any]:
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module 'fastloss.jax' has no attribute {name!r}")
-    if name not in LOSSES:
-        from .call.check import nearest
-
-        raise AttributeError(f"module 'fastloss.jax' has no attribute {name!r}; {nearest(name, LOSSES)}")
+    if name not in [*LOSSES]:
+        raise no_attribute("fastloss.jax", name)
     host("jax", "jax", f"fastloss.jax.{name}")
     from .interop.jax import function
 

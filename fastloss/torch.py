@@ -6,7 +6,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .interop.hosts import host
+from .interop.hosts import host, no_attribute
 from .losses.catalogue import LOSSES
 
 if TYPE_CHECKING:
@@ -23,12 +23,10 @@ def __getattr__(name: str) -> Any:
 
     if name == "Loss":
         found: Any = adapter.Loss
-    elif name in LOSSES:
+    elif name in [*LOSSES]:
         found = adapter.function(LOSSES[name])
     else:
-        from .call.check import nearest
-
-        raise AttributeError(f"module 'fastloss.torch' has no attribute {name!r}; {nearest(name, LOSSES)}")
+        raise no_attribute("fastloss.torch", name)
     globals()[name] = found
     return found
 

@@ -16,7 +16,7 @@ from .._terminal import printable
 from . import evaluate
 from .columns import InputError
 from .files import check_outputs, write_text
-from .losses import Evaluated, named
+from .losses import Evaluated, named, other_name
 from .report import Report, aligned, figure
 from .sources import Selection, input_files
 
@@ -85,9 +85,12 @@ def _losses(request: Request) -> list[Evaluated]:
             raise InputError("no --loss; name at least one, such as --loss mse (fastloss list shows all)")
         names = [n for s in SAMPLES for n in s.losses]
     try:
-        return named(names)
+        found = named(names)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(str(error)) from None
+    for note in filter(None, map(other_name, names)):
+        print(f"fastloss: {printable(note)}", file=sys.stderr)
+    return found
 
 
 def _files(request: Request, losses: list[Evaluated]) -> Report:

@@ -20,7 +20,7 @@ from ..losses.docs import input_kind, input_shape
 from ..spec.record import REAL
 from .ahead import Job, compile_ahead
 from .columns import InputError
-from .losses import OWN, by_rows, found
+from .losses import OWN, by_rows, found, other_name
 
 __all__ = ["diagnose", "print_list", "print_loss", "warm"]
 
@@ -48,9 +48,12 @@ def _grid() -> Table:
 
 def _loss(name: str) -> Any:
     try:
-        return found(name)[0]
+        loss = found(name)[0]
     except (KeyError, TypeError) as error:
         raise InputError(str(error)) from None
+    if note := other_name(name):
+        print(f"fastloss: {printable(note)}", file=sys.stderr)
+    return loss
 
 
 def _default(record: Any, name: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from .accumulate import figure
 from .columns import InputError
 
-__all__ = ["Evaluated", "by_rows", "named"]
+__all__ = ["Evaluated", "by_rows", "named", "other_name"]
 
 IGNORED = -100
 
@@ -133,6 +133,8 @@ def _parsed(text: str) -> Evaluated:
     import fastloss
 
     loss, rest = found(text)
+    if other_name(text):
+        text = f"{loss.name}:{rest}"
     whole = loss.name if loss.record.mean_of else ""
     loss = fastloss.LOSSES[loss.record.mean_of] if whole else loss
     ignore: int | None = IGNORED
@@ -171,6 +173,16 @@ def found(text: str) -> tuple[Any, str]:
         return losses[file[2].strip()], file[3] or ""
     name, _, rest = text.partition(":")
     return fastloss.LOSSES[name.strip()], rest
+
+
+def other_name(text: str) -> str:
+    """Return a note for a loss that is named as in another library; empty for names of the catalogue."""
+    import fastloss
+
+    name = text.partition(":")[0].strip()
+    if OWN.match(text.strip()) or name in [*fastloss.LOSSES] or name not in fastloss.LOSSES:
+        return ""
+    return f"{name} is {fastloss.LOSSES[name].name} here"
 
 
 def _value(text: str, whole: str) -> Any:

@@ -3,10 +3,12 @@
 from importlib import import_module
 from typing import Any
 
+from ..call.check import nearest
+from ..losses.aliases import suggestion
 from ..losses.base import Loss
 from ..losses.catalogue import LOSSES
 
-__all__ = ["host", "loss_of"]
+__all__ = ["host", "loss_of", "no_attribute"]
 
 
 def host(module: str, extra: str, user: str) -> Any:
@@ -18,6 +20,12 @@ def host(module: str, extra: str, user: str) -> Any:
             raise
         text = f'{user} needs {error.name}, which is not installed; pip install "fastloss[{extra}]"'
         raise ModuleNotFoundError(text, name=error.name) from None
+
+
+def no_attribute(module: str, name: str) -> AttributeError:
+    """Return the error for a name that a module of losses lacks; names of other libraries are suggestions."""
+    hint = suggestion(name, LOSSES) or nearest(name, LOSSES)
+    return AttributeError(f"module {module!r} has no attribute {name!r}; {hint}")
 
 
 def loss_of(loss: Any, parameters: dict[str, Any] | None = None) -> Loss:

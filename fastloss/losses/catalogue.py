@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from ..call import check
 from ..call.errors import LossNotFoundError
 from ..formulas import ALL
+from . import aliases
 from .arrays import ArrayLoss
 from .base import Loss
 from .elementwise import ElementwiseLoss
@@ -14,7 +15,10 @@ __all__ = ["LOSSES"]
 
 
 class Catalogue(Mapping[str, Loss]):
-    """Read-only mapping of names to losses; the error for an unknown name lists similar ones."""
+    """Read-only mapping of names to losses, which takes names of other libraries in any case.
+
+    The error for an unknown name lists similar ones.
+    """
 
     __slots__ = ("_losses",)
 
@@ -25,7 +29,14 @@ class Catalogue(Mapping[str, Loss]):
         try:
             return self._losses[name]
         except KeyError:
-            raise LossNotFoundError(f"no loss named {name!r}; {check.nearest(str(name), self._losses)}") from None
+            pass
+        if own := aliases.resolved(str(name), self._losses):
+            return self._losses[own]
+        hint = aliases.suggestion(str(name), self._losses) or check.nearest(str(name), self._losses)
+        raise LossNotFoundError(f"no loss named {name!r}; {hint}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._losses or bool(aliases.resolved(str(name), self._losses))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._losses)

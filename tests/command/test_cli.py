@@ -55,6 +55,19 @@ def test_a_table_of_all_losses(folder):
     assert f"{expected['huber:delta=2'].mean:.6g}" in out
 
 
+def test_names_of_other_libraries(folder):
+    code, out, err = run("eval", "data.parquet", "-l", "pinball:q=0.9", "-l", "MSE", "--pred", "z", "--target", "t")
+    assert code == 0
+    assert err == "fastloss: pinball is quantile here\nfastloss: MSE is mse here\n"
+    assert out == f"{fl.evaluate((Z, T), ['quantile:q=0.9', 'mse'])!r}\n"
+    code, out, err = run("show", "L1Loss")
+    assert (code, err) == (0, "fastloss: L1Loss is mae here\n")
+    assert "mae" in out
+    code, out, err = run("eval", "data.parquet", "-l", "l2_loss", "--pred", "z", "--target", "t")
+    assert (code, out) == (2, "")
+    assert "no loss named 'l2_loss'; take 0.5 * fl.mse" in err
+
+
 def test_weights_worst_rows_and_globs_of_columns(folder):
     code, out, _ = run("eval", "*.parquet", "--loss", "mse", "--pred", "p", "--target", "t", "--worst", 2, "-w", "t")
     assert code == 0
