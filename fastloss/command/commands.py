@@ -143,6 +143,10 @@ def evaluate(
     weight: Annotated[
         str | None, typer.Option("--weight", "-w", metavar="COLUMN", help="Column of the rows' weights.")
     ] = None,
+    pred_is: Annotated[
+        str,
+        typer.Option(metavar="prob|logit|log-prob|mean", help="What predictions are: converted for each loss."),
+    ] = "",
     by: Annotated[
         list[str] | None,
         typer.Option(
@@ -184,6 +188,7 @@ def evaluate(
         by=groupings_of(by)[0],
         sort=sort,
         top=top,
+        pred_is=pred_is,
     )
     evaluate_command(request)
 

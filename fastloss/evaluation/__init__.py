@@ -20,6 +20,7 @@ def evaluate(
     pred: str | Sequence[str] = "pred",
     target: str | None = "target",
     weight: str | None = None,
+    pred_is: str = "",
     by: Any = None,
     on_invalid: str = "fail",
     worst: int = 0,
@@ -45,6 +46,10 @@ def evaluate(
         several names stand for several columns: a row of scores, or the predictions of a loss like gaussian_nll.
     target, weight : str, optional
         Columns of the target and of the row's weight (0 or more).
+    pred_is : {"prob", "logit", "log-prob", "mean"}, optional
+        What the predictions are, where losses take something else: they are converted for each loss, exactly at
+        probabilities of 0 and 1, so that losses of logits and of probabilities go together. "mean" stands for the means
+        that losses of their logarithms take (poisson, gamma, tweedie).
     by : str, sequence of str or tuples, array, or mapping of names to arrays, optional
         Columns of keys: `report.groups` then has a report for each group, with the bits of an evaluation of its rows
         alone. A tuple, or names joined by commas, crosses columns; several in a list are groupings of their own.
@@ -91,7 +96,7 @@ def evaluate(
         raise InputError(f"on_invalid is {on_invalid!r}; allowed: {', '.join(ON_INVALID)}")
     if isinstance(worst, bool) or not isinstance(worst, int) or worst < 0:
         raise InputError(f"worst is {worst!r}; expected a whole number, 0 or more")
-    evaluated = named(losses)
+    evaluated = named(losses, pred_is)
     preds = (pred,) if isinstance(pred, str) else tuple(pred)
     groupings, keys = groupings_of(by, data)
     if per_sample is not None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -41,6 +42,7 @@ class Request:
     by: tuple[tuple[str, ...], ...] = ()
     sort: str = ""
     top: int = 20
+    pred_is: str = ""
 
     @property
     def selection(self) -> Selection:
@@ -48,14 +50,42 @@ class Request:
         return Selection(tuple(self.pred), self.target, self.weight, self.by)
 
 
+OPTIONS = (
+    (r"on_invalid: (\w+)", r"--on-invalid \1"),
+    (r"pred_is=[\"']([\w-]+)[\"']", r"--pred-is \1"),
+    (r"by pred '", "by --pred '"),
+    (r"so pred as often", "so --pred as often"),
+    (r"for (pred|target|weight|by)(?=;)", r"for --\1"),
+)
+"""Arguments of `evaluate` that messages name, and the options of the command that they are."""
+
+
+def in_options(text: str) -> str:
+    """Return a message of `evaluate` with its arguments named as options of the command."""
+    for pattern, option in OPTIONS:
+        text = re.sub(pattern, option, text)
+    return text
+
+
 def evaluate_command(request: Request) -> None:
     """Evaluate and print the report; with `--json -` only the JSON goes to stdout."""
+    try:
+        _evaluate(request)
+    except InputError as error:
+        raise InputError(in_options(str(error))) from None
+
+
+def _evaluate(request: Request) -> None:
     losses = _losses(request)
     labels = [e.label for e in losses]
     if request.sort and request.sort not in [*labels, "count"]:
         raise InputError(f"--sort is {request.sort!r}; allowed: {', '.join([*labels, 'count'])}")
     _check_outputs(request)
     reports = _sample(request, losses) if request.sample else [("", _files(request, losses))]
+    for _, report in reports:
+        for warning in report.warnings():
+            text = f"warning: {printable(in_options(warning))}"
+            make_console(stderr=True).print(text, style="yellow", soft_wrap=True)
     if request.json is not None:
         _write_json(request.json, reports)
     if request.json != "-":
@@ -85,7 +115,7 @@ def _losses(request: Request) -> list[Evaluated]:
             raise InputError("no --loss; name at least one, such as --loss mse (fastloss list shows all)")
         names = [n for s in SAMPLES for n in s.losses]
     try:
-        found = named(names)
+        found = named(names, request.pred_is)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(str(error)) from None
     for note in filter(None, map(other_name, names)):

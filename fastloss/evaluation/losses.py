@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from .accumulate import figure
 from .columns import InputError
+from .scales import SCALES, converted, scale_of
 
 __all__ = ["Evaluated", "by_rows", "named", "other_name"]
 
@@ -32,6 +33,13 @@ class Evaluated:
     ignore_index: int | None = None
     figure: str = ""
     """Name of the requested loss that is a function of this one's mean; empty for a plain mean."""
+    pred_is: str = ""
+    """Scale of the predictions; empty where it is the one that the loss takes."""
+
+    @property
+    def takes_logits(self) -> bool:
+        """Whether predictions are logits, and were not said to be anything."""
+        return not self.pred_is and scale_of(self.loss.record) in ("logit", "half-logit")
 
     @property
     def by_rows(self) -> bool:
@@ -70,7 +78,15 @@ class Evaluated:
         leveled = any(isinstance(v, tuple) for v in self.loss.defaults.values())
         if not (self.by_rows or leveled) and target is not None and pred.ndim == 2 and target.ndim == 1:
             raise InputError(f"{name} takes one number a row and was given {pred.shape[1]}, for one target")
-        return pred
+        return converted(pred, self.pred_is, record) if self.pred_is else pred
+
+    def hint(self, fails_finite: bool) -> str:
+        """Return what to try where a loss refuses a prediction, or is not finite at one; else nothing."""
+        scale = scale_of(self.loss.record)
+        if self.pred_is or (scale == "prob") == fails_finite or scale not in ("prob", "log-mean"):
+            return ""
+        other = "logits" if scale == "prob" else "means"
+        return f"; if predictions are {other}, say so: pred_is={other[:-1]!r}"
 
     def call(self, pred: Any, target: Any) -> Any:
         """Return the loss of each row, float64."""
@@ -87,8 +103,10 @@ class Evaluated:
         return np.fromiter((figure(self.figure, v) for v in values), np.float64) if self.figure else values
 
 
-def named(losses: Any) -> list[Evaluated]:
-    """Return the losses to evaluate, each under a distinct label."""
+def named(losses: Any, pred_is: str = "") -> list[Evaluated]:
+    """Return the losses to evaluate, each under a distinct label, of predictions on a scale."""
+    if pred_is not in ("", *SCALES):
+        raise InputError(f"pred_is is {pred_is!r}; allowed: {', '.join(SCALES)}")
     if isinstance(losses, str) or not isinstance(losses, Sequence):
         losses = [losses]
     if not losses:
@@ -101,7 +119,7 @@ def named(losses: Any) -> list[Evaluated]:
     for label in labels:
         if labels.count(label) > 1:
             raise InputError(f"{label} is asked for twice")
-    return found
+    return [replace(e, pred_is=pred_is) for e in found] if pred_is else found
 
 
 def _whole(record: Any) -> str:

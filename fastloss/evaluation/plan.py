@@ -12,6 +12,7 @@ from .accumulate import Partial
 from .columns import InputError
 from .groups import Groups
 from .losses import Evaluated
+from .scales import ScaleError, may_be_probabilities
 from .sources import Batch
 
 __all__ = ["Plan", "Result", "joined", "widened"]
@@ -70,6 +71,8 @@ class Plan:
         self.worst = worst
         self.keep_values = keep_values
         self.floors = [-np.inf] * len(losses)
+        self.may_be_probabilities = [e.takes_logits for e in losses]
+        """Whether all predictions so far, for a loss of logits, could be probabilities."""
         self._buffers = threading.local()
 
     def process(self, batch: Batch) -> Result:
@@ -175,7 +178,13 @@ class Plan:
                 weight = None if weight is None else weight[keep]
         if not len(preds[0]):
             return
-        pred = loss.prediction(preds, target)
+        try:
+            pred = loss.prediction(preds, target)
+        except ScaleError as error:
+            self._fail(batch, _at(first, index, error.index), str(error))
+        # Looks no further once a prediction is outside [0, 1]: the first rows tell nearly always.
+        if self.may_be_probabilities[k] and not may_be_probabilities(pred, loss.loss.record):
+            self.may_be_probabilities[k] = False
         try:
             values = loss.call(pred, target)
         except (ValueError, TypeError) as error:
@@ -188,7 +197,9 @@ class Plan:
             self.groups.add(k, values, weight, result.codes, rows_of)
         if self.on_invalid == "fail" and partial.counts[0] != sum(partial.counts.tolist()):
             i = int(np.argmax(~np.isfinite(values)))
-            self._fail(batch, _at(first, index, i), f"{loss.label} is {values[i]:g} here, of finite inputs")
+            self._fail(
+                batch, _at(first, index, i), f"{loss.label} is {values[i]:g} here, of finite inputs{loss.hint(True)}"
+            )
         if self.keep_values or self.worst:
             values = loss.shown(values)
         if self.keep_values:
@@ -228,7 +239,8 @@ class Plan:
             raise InputError(str(error)) from None
         # The row is that of the file, and the index in the few rows evaluated together would confuse.
         text = refused.without_index() if isinstance(refused, CallError) else refused
-        self._fail(batch, _at(first, index, low), str(text))
+        hint = loss.hint(False) if getattr(refused, "argument", "") == "prediction" else ""
+        self._fail(batch, _at(first, index, low), f"{text}{hint}")
 
     def _fail(self, batch: Batch, row: int, text: str) -> NoReturn:
         raise InputError(f"{batch.source + ', ' if batch.source else ''}row {batch.start + row}: {text}")

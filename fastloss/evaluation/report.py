@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .accumulate import Moments, Statistics
@@ -59,6 +59,7 @@ class Report(Mapping[str, Statistics]):
         worst: Mapping[str, list[WorstRow]] | None = None,
         worst_k: int = 0,
         groups: Mapping[tuple[str, ...], Mapping[Any, "Report"]] | None = None,
+        suspects: Iterable[str] = (),
     ) -> None:
         self._moments = dict(moments)
         self.rows = rows
@@ -67,6 +68,7 @@ class Report(Mapping[str, Statistics]):
         self.on_invalid = on_invalid
         self.worst = {k: list(v) for k, v in (worst or {}).items()}
         self._worst_k = worst_k
+        self._suspects = set(suspects)
         self._groups = {names: _sorted(found) for names, found in (groups or {}).items()}
         self._statistics: dict[str, Statistics] = {}
 
@@ -138,6 +140,8 @@ class Report(Mapping[str, Statistics]):
             worst=worst,
             worst_k=k,
             groups={names: _united(found, other._groups[names]) for names, found in self._groups.items()},
+            # Of no rows nothing is known.
+            suspects=self._suspects & other._suspects if self.rows and other.rows else self._suspects | other._suspects,
         )
 
     def beside(self, *others: "Report", order: Sequence[str]) -> "Report":
@@ -159,6 +163,7 @@ class Report(Mapping[str, Statistics]):
                 }
                 for names, found in self._groups.items()
             },
+            suspects=set().union(*(r._suspects for r in reports)),
         )
 
     def _state(self) -> dict[str, Any]:
@@ -174,6 +179,8 @@ class Report(Mapping[str, Statistics]):
             state["worst_k"] = self._worst_k
             # JSON has no infinity; a string tells it from a number.
             state["worst"] = {n: [[w.file, w.row, _finite(w.loss)] for w in rows] for n, rows in self.worst.items()}
+        if self._suspects:
+            state["suspects"] = sorted(self._suspects)
         if self._groups:
             state["groups"] = [
                 {"by": list(names), "found": [{"key": key_to_json(key), **r._state()} for key, r in found.items()]}
@@ -216,6 +223,7 @@ class Report(Mapping[str, Statistics]):
                 tuple(g["by"]): {key_from_json(r["key"]): cls._from_state(r) for r in g["found"]}
                 for g in state.get("groups", [])
             },
+            suspects=state.get("suspects", ()),
         )
 
     def table(self) -> list[tuple[str, ...]]:
@@ -256,6 +264,15 @@ class Report(Mapping[str, Statistics]):
         """Return the number of groups of a grouping."""
         return len(self._groups[names])
 
+    def warnings(self) -> list[str]:
+        """Return sentences about figures that are probably not what was meant."""
+        found = [n for n in self if n in self._suspects]
+        if not found:
+            return []
+        takes = f"{' and '.join(found)} {'takes' if len(found) == 1 else 'take'} logits"
+        hint = 'pred_is="prob" converts them if they are probabilities'
+        return [f"{takes}, and all predictions lie in [0, 1]; {hint}"]
+
     def notes(self) -> list[str]:
         """Return sentences about rows that were left out, ignored or propagated."""
         done = {"skip": "left out", "propagate": "propagated", "fail": ""}[self.on_invalid]
@@ -267,7 +284,7 @@ class Report(Mapping[str, Statistics]):
     def __repr__(self) -> str:
         notes = self.notes()
         notes += [f"{len(found):,} groups by {','.join(names)}" for names, found in self._groups.items()]
-        return "\n".join([*aligned(self.table(), 1), *notes])
+        return "\n".join([*aligned(self.table(), 1), *notes, *self.warnings()])
 
 
 def _sorted(groups: Mapping[Any, Report]) -> dict[Any, Report]:

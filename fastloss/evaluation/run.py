@@ -77,6 +77,7 @@ def run(
         on_invalid=plan.on_invalid,
         worst=dict(zip(labels, worst, strict=True)) if plan.worst else None,
         worst_k=plan.worst,
+        suspects=[e.label for e, found in zip(plan.losses, plan.may_be_probabilities, strict=True) if found and rows],
         groups={names: _by_group(plan, k) for k, names in enumerate(plan.groups.by)} if plan.groups else None,
     )
 

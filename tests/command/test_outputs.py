@@ -298,7 +298,7 @@ def test_names_from_files_cannot_steer_a_terminal(folder):
     assert f"a{name}.parquet, row 0" in good[1]
     assert f"loss of every row: out{name}.parquet" in good[1]
     assert bad[0] == 2
-    assert "has no column 'z[b]' for pred" in bad[1]
+    assert "has no column 'z[b]' for --pred" in bad[1]
     for _, shown in (good, bad):
         assert not set("\x1b\x9b\u202e") & set(shown)
     compared = seen_on_a_terminal("track", "compare", odd, odd)
