@@ -31,7 +31,7 @@ from ..runtime.sums import (
     rounded,
 )
 from ..runtime.world import gpu
-from .slots import RegionSlots, use
+from .slots import Averaging, Ends, Pixels, Reading, RegionSlots, Slopes, Units, use
 
 __all__ = ["collecting", "judging", "measuring", "normalising", "spreading"]
 
@@ -133,7 +133,7 @@ def _leave(sums, firsts, place, tp, fp, fn, tn, count, first):
         use.write_place(firsts, place, (tp[2],))
 
 
-def _measure(z, target, labels, mask, shares, partials, firsts, c, s, ignore, activation, squared, free):
+def _measure(x, partials, firsts, c, s, read, free):
     """Sums over a piece of the pixels of one class of one sample; partials are by class, sample and piece."""
     T = use.T
     sample, piece, k = np.uint64(cuda.blockIdx.x), np.uint64(cuda.blockIdx.y), np.uint64(cuda.blockIdx.z)
@@ -145,18 +145,18 @@ def _measure(z, target, labels, mask, shares, partials, firsts, c, s, ignore, ac
     j = np.uint64(cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x)
     while j < s:
         i = sample * s + j
-        counts, label, fault = _look(labels, mask, i, classes, ignore)
+        counts, label, fault = _look(x.labels, x.mask, i, classes, read.ignore)
         place = np.int64(i)
         if counts:
-            x, t = use.read(z, row + j)[0], _target_of(target, labels, label, own, row + j)
-            if not (free or present(labels)) and (t < T(0.0) or t > T(1.0)):
+            z, t = use.read(x.z, row + j)[0], _target_of(x.target, x.labels, label, own, row + j)
+            if not (free or present(x.labels)) and (t < T(0.0) or t > T(1.0)):
                 fault, place = TARGET, np.int64(row + j)
-            if activation == NO_ACTIVATION and (x < T(0.0) or x > T(1.0)):
+            if read.activation == NO_ACTIVATION and (z < T(0.0) or z > T(1.0)):
                 fault, place = PREDICTION, np.int64(row + j)
-            small, large = _probability(x, shares, i, activation)
+            small, large = _probability(z, x.shares, i, read.activation)
             p = T(1.0) - small if large else small
             d = (T(1.0) - t) - small if large else small - t
-            if squared:
+            if read.squared:
                 both, beyond, lacking, neither = p * t, T(0.5) * d * d, T(0.5) * d * d, T(1.0)
             else:
                 within, q = d <= T(0.0), small if p > T(0.5) else T(1.0) - p
@@ -221,10 +221,66 @@ def _put_slopes(slopes, i, w, by, squared):
     use.write_pair(slopes, i, (a if squared else b - d, b + c if squared else a - c))
 
 
-def _judge(
-    sums, places, class_weight, weight, values, factors, slopes, partials, firsts, masses, places_of_masses,
-    units, c, background, micro, power, squared, params,
-):  # fmt: skip
+def _judged(x, u, c, own, background):
+    """The earliest violation in a unit, and the size of the smallest class that counts and has a pixel."""
+    T = use.T
+    found, least, k = NONE, T(np.inf), np.uint64(0)
+    while k < c:
+        i = (u * c + k) * SUMS
+        w = T(use.read_class(x.class_weight, k)[0]) if present(x.class_weight) else T(1.0)
+        # A sample or a class of weight 0 may hold anything.
+        if k >= background and w != T(0.0):
+            if own != T(0.0):
+                found = earlier(found, use.read_place(x.places, u * c + k)[0])
+            size = _sum_of(x.sums, i) + _sum_of(x.sums, i + np.uint64(2))
+            if T(0.0) < size < least:
+                least = size
+        if w < T(0.0) or w == T(np.inf):
+            found = earlier(found, np.int64(k) * 8 + CLASS_WEIGHT)
+        k += ONE
+    return found, least
+
+
+def _loss_of(x, slopes, u, c, least, by_class, p):
+    """The loss of a unit, whose classes' slopes are written."""
+    T, sums, class_weight = use.T, x.sums, x.class_weight
+    total, k = T(0.0), by_class.background
+    while k < c:
+        total += _weight_of(sums, class_weight, (u * c + k) * SUMS, k, least, by_class.power)
+        k += ONE
+    counts = c > np.uint64(0) and _sum_of(sums, u * c * SUMS + np.uint64(4)) > T(0.0) and total != T(0.0)
+    value, by = T(0.0), (T(0.0), T(0.0), T(0.0), T(0.0))
+    tp, fp, fn, tn, k = T(0.0), T(0.0), T(0.0), T(0.0), np.uint64(0)
+    while k < c:
+        i, w = (u * c + k) * SUMS, T(0.0)
+        if counts and k >= by_class.background:
+            w = _weight_of(sums, class_weight, i, k, least, by_class.power)
+        if not by_class.micro:
+            tp, fp, fn, tn = T(0.0), T(0.0), T(0.0), T(0.0)
+            by, w = (T(0.0), T(0.0), T(0.0), T(0.0)), w / total if w != T(0.0) else w
+        if w != T(0.0):
+            v = w if by_class.micro else T(1.0)
+            tp, fp = tp + v * _sum_of(sums, i), fp + v * _sum_of(sums, i + ONE)
+            fn, tn = fn + v * _sum_of(sums, i + np.uint64(2)), tn + v * _sum_of(sums, i + np.uint64(3))
+        # The loss of a class, or of the sums over all of them once the last is in.
+        if (w != T(0.0) and not by_class.micro) or (by_class.micro and counts and k + ONE == c):
+            out = use.formula(tp, fp, fn, tn, *p)
+            value += times(out[0], T(1.0) if by_class.micro else w)
+            by = (T(out[1][0]), T(out[1][1]), T(out[1][2]), T(out[1][3]))
+        if not by_class.micro:
+            _put_slopes(slopes, u * c + k, w, by, by_class.squared)
+        k += ONE
+    k = np.uint64(0)
+    while by_class.micro and k < c:
+        i, w = (u * c + k) * SUMS, T(0.0)
+        if counts and k >= by_class.background:
+            w = _weight_of(sums, class_weight, i, k, least, by_class.power)
+        _put_slopes(slopes, u * c + k, w, by, by_class.squared)
+        k += ONE
+    return value
+
+
+def _judge(x, to, ends, units, c, by_class, params):
     """The loss of each unit, averaged over classes from the first that counts, and its slopes by what pixels add to."""
     T = use.T
     p = use.unpack(params)
@@ -232,67 +288,24 @@ def _judge(
     step = np.uint64(cuda.gridsize(1))
     u = np.uint64(cuda.grid(1))
     while u < units:
-        own = use.read_number(weight, u)[0] if present(weight) else T(1.0)
-        found, least, k = NONE, T(np.inf), np.uint64(0)
-        while k < c:
-            i = (u * c + k) * SUMS
-            w = T(use.read_class(class_weight, k)[0]) if present(class_weight) else T(1.0)
-            # A sample or a class of weight 0 may hold anything.
-            if k >= background and w != T(0.0):
-                if own != T(0.0):
-                    found = earlier(found, use.read_place(places, u * c + k)[0])
-                size = _sum_of(sums, i) + _sum_of(sums, i + np.uint64(2))
-                if T(0.0) < size < least:
-                    least = size
-            if w < T(0.0) or w == T(np.inf):
-                found = earlier(found, np.int64(k) * 8 + CLASS_WEIGHT)
-            k += ONE
-        total, k = T(0.0), background
-        while k < c:
-            total += _weight_of(sums, class_weight, (u * c + k) * SUMS, k, least, power)
-            k += ONE
-        counts = c > np.uint64(0) and _sum_of(sums, u * c * SUMS + np.uint64(4)) > T(0.0) and total != T(0.0)
-        value, by = T(0.0), (T(0.0), T(0.0), T(0.0), T(0.0))
-        tp, fp, fn, tn, k = T(0.0), T(0.0), T(0.0), T(0.0), np.uint64(0)
-        while k < c:
-            i = (u * c + k) * SUMS
-            w = _weight_of(sums, class_weight, i, k, least, power) if counts and k >= background else T(0.0)
-            if not micro:
-                tp, fp, fn, tn = T(0.0), T(0.0), T(0.0), T(0.0)
-                by, w = (T(0.0), T(0.0), T(0.0), T(0.0)), w / total if w != T(0.0) else w
-            if w != T(0.0):
-                v = w if micro else T(1.0)
-                tp, fp = tp + v * _sum_of(sums, i), fp + v * _sum_of(sums, i + ONE)
-                fn, tn = fn + v * _sum_of(sums, i + np.uint64(2)), tn + v * _sum_of(sums, i + np.uint64(3))
-            # The loss of a class, or of the sums over all of them once the last is in.
-            if (w != T(0.0) and not micro) or (micro and counts and k + ONE == c):
-                out = use.formula(tp, fp, fn, tn, *p)
-                value += times(out[0], T(1.0) if micro else w)
-                by = (T(out[1][0]), T(out[1][1]), T(out[1][2]), T(out[1][3]))
-            if not micro:
-                _put_slopes(slopes, u * c + k, w, by, squared)
-            k += ONE
-        k = np.uint64(0)
-        while micro and k < c:
-            i = (u * c + k) * SUMS
-            w = _weight_of(sums, class_weight, i, k, least, power) if counts and k >= background else T(0.0)
-            _put_slopes(slopes, u * c + k, w, by, squared)
-            k += ONE
-        if c > np.uint64(0) and _sum_of(sums, u * c * SUMS + np.uint64(4)) > T(0.0):
+        own = use.read_number(x.weight, u)[0] if present(x.weight) else T(1.0)
+        found, least = _judged(x, u, c, own, by_class.background)
+        value = _loss_of(x, to.slopes, u, c, least, by_class, p)
+        if c > np.uint64(0) and _sum_of(x.sums, u * c * SUMS + np.uint64(4)) > T(0.0):
             mass, mass_low = plus(mass, mass_low, own)
         if own < T(0.0):
             found = earlier(found, np.int64(u) * 8 + WEIGHT)
         own = own if found == NONE else T(np.nan)
         value = times(value, own)
-        if present(values):
-            use.write_value(values, u, (value,))
-        use.write_number(factors, u, (own,))
+        if present(to.values):
+            use.write_value(to.values, u, (value,))
+        use.write_number(to.factors, u, (own,))
         high, low = plus(high, low, value)
         first = earlier(first, found)
         u += step
-    use.end(partials, firsts, high, low, first)
+    use.end(ends.partials, ends.firsts, high, low, first)
     cuda.syncthreads()
-    use.end(masses, places_of_masses, mass, mass_low, NONE)
+    use.end(ends.masses, ends.places_of_masses, mass, mass_low, NONE)
 
 
 def _slope_of(t, small, large, x, y, sigmoid, squared):
@@ -310,20 +323,18 @@ def _slope_of(t, small, large, x, y, sigmoid, squared):
     return (g * (small * (T(1.0) - small)) if sigmoid else g), p
 
 
-def _class_slope(z, target, labels, shares, slopes, label, i, at, k, of, factor, activation, squared, single):
+def _class_slope(x, slopes, label, i, at, k, of, factor, read, single):
     """The slope by one class at pixel i, its score at `at` and slopes at `of`; p, and whether that exceeds 1/2."""
     T = use.T
-    t = _target_of(target, labels, label, np.int64(k) + (1 if single else 0), at)
-    small, large = _probability(use.read(z, at)[0], shares, i, activation)
-    x, y = use.read_pair(slopes, of)
-    g, p = _slope_of(t, small, large, times(x, factor), times(y, factor), activation == SIGMOID, squared)
+    t = _target_of(x.target, x.labels, label, np.int64(k) + (1 if single else 0), at)
+    small, large = _probability(use.read(x.z, at)[0], x.shares, i, read.activation)
+    a, b = use.read_pair(slopes, of)
+    g, p = _slope_of(t, small, large, times(a, factor), times(b, factor), read.activation == SIGMOID, read.squared)
     # A class that does not count may hold anything.
-    return T(0.0) if x == T(0.0) and y == T(0.0) else g, p, large
+    return T(0.0) if a == T(0.0) and b == T(0.0) else g, p, large
 
 
-def _spread(
-    z, target, labels, mask, shares, slopes, factors, grad, c, s, whole, scale, mass, ignore, activation, squared
-):  # fmt: skip
+def _spread(x, slopes, factors, grad, c, s, whole, scale, mass, read):
     """The gradient, a thread a pixel."""
     T = use.T
     sample = np.uint64(cuda.blockIdx.x)
@@ -334,34 +345,28 @@ def _spread(
     j = np.uint64(cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x)
     while j < s:
         i, start = sample * s + j, sample * c * s + j
-        counts, label, _ = _look(labels, mask, i, np.int64(0), ignore)
+        counts, label, _ = _look(x.labels, x.mask, i, np.int64(0), read.ignore)
         counts = counts and factor != T(0.0)
         base, mean = T(0.0), T(0.0)
-        if activation == SOFTMAX and counts:
+        if read.activation == SOFTMAX and counts:
             # Slopes relative to that of a class that takes more than half: where it takes nearly all, little is left
             # to cancel.
             k, at = np.uint64(0), start
             while k < c:
-                g, p, large = _class_slope(
-                    z, target, labels, shares, slopes, label, i, at, k, of + k, factor, activation, squared, single
-                )
+                g, p, large = _class_slope(x, slopes, label, i, at, k, of + k, factor, read, single)
                 base = g if large else base
                 k, at = k + ONE, at + s
             k, at = np.uint64(0), start
             while k < c:
-                g, p, large = _class_slope(
-                    z, target, labels, shares, slopes, label, i, at, k, of + k, factor, activation, squared, single
-                )
+                g, p, large = _class_slope(x, slopes, label, i, at, k, of + k, factor, read, single)
                 mean += p * (g - base)
                 k, at = k + ONE, at + s
         k, at = np.uint64(0), start
         while k < c:
             g = T(0.0)
             if counts:
-                g, p, large = _class_slope(
-                    z, target, labels, shares, slopes, label, i, at, k, of + k, factor, activation, squared, single
-                )
-                g = p * ((g - base) - mean) if activation == SOFTMAX else g
+                g, p, large = _class_slope(x, slopes, label, i, at, k, of + k, factor, read, single)
+                g = p * ((g - base) - mean) if read.activation == SOFTMAX else g
             use.write(grad, at, (g,))
             k, at = k + ONE, at + s
         j += step
@@ -369,8 +374,16 @@ def _spread(
 
 INT, FLAG, SIZE = types.int32, types.boolean, types.uint64
 
+PIXELS = types.NamedUniTuple(ADDRESS, len(Pixels._fields), Pixels)
+UNITS = types.NamedUniTuple(ADDRESS, len(Units._fields), Units)
+SLOPES = types.NamedUniTuple(ADDRESS, len(Slopes._fields), Slopes)
+ENDS = types.NamedUniTuple(ADDRESS, len(Ends._fields), Ends)
+READING = types.NamedTuple((PLACE, INT, FLAG), Reading)
+AVERAGING = types.NamedTuple((SIZE, FLAG, INT, FLAG), Averaging)
+"""Types of the records that kernels take."""
 
-STEPS = (_look, _target_of, _probability, _leave, _sum_of, _weight_of, _put_slopes, _slope_of, _class_slope)
+
+STEPS = (_look, _target_of, _probability, _leave, _sum_of, _weight_of, _put_slopes, _slope_of, _class_slope, _judged)
 """Functions that kernels share, each after those that it calls."""
 
 
@@ -424,7 +437,7 @@ def normalising(stored: str) -> Kernel:
 @cache
 def measuring(stored: str, target: str, label: str, mask: str) -> Kernel:
     """The kernel that sums over pieces."""
-    signature = types.void(*[ADDRESS] * 7, SIZE, SIZE, PLACE, INT, FLAG, FLAG)
+    signature = types.void(PIXELS, ADDRESS, ADDRESS, SIZE, SIZE, READING, FLAG)
     name = f"regions_measure_{stored}_{target}_{label}_{mask}"
     return _kernel(_measure, name, signature, _slots(stored, target, label, mask))
 
@@ -440,9 +453,9 @@ def collecting(number: str) -> Kernel:
 def _judging(function: Any, stored: str, classes: str) -> Kernel:
     number, count = real(stored), len(function.__defaults__ or ())
     params = types.UniTuple(getattr(types, number), max(1, count))
-    signature = types.void(*[ADDRESS] * 11, SIZE, SIZE, SIZE, FLAG, INT, FLAG, params)
-    use = _slots(stored, classes=classes, formula=function)
-    return _kernel(_judge, f"{function.__name__}_{stored}_{classes}", signature, use)
+    signature = types.void(UNITS, SLOPES, ENDS, SIZE, SIZE, AVERAGING, params)
+    use, name = _slots(stored, classes=classes, formula=function), f"{function.__name__}_{stored}_{classes}"
+    return Kernel(_judge, name, signature, use, **chained((*STEPS, _loss_of), use))
 
 
 def judging(record: Formula, stored: str, classes: str) -> Kernel:
@@ -454,6 +467,6 @@ def judging(record: Formula, stored: str, classes: str) -> Kernel:
 def spreading(stored: str, target: str, label: str, mask: str) -> Kernel:
     """The kernel that writes the gradient."""
     T = getattr(types, real(stored))
-    signature = types.void(*[ADDRESS] * 8, SIZE, SIZE, FLAG, T, ADDRESS, PLACE, INT, FLAG)
+    signature = types.void(PIXELS, *[ADDRESS] * 3, SIZE, SIZE, FLAG, T, ADDRESS, READING)
     name = f"regions_spread_{stored}_{target}_{label}_{mask}"
     return _kernel(_spread, name, signature, _slots(stored, target, label, mask))

@@ -13,6 +13,7 @@ from ..runtime.scalars import Watch
 from ..runtime.sums import NONE
 from ..runtime.totals import Total, at, blocks_for, threads
 from .kernels import collecting, judging, measuring, normalising, spreading
+from .slots import Averaging, Ends, Pixels, Reading, Slopes, Units
 
 __all__ = ["launch"]
 
@@ -53,8 +54,8 @@ def launch(call: Any) -> Total:
     sums, places = place.empty((call.units * c * 10,), number), place.empty((call.units * c,), "int64")
     slopes, factors = place.empty((call.units * c * 2,), number), place.empty((call.units,), number)
     size, stream = (np.uint64(c), np.uint64(s)), place.stream
-    told = (NONE if ignore is None else np.int64(ignore), np.int32(activation), squared)
-    pixels = at(z, dense, labels, mask, shares)
+    read = Reading(NONE if ignore is None else np.int64(ignore), np.int32(activation), squared)
+    pixels = Pixels(*at(z, dense, labels, mask, shares))
     across = -(-s // threads())
     if not call.nothing:
         pieces = min(across, -(-MAX_BLOCKS // (n * c)))
@@ -62,23 +63,23 @@ def launch(call: Any) -> Total:
         if activation == SOFTMAX:
             normalising(stored)((n, min(across, MAX_BLOCKS)), threads(), stream, *at(z, shares), *size)
         measure = measuring(stored, *formats)
-        measure((n, pieces, c), threads(), stream, *pixels, *at(partials, firsts), *size, *told, free)
+        measure((n, pieces, c), threads(), stream, pixels, *at(partials, firsts), *size, read, free)
         count = np.uint64(n * pieces if whole else pieces)
         collecting(number)((call.units, c), threads(), stream, *at(partials, firsts, sums, places), count)
     total, mass = (Total.of(place, number, blocks_for(call.units)) for _ in range(2))
     class_weight = call.arrays["class_weight"]
-    arrays = at(sums, places, class_weight, call.weight, call.values, factors, slopes)
+    arrays = Units(*at(sums, places, class_weight, call.weight)), Slopes(*at(call.values, factors, slopes))
     micro = "weighting" in options or options.get("average") == "micro"
     power = POWERS[options.get("weighting", "uniform")]
     judge = judging(call.record, stored, number if class_weight is None else class_weight.dtype)
-    cells = at(total.partials, total.firsts, mass.partials, mass.firsts)
-    told_too = (np.uint64(call.units), np.uint64(c), np.uint64(first_class(call)), micro, np.int32(power), squared)
+    ends = Ends(*at(total.partials, total.firsts, mass.partials, mass.firsts))
+    by_class = Averaging(np.uint64(first_class(call)), micro, np.int32(power), squared)
     params = call.params()[: max(1, len(call.record.function.__defaults__ or ()))]
-    judge(total.blocks, threads(), stream, *arrays, *cells, *told_too, params)
+    judge(total.blocks, threads(), stream, *arrays, ends, np.uint64(call.units), np.uint64(c), by_class, params)
     if call.averaged:
         call.divide(mass.end(1.0)[0])
     if call.grads[0] is not None and not call.nothing:
         spread = spreading(stored, *formats)
-        ends = at(slopes, factors, call.grads[0])
-        spread((n, min(across, MAX_BLOCKS)), threads(), stream, *pixels, *ends, *size, whole, *call.factor(), *told)
+        more = (*at(slopes, factors, call.grads[0]), *size, whole, *call.factor(), read)
+        spread((n, min(across, MAX_BLOCKS)), threads(), stream, pixels, *more)
     return total

@@ -5,7 +5,81 @@ from typing import Any, NamedTuple
 
 from ...cpu.runtime.slots import unbound
 
-__all__ = ["RegionSlots", "use"]
+__all__ = ["Averaging", "Ends", "Pixels", "Reading", "RegionSlots", "Slopes", "Units", "use"]
+
+
+class Pixels(NamedTuple):
+    """Addresses of what a call reads of each pixel; none for arrays that it has not got."""
+
+    z: Any
+    """Predictions, (n, c, s)."""
+    target: Any
+    """Target of each class, (n, c, s); absent beside labels."""
+    labels: Any
+    """Class of each pixel, (n, s); absent beside a dense target."""
+    mask: Any
+    """1 where a pixel counts, else 0, (n, s)."""
+    shares: Any
+    """Largest score of each pixel and the sum of the other exponentials, (n, s, 2); under softmax alone."""
+
+
+class Reading(NamedTuple):
+    """Options by which kernels read a pixel."""
+
+    ignore: Any
+    """Label of pixels that do not count."""
+    activation: Any
+    """NO_ACTIVATION, SIGMOID or SOFTMAX."""
+    squared: Any
+    """Whether differences are squared."""
+
+
+class Units(NamedTuple):
+    """Addresses of what the formula is evaluated on."""
+
+    sums: Any
+    """Five sums of each class of each unit, as pairs of numbers, (units, c, 5, 2)."""
+    places: Any
+    """Earliest violation of each class of each unit, (units, c)."""
+    class_weight: Any
+    """(c,), or absent."""
+    weight: Any
+    """(units,), or absent."""
+
+
+class Slopes(NamedTuple):
+    """Addresses of the results of each unit."""
+
+    values: Any
+    """Losses, (units,), or absent."""
+    factors: Any
+    """Weight of each unit, NaN beside a violation, (units,)."""
+    slopes: Any
+    """Two slopes of each class of each unit, (units, c, 2)."""
+
+
+class Ends(NamedTuple):
+    """Addresses of the sums over a block, and of the earliest violation in it."""
+
+    partials: Any
+    """Sums of the losses, as pairs of numbers."""
+    firsts: Any
+    masses: Any
+    """Sums of the weights, as pairs of numbers."""
+    places_of_masses: Any
+
+
+class Averaging(NamedTuple):
+    """Options by which classes are averaged."""
+
+    background: Any
+    """First class that counts."""
+    micro: Any
+    """Whether sums are averaged, rather than losses."""
+    power: Any
+    """Power of a class's size that divides its weight."""
+    squared: Any
+    """Whether differences are squared."""
 
 
 class RegionSlots(NamedTuple):

@@ -14,8 +14,9 @@ from ...formulas.softmax import cross_entropy
 from ...spec.record import NONNEGATIVE, Formula
 from ...spec.special import convex_factor, softplus_parts
 from ...spec.worlds import carry
-from ..runtime.launch import ADDRESS, Kernel, addresses
+from ..runtime.launch import ADDRESS, Kernel
 from ..runtime.memory import (
+    chained,
     cuda,
     device,
     present,
@@ -31,7 +32,47 @@ from .families import FAMILIES, Pass
 from .slots import RowSlots
 from .softmax import changed
 
-__all__ = ["balancing_kernel", "counting_kernel", "row_kernel"]
+__all__ = ["Inputs", "Labels", "Outputs", "Shape", "balancing_kernel", "counting_kernel", "row_kernel"]
+
+
+class Inputs(NamedTuple):
+    """Addresses of what a call reads; none for arrays that it has not got."""
+
+    scores: Any
+    target: Any
+    weight: Any
+    class_weight: Any
+
+
+class Outputs(NamedTuple):
+    """Addresses of what a call writes; none for what is not wanted."""
+
+    values: Any
+    gradients: Any
+    curvatures: Any
+
+
+class Shape(NamedTuple):
+    """Sizes of a call."""
+
+    n: Any
+    """Rows."""
+    k: Any
+    """Scores of a row."""
+    whole: Any
+    """Groups of 128 bits of a row, 0 where they are not aligned."""
+    shift: Any
+    """Logarithm of the number of threads of a team, to base 2."""
+
+
+class Labels(NamedTuple):
+    """Settings by which kernels read a target that is a label."""
+
+    classes: Any
+    ignored: Any
+    """Label of rows that do not count."""
+    long: Any
+    """Whether labels have 64 bits rather than 32."""
 
 
 class Slots(NamedTuple):
@@ -108,56 +149,78 @@ label_at = device(_label)
 """The label of a row, from 64 bits or 32."""
 
 
-def _rows(
-    inputs, outputs, partials, firsts, n, k, whole, classes, ignored, long, shift, scale, mass, surrogate, params
-):  # fmt: skip
-    """Inputs are scores, target, weight, class weights; outputs values, gradients, curvatures: addresses, or 0.
+def class_fault(class_weight, k, first):
+    """The earliest class weight out of its domain; tested once a call rather than once a row: threads share them."""
+    T = use.T
+    j = np.uint64(cuda.grid(1))
+    while j < k:
+        c = use.read_number(class_weight, j)[0]
+        if (c < T(0.0)) | (c == use.INFINITE):
+            first = earlier(first, np.int64(j) * 8 + 4)
+        j += np.uint64(cuda.gridsize(1))
+    return first
 
-    A team has 2^shift threads. `whole` is the number of groups of 128 bits of a row, 0 where they are not aligned.
-    A violation's place is eight times its index in its input, and the number of the input.
-    """
+
+def counted(inputs, row, k, labels, q):
+    """The weight of a row, NaN beside a violation; its label, the weight of that class, and the violation."""
+    T = use.T
+    w = T(1.0)
+    if present(inputs.weight):
+        w = use.read_number(inputs.weight, row)[0]
+    fault = 3 if w < T(0.0) else 0
+    y, c = np.int64(0), T(1.0)
+    if use.labelled:
+        y = label_at(inputs.target, row, labels.long)
+        inside = (y >= 0) & (y < labels.classes)
+        if y == labels.ignored:
+            w = T(0.0)
+        elif not inside:
+            # A row of weight 0 may have any label.
+            fault = 2 if w != T(0.0) else fault
+        elif use.picks and present(inputs.class_weight):
+            c = use.read_number(inputs.class_weight, np.uint64(y))[0]
+            # A row whose loss is that of its label alone counts as the label's class does.
+            w = T(0.0) if (c == T(0.0)) & (q[1] == T(0.0)) & (q[2] == T(0.0)) else w
+    elif k == np.uint64(0):
+        w = T(0.0)
+    if (fault != 0) | (c < T(0.0)) | (c == use.INFINITE):
+        w = T(np.nan)
+    return w, y, c, fault
+
+
+def target_fault(inputs, row, k, rank, team, first):
+    """The earliest negative target; looked for only in a row with a fault: the loop over elements counts faults."""
+    T, one = use.T, np.uint64(1)
+    j, end = row * k + rank, (row + one) * k
+    while j < end:
+        counts = True
+        if use.spared and present(inputs.class_weight):
+            counts = use.read_number(inputs.class_weight, j - row * k)[0] != T(0.0)
+        if counts and use.read_target(inputs.target, j)[0] < T(0.0):
+            first = earlier(first, np.int64(j) * 8 + 2)
+        j += team
+    return first
+
+
+def _rows(inputs, outputs, partials, firsts, shape, labels, scale, mass, surrogate, params):
+    """A violation's place is eight times its index in its input, and the number of the input."""
     T = use.T
     p, q, s = use.unpack(params), use.loop_numbers(params), use.scale_over(scale, mass)
     high, low, first = T(0.0), T(0.0), NONE
-    one, thread = np.uint64(1), np.uint64(cuda.grid(1))
-    team = one << shift
+    one, thread, k = np.uint64(1), np.uint64(cuda.grid(1)), shape.k
+    team = one << shape.shift
     rank = thread & (team - one)
     lanes = team if team < np.uint64(32) else np.uint64(32)
     # Shuffles of a team smaller than a warp name its lanes alone: other teams may be in another iteration.
     mask = ((one << lanes) - one) << (thread & np.uint64(31) & ~(lanes - one))
-    arrays, derivatives = (inputs[0], inputs[1], inputs[3]), (outputs[1], outputs[2])
-    # Tests class weights once a call rather than once a row: the threads share them out.
-    if present(inputs[3]):
-        j = thread
-        while j < k:
-            c = use.read_number(inputs[3], j)[0]
-            if (c < T(0.0)) | (c == use.INFINITE):
-                first = earlier(first, np.int64(j) * 8 + 4)
-            j += np.uint64(cuda.gridsize(1))
-    row = thread >> shift
-    while row < n:
-        w = T(1.0)
-        if present(inputs[2]):
-            w = use.read_number(inputs[2], row)[0]
-        fault = 3 if w < T(0.0) else 0
-        y, c = np.int64(0), T(1.0)
-        if use.labelled:
-            y = label_at(inputs[1], row, long)
-            inside = (y >= 0) & (y < classes)
-            if y == ignored:
-                w = T(0.0)
-            elif not inside:
-                # A row of weight 0 may have any label.
-                fault = 2 if w != T(0.0) else fault
-            elif use.picks and present(inputs[3]):
-                c = use.read_number(inputs[3], np.uint64(y))[0]
-                # A row whose loss is that of its label alone counts as the label's class does.
-                w = T(0.0) if (c == T(0.0)) & (q[1] == T(0.0)) & (q[2] == T(0.0)) else w
-        elif k == np.uint64(0):
-            w = T(0.0)
-        if (fault != 0) | (c < T(0.0)) | (c == use.INFINITE):
-            w = T(np.nan)
-        r = Row(arrays, row, k, whole, y, c, rank, team, mask, surrogate)
+    arrays = (inputs.scores, inputs.target, inputs.class_weight)
+    derivatives = (outputs.gradients, outputs.curvatures)
+    if present(inputs.class_weight):
+        first = class_fault(inputs.class_weight, k, first)
+    row = thread >> shape.shift
+    while row < shape.n:
+        w, y, c, fault = counted(inputs, row, k, labels, q)
+        r = Row(arrays, row, k, shape.whole, y, c, rank, team, mask, surrogate)
         v = w
         if (w == T(0.0)) | (w != w):
             use.blank(r, derivatives, (T(0.0),), w, p)
@@ -165,22 +228,14 @@ def _rows(
             v, bad = use.work(r, derivatives, w * s, p, q)
             v *= w
             if use.judged and bad != T(0.0):
-                # Looks for the place only where the row has a fault: the loop over elements counts faults alone.
-                j, end = row * k + rank, (row + one) * k
-                while j < end:
-                    counts = True
-                    if use.spared and present(inputs[3]):
-                        counts = use.read_number(inputs[3], j - row * k)[0] != T(0.0)
-                    if counts and use.read_target(inputs[1], j)[0] < T(0.0):
-                        first = earlier(first, np.int64(j) * 8 + 2)
-                    j += team
+                first = target_fault(inputs, row, k, rank, team, first)
         if rank == np.uint64(0):
-            if present(outputs[0]):
-                use.write_value(outputs[0], row, (v,))
+            if present(outputs.values):
+                use.write_value(outputs.values, row, (v,))
             high, low = plus(high, low, v)
             if fault != 0:
                 first = earlier(first, np.int64(row) * 8 + fault)
-        row += np.uint64(cuda.gridsize(1)) >> shift
+        row += np.uint64(cuda.gridsize(1)) >> shape.shift
     use.end_block(partials, firsts, high, low, first)
 
 
@@ -233,6 +288,9 @@ def counting_kernel(number: str) -> Kernel:
     return Kernel(_count, f"count_{number}", signature, use)
 
 
+STEPS = (class_fault, counted, target_fault)
+"""Functions that the loop over rows calls."""
+
 _built: dict[tuple[Any, ...], Kernel] = {}
 
 
@@ -256,16 +314,13 @@ CURVED = {True: "convex(x) if c else x", False: "x"}
 """The factor of a softmax's curvature, which only a z_loss can make negative, by whether there is one."""
 
 
-def _row_kernel(record: Formula, kind: str, stored: str, target: str) -> Kernel:
+def _row_slots(record: Formula, kind: str, stored: str, target: str, smooth: bool) -> RowSlots:
+    """The record that the passes over a row read, without the passes themselves."""
     number, labelled = real(stored), kind == "labels"
     kind_of, world = getattr(np, number), gpu(number)
     zero, one = kind_of(0.0), kind_of(1.0)
-    own = len(record.parameters) - len(record.loop_parameters)
-    family = FAMILIES[record.loop, kind]
-    smooth = labelled and "label_smoothing" in record.loop_parameters
     loop = record.row_loop
     judged = not labelled and record.target_domain == NONNEGATIVE
-    classed = family.classed or smooth
     formula, convex = carry(record.function, world), carry(convex_factor, world)
     env = RowSlots(
         T=kind_of,
@@ -292,13 +347,20 @@ def _row_kernel(record: Formula, kind: str, stored: str, target: str) -> Kernel:
         turning=formula,
         **dict.fromkeys(PASSES, ABSENT),
     )
-    if loop.turns:
-        env = env._replace(
-            turn=device(bind(changed, env)),
-            formula=spelled("lp, t, m", "f(lp, t)", single=True, f=carry(cross_entropy, world)),
-            second=spelled("o, c", SECOND[True, False], single=True),
-        )
-    reads = frozenset(["target"] * (not labelled and loop.has_classes) + ["class_weight"] * classed)
+    if not loop.turns:
+        return env
+    return env._replace(
+        turn=device(bind(changed, env)),
+        formula=spelled("lp, t, m", "f(lp, t)", single=True, f=carry(cross_entropy, world)),
+        second=spelled("o, c", SECOND[True, False], single=True),
+    )
+
+
+def _passes(record: Formula, kind: str, formats: tuple[str, str, str], env: RowSlots) -> tuple[dict[str, Any], Any]:
+    """The passes of a family by their names, and the one that blanks a row, by the formats of its arrays."""
+    loop, family, zero, one = record.row_loop, FAMILIES[record.loop, kind], env.T(0.0), env.T(1.0)
+    classed = family.classed or env.smooth
+    reads = frozenset(["target"] * (env.dense and loop.has_classes) + ["class_weight"] * classed)
     goal = spelled(
         "j, r",
         f"one if j {'<' if loop.thresholds else '=='} whole(r.y) else zero",
@@ -311,18 +373,27 @@ def _row_kernel(record: Formula, kind: str, stored: str, target: str) -> Kernel:
     def build(x: Pass) -> Any:
         count = x.numbers
         if type(x.each) is str:
-            count = 4 if smooth else 2
+            count = 4 if env.smooth else 2
             places = {"score": "s[1] if j == whole(r.y) else x" if loop.turns else "x", "target": "t"}
             parts = (places[x.each], "zero", "zero", "c")[:count]
             each = spelled("x, t, c, j, r, s, p", *parts, zero=zero, whole=np.uint64)
         else:
             each = device(bind(x.each, env))
-        return passing(each, x.merge, count, x.emits, (stored, target, number), reads, goal, family.wide, env)
+        return passing(each, x.merge, count, x.emits, formats, reads, goal, family.wide, env)
 
-    passes = {name: build(x) for name, x in family.passes.items()}
     nothing = spelled("x, t, c, j, r, s, p", "zero", "zero", zero=zero)
+    blank = passing(nothing, None, 0, True, formats, frozenset(), goal, family.wide, env)
+    return {name: build(x) for name, x in family.passes.items()}, blank
+
+
+def _row_kernel(record: Formula, kind: str, stored: str, target: str) -> Kernel:
+    number, labelled, loop = real(stored), kind == "labels", record.row_loop
+    own = len(record.parameters) - len(record.loop_parameters)
+    family = FAMILIES[record.loop, kind]
+    env = _row_slots(record, kind, stored, target, labelled and "label_smoothing" in record.loop_parameters)
+    passes, blank = _passes(record, kind, (stored, target, number), env)
     use = Slots(
-        T=kind_of,
+        T=env.T,
         INFINITE=env.INFINITE,
         read_number=reader(number),
         scale_over=over(number),
@@ -330,19 +401,20 @@ def _row_kernel(record: Formula, kind: str, stored: str, target: str) -> Kernel:
         unpack=access.unpack(own, number),
         loop_numbers=spelled("p", *(f"p[{own + i}]" for i in range(3))),
         labelled=labelled,
-        judged=judged,
+        judged=not labelled and record.target_domain == NONNEGATIVE,
         spared=not loop.weighs_rows,
         picks=labelled and not loop.thresholds,
         read_target=reader(target),
         write_value=writer(stored),
         work=device(bind(family.work, env._replace(**passes))),
-        blank=passing(nothing, None, 0, True, (stored, target, number), frozenset(), goal, family.wide, env),
+        blank=blank,
     )
     N, F = types.uint64, getattr(types, number)
-    sizes = (N, N, N, types.int64, types.int64, types.boolean, N)
-    signature = types.void(
-        addresses(4), addresses(3), ADDRESS, ADDRESS, *sizes, F, ADDRESS, types.boolean, types.UniTuple(F, own + 3)
-    )
+    labels = types.NamedTuple((types.int64, types.int64, types.boolean), Labels)
+    arrays = types.NamedUniTuple(ADDRESS, 4, Inputs), types.NamedUniTuple(ADDRESS, 3, Outputs), ADDRESS, ADDRESS
+    sizes = types.NamedUniTuple(N, 4, Shape), labels
+    signature = types.void(*arrays, *sizes, F, ADDRESS, types.boolean, types.UniTuple(F, own + 3))
     wide = family.wide and family.work.__name__ != "picked"
     bounds = (BLOCK, family.blocks) if number == "float64" else None
-    return Kernel(_rows, f"{record.name}_{kind}_{stored}_{target}", signature, use, bounds, wide)
+    name = f"{record.name}_{kind}_{stored}_{target}"
+    return Kernel(_rows, name, signature, use, bounds, wide, **chained(STEPS, use))

@@ -25,7 +25,7 @@ from ..runtime.totals import (
     output,
     threads,
 )
-from .kernels import balancing_kernel, counting_kernel, row_kernel
+from .kernels import Inputs, Labels, Outputs, Shape, balancing_kernel, counting_kernel, row_kernel
 
 __all__ = ["BLOCK_FROM", "run"]
 
@@ -171,10 +171,11 @@ def run(place: Place, loss: Any, request: Request) -> tuple[Any, Any, Any]:
     whole = groups_of(stored, k, *wide) if k % WIDTH[stored] == 0 else 0
     shift = _team(k)
     total = Total.of(place, number, max(1, min(MAX_BLOCKS, -(-(n << shift) // threads()))))
-    sizes = (np.uint64(n), np.uint64(k), np.uint64(whole), np.int64(goal.classes), np.int64(goal.ignored))
-    fixed = (*sizes, t.dtype == "int64", np.uint64(shift), kind(1.0 / divided if divided else 0.0), *at(mass))
+    sizes = Shape(*map(np.uint64, (n, k, whole, shift)))
+    labels = Labels(np.int64(goal.classes), np.int64(goal.ignored), t.dtype == "int64")
+    fixed = sizes, labels, kind(1.0 / divided if divided else 0.0), *at(mass)
     kernel = row_kernel(record, goal.kind, stored, number if labelled else t.dtype)
-    arrays = (at(z, t, w, factors), at(*outputs), *at(total.partials, total.firsts))
+    arrays = Inputs(*at(z, t, w, factors)), Outputs(*at(*outputs)), *at(total.partials, total.firsts)
     kernel(total.blocks, threads(), place.stream, *arrays, *fixed, mode == "surrogate", tuple(map(kind, loss._packed)))
     reduced, cell = total.end(divided, mass)
     domains = (record.prediction_domains[0], goal.allowed, NONNEGATIVE, FINITE_NONNEGATIVE)
