@@ -1,4 +1,4 @@
-"""Coefficients of the polynomials in scalar_math, per precision."""
+"""Coefficients of the polynomials of the scalar functions, per precision."""
 
 __all__ = ["TABLES32", "TABLES64", "TABLES_POW"]
 
