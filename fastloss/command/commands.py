@@ -109,6 +109,23 @@ def common(
     """Evaluate, benchmark and inspect loss functions."""
 
 
+LOSS = typer.Option(
+    "--loss",
+    "-l",
+    metavar="NAME[:param=value,...]",
+    help="A loss to evaluate; may be repeated. One of your own: FILE.py:NAME, or an expression of p or z and t,"
+    " 'expr:(p - t)**2'.",
+)
+
+PREDICTION = typer.Option(
+    "--pred",
+    "-p",
+    metavar="COLUMN",
+    help="Column of the prediction (numbers or lists), a glob such as 'logit_*', or a .npy file; repeat it for"
+    " a loss of several predictions.",
+)
+
+
 @app.command("eval")
 def evaluate(
     paths: Annotated[
@@ -117,26 +134,8 @@ def evaluate(
             metavar="PATHS...", help="Parquet, Feather, Arrow, CSV, .npy or .npz: files, directories, globs."
         ),
     ] = None,
-    loss: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--loss",
-            "-l",
-            metavar="NAME[:param=value,...]",
-            help="A loss to evaluate; may be repeated. One of your own: FILE.py:NAME, or an expression of p or z and t,"
-            " 'expr:(p - t)**2'.",
-        ),
-    ] = None,
-    pred: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--pred",
-            "-p",
-            metavar="COLUMN",
-            help="Column of the prediction (numbers or lists), a glob such as 'logit_*', or a .npy file; repeat it for"
-            " a loss of several predictions.",
-        ),
-    ] = None,
+    loss: Annotated[list[str] | None, LOSS] = None,
+    pred: Annotated[list[str] | None, PREDICTION] = None,
     target: Annotated[
         str | None, typer.Option("--target", "-t", metavar="COLUMN", help="Column of the target.")
     ] = None,

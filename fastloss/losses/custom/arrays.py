@@ -26,6 +26,20 @@ class CustomArrayLoss(Own, ArrayLoss):  # noqa: D101
     __slots__ = ("origin",)
 
 
+def _check_inputs(inputs: Any) -> None:
+    """Raise unless inputs are names with the numbers that a point has in each."""
+    if not isinstance(inputs, Mapping):
+        raise FormulaError(
+            f"array_loss: inputs is {check.shown(inputs)}; expected a dictionary, such as {{'boxes': 4}}"
+        )
+    building.not_options("array_loss", CustomArrayLoss, inputs, "input")
+    for key, width in inputs.items():
+        if type(width) is not int or width < 1:
+            raise FormulaError(
+                f"array_loss: inputs[{key!r}] is {check.shown(width)}; expected how many numbers, 1 or more"
+            )
+
+
 def array_loss(
     loop: str = "points",
     /,
@@ -75,16 +89,7 @@ def array_loss(
     """
     if loop != "points":
         raise FormulaError(f"array_loss: loop is {check.shown(loop)}; expected 'points'")
-    if not isinstance(inputs, Mapping):
-        raise FormulaError(
-            f"array_loss: inputs is {check.shown(inputs)}; expected a dictionary, such as {{'boxes': 4}}"
-        )
-    building.not_options("array_loss", CustomArrayLoss, inputs, "input")
-    for key, width in inputs.items():
-        if type(width) is not int or width < 1:
-            raise FormulaError(
-                f"array_loss: inputs[{key!r}] is {check.shown(width)}; expected how many numbers, 1 or more"
-            )
+    _check_inputs(inputs)
     wanted = tuple(grad) or tuple(inputs)[:1]
     for key in wanted:
         if key not in inputs:

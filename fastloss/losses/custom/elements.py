@@ -206,6 +206,15 @@ TARGET, PREDICTIONS = "t", ("z", "p")
 """Names of the target and of the prediction in texts."""
 
 
+def _data_of(name: str, free: list[str], helpers: Mapping[str, Any]) -> list[str]:
+    """Return which names are the prediction and, where there is one, the target."""
+    data = [n for n in PREDICTIONS if n in free and n not in helpers]
+    if len(data) != 1:
+        found = "both z and p" if data else "neither z nor p"
+        raise FormulaError(f"{name}: the formula has {found}; expected one of them, the prediction, and t, the target")
+    return [*data, TARGET] if TARGET in free else data
+
+
 def formula(text: str, /, *, name: str = "formula", stable: bool = True, **names: Any) -> CustomLoss:
     """Return the elementwise loss of a text; `z` or `p` is the prediction and `t` the target.
 
@@ -249,12 +258,7 @@ def formula(text: str, /, *, name: str = "formula", stable: bool = True, **names
             raise FormulaError(f"{name}: {key} is {check.shown(value)}; expected a number or the text of a formula")
     tree = parsed(name, text)
     free = list(dict.fromkeys(n for t in (*helpers.values(), tree) for n in names_in(t)))
-    data = [n for n in PREDICTIONS if n in free and n not in helpers]
-    if len(data) != 1:
-        found = "both z and p" if data else "neither z nor p"
-        raise FormulaError(f"{name}: the formula has {found}; expected one of them, the prediction, and t, the target")
-    if TARGET in free:
-        data.append(TARGET)
+    data = _data_of(name, free, helpers)
     flags = frozenset(k for k, v in defaults.items() if isinstance(v, bool))
     floats = {k: float(v) for k, v in defaults.items()}
     arguments = building.sorted_arguments(name, data, floats, len(data) > 1, flags)
