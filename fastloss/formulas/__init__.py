@@ -10,6 +10,7 @@ FILES = {
     "robust": "Robust regression",
     "counts": "Counts and positive amounts",
     "likelihoods": "Likelihoods and scores of distributions",
+    "uncertainty": "Intervals, divergences and calibration",
     "classification": "Binary classification",
     "softmax": "Classes",
     "multiclass": "Classes, thresholds and angles",

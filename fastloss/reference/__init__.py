@@ -19,3 +19,4 @@ from .regions import *  # noqa: F403
 from .sequences import *  # noqa: F403
 from .survival import *  # noqa: F403
 from .transport import *  # noqa: F403
+from .uncertainty import *  # noqa: F403

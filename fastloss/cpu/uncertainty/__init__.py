@@ -1,0 +1,1 @@
+"""Kernels of losses of uncertain predictions: divergences, ordered quantiles, sampled logits, calibration."""
