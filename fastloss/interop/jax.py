@@ -39,8 +39,9 @@ def function(loss: Loss) -> Callable[..., Array]:
         count = len(given)
         given += [options[k] for k in words]
         kind, order = kind_of(name, is_grouped, count, words, rest)
-        found: Array = differentiable(kind)(*laid(kind, [jnp.asarray(given[i]) for i in order]))
-        return found
+        given = [jnp.asarray(given[i]) for i in order]
+        found: Array = differentiable(kind)(*laid(kind, given))
+        return found.astype(given[0].dtype) if record.family == "rows" else found
 
     call.__name__ = call.__qualname__ = loss.name
     call.__doc__ = f"{record.summary}\n\nArguments as `fastloss.{loss.name}`, as JAX arrays; see `fastloss.jax`."

@@ -25,6 +25,8 @@ def laid(call: Call, arrays: list[Array]) -> list[Array]:
         if arrays[i].dtype.name not in FLOATS:
             what = "prediction" if call.names[i] == "prediction" else call.names[i]
             raise CallTypeError(f"has dtype {arrays[i].dtype}; expected {', '.join(FLOATS[:-1])} or {FLOATS[-1]}", what)
+    if call.loss.record.family == "rows" and arrays[0].ndim:
+        return _laid_rows(call, arrays)
     if call.loss.record.family != "elementwise" or call.loss._levels:
         return arrays
     first = arrays[0]
@@ -40,6 +42,25 @@ def laid(call: Call, arrays: list[Array]) -> list[Array]:
             found.append(jnp.broadcast_to(x, first.shape).astype(dtype if x.dtype == dtype else computed_in(dtype)))
         else:
             found.append(_spread(name, x, first.shape).astype(computed_in(dtype)))
+    return found
+
+
+def _laid_rows(call: Call, arrays: list[Array]) -> list[Array]:
+    """Return the arrays of a row-wise call in the dtypes of its kernels, checked by their shapes."""
+    first, record = arrays[0], call.loss.record
+    axis, wide = call.axis(first.ndim), computed_in(first.dtype)
+    rows, k = (*first.shape[:axis], *first.shape[axis + 1 :]), first.shape[axis]
+    found = []
+    for name, x in zip(call.names, arrays, strict=True):
+        if name == "target":
+            check.row_target(record, x.dtype, x.dtype.kind in "iub", x.shape, rows, k)
+            if x.dtype.kind not in "iub" and record.row_loop.has_classes:
+                check.same_shape(name, x.shape, first.shape)
+        elif name == "weight":
+            x = _spread(name, x, rows)
+        elif name == "class_weight":
+            check.class_weight(record, x.shape, k)
+        found.append(x if x.dtype.kind in "iub" and name == "target" else x.astype(wide))
     return found
 
 

@@ -147,6 +147,54 @@ def test_options():
     close(traced(4.0), fl.jax.huber(p, t, reduction="sum") / 4.0)
 
 
+ROW_OPTIONS = [
+    {},
+    {"weight": "w", "class_weight": "c"},
+    {"reduction": "none", "weight": "w", "class_weight": "c"},
+    {"divisor": 3.0, "weight": "w"},
+    {"label_smoothing": 0.1, "class_weight": "c"},
+    {"ignore_index": 1},
+    {"ignore_index": None, "reduction": "sum"},
+    {"z_loss": 0.01, "class_weight": "c"},
+]
+
+
+@pytest.mark.parametrize("k", [3, 60])
+def test_rows_beside_numpy(k):
+    # A custom call has the bits of the NumPy loss, whose options are tested beside torch.
+    z, w = drawn(8, k)
+    arrays = {"w": w[:, 0], "c": w[0]}
+    labels, dense = jnp.arange(8) % 3, jax.nn.softmax(z[::-1])
+    cases = [(labels, o) for o in ROW_OPTIONS] + [(dense, o) for o in ROW_OPTIONS[:4]]
+    for target, options in cases if k == 3 else cases[:2] + cases[-2:]:
+        given = {name: arrays.get(x, x) if isinstance(x, str) else x for name, x in options.items()}
+
+        def loss(f, x, total=False, target=target, given=given):
+            more = {**given, "reduction": "sum"} if total and given.get("reduction") == "none" else given
+            as_numpy = {name: np.asarray(v) if isinstance(v, jax.Array) else v for name, v in more.items()}
+            return f(x, target, **given) if not total else f(np.asarray(x), np.asarray(target), **as_numpy)
+
+        value, grad = jax.jit(jax.value_and_grad(lambda x, loss=loss: loss(fl.jax.cross_entropy, x).sum()))(z)
+        expected = loss(fl.cross_entropy.value_and_grad, z, True)
+        close((value, grad), expected, 1e-6)
+    high = z.astype(jnp.bfloat16)
+    value, grad = jax.value_and_grad(fl.jax.cross_entropy)(high, labels)
+    assert value.dtype == grad.dtype == jnp.bfloat16
+    close(value, cross_entropy(high.astype(np.float32), labels), 0.01)
+
+
+def test_refusals_of_rows():
+    z, w = drawn(8, 3)
+    with pytest.raises(fl.CallTypeError, match="cross_entropy: target has dtype float32; expected integers"):
+        fl.jax.cross_entropy(z, w[:, 0])
+    with pytest.raises(fl.CallValueError, match="cross_entropy: class_weight"):
+        fl.jax.cross_entropy(z, jnp.zeros(8, int), class_weight=w[:, 0])
+    with pytest.raises(Exception, match=r"cross_entropy: a target or .* allowed: labels 0 to 2, or -100"):
+        jax.jit(jax.grad(fl.jax.cross_entropy))(z, jnp.full(8, 3)).block_until_ready()
+    with pytest.raises(Exception, match=r"cross_entropy: a target or weight .* weights nonnegative"):
+        jax.block_until_ready(fl.jax.cross_entropy(z, jnp.zeros(8, int), weight=-w[:, 0]))
+
+
 def test_vmap():
     p, t = drawn(3, 4, 5)
     for axes, f in (((0, 0), lambda f: f), ((0, None), lambda f: f), ((None, 1), jax.grad), ((2, 0), jax.grad)):
@@ -163,6 +211,11 @@ def test_vmap():
     assert jax.vmap(fl.jax.huber)(jnp.zeros((0, 3)), jnp.zeros((0, 3))).shape == (0,)
     z, y = p.reshape(2, 6, 5), jnp.arange(12).reshape(2, 6) % 5
     close(jax.vmap(jax.grad(fl.jax.cross_entropy))(z, y), jax.vmap(jax.grad(cross_entropy))(z, y))
+    classes = jnp.stack([z[0, 0], 2.0 * z[0, 0]]) ** 2
+    rows = jax.vmap(lambda a, b, c: fl.jax.cross_entropy(a, b, class_weight=c, reduction="none"))(z, y, classes)
+    for got, *given in zip(rows, z, y, classes, strict=True):
+        a, b, c = map(np.asarray, given)
+        close(got, fl.cross_entropy(a, b, class_weight=c, reduction="none"), 1e-6)
 
 
 def test_control_flow():
