@@ -103,19 +103,28 @@ def _once(key: tuple[Any, ...], build: Callable[[], tuple[Any, Any]]) -> tuple[i
 
 
 def elementwise(
-    record: Formula, dtype: str, mode: str, weighted: bool, stored: str = "", target: str = "", usual: bool = False
+    record: Formula,
+    dtype: str,
+    mode: str,
+    weighted: bool,
+    stored: str = "",
+    target: str = "",
+    usual: bool = False,
+    parts: int = 0,
 ) -> tuple[int, Callable[..., Any], Any]:
-    """Return the address of an elementwise chunk, its driver, and the object that keeps the code alive."""
-    key = (record.function, record.prediction_domains, dtype, mode, weighted, stored, target, usual)
+    """Return the address of an elementwise chunk, its driver, and the object that keeps the code alive.
+
+    The formula of a sum whose parts are wanted returns their values after its own results.
+    """
+    key = (record.function, record.prediction_domains, dtype, mode, weighted, stored, target, usual, parts)
     found = _compiled.get(key)
     if found is None:
         from . import elementwise as cpu
 
         chunk, driver = cpu.elementwise_chunk, cpu.elementwise_driver
         formats, count = (stored, target), len(record.predictions)
-        found = _once(
-            key, lambda: (chunk(record, dtype, mode, weighted, *formats, usual), driver(dtype, count, *formats))
-        )
+        options = (mode, weighted, *formats, usual, parts)
+        found = _once(key, lambda: (chunk(record, dtype, *options), driver(dtype, count, *formats, parts > 0)))
     return found
 
 

@@ -19,6 +19,7 @@ from .runtime.access import get, put_lane
 from .runtime.intrinsics import array, call, combine, widest_vectors
 from .runtime.slots import ABSENT, unbound
 from .runtime.specialize import (
+    INLINED,
     INNER,
     SCALAR,
     Chunk,
@@ -62,6 +63,8 @@ class Evaluation(NamedTuple):
     """Index of the surrogate curvature among the formula's results, or of the curvature where there is none."""
     INPUTS: int
     """Number of inputs."""
+    PARTS: int
+    """Index of the first part among the formula's results, of a sum whose parts are wanted."""
     check0: Callable[..., Any]
     """Function that counts input 0 where it is outside its domain; so for the others, up to their number."""
     check1: Callable[..., Any]
@@ -101,6 +104,18 @@ class Slots(NamedTuple):
     """Whether elements have weights."""
     checked: bool
     """Whether anything can be outside its domain."""
+    parted: bool
+    """Whether the values of the parts of a sum are wanted."""
+    LANES: int
+    """Number of lanes for all parts."""
+    tally: Callable[..., Any]
+    """Function that adds the parts of an element to their lanes."""
+    gather: Callable[..., Any]
+    """Function that moves the lanes of all parts to lanes of float64."""
+    spare: Callable[..., Any]
+    """Function that clears the lanes of all parts from one element on."""
+    close: Callable[..., Any]
+    """Function that writes the sum of each part."""
     by_row: bool
     """Whether the value of each element is wanted."""
     derivatives: bool
@@ -111,6 +126,19 @@ class Slots(NamedTuple):
     """Index of those among the results: 2 for the curvature, 3 for the surrogate."""
 
 
+class Share(NamedTuple):
+    """Constants and functions of the lanes of parts."""
+
+    STEP: int
+    """Elements of a step."""
+    FIRST: int
+    """Lane of the part of this function."""
+    product: Callable[..., Any]
+    """Product with a weight."""
+    rest: Callable[..., Any]
+    """Function for the parts after this one."""
+
+
 class Drive(NamedTuple):
     """Functions that a driver of elementwise chunks calls."""
 
@@ -118,7 +146,7 @@ class Drive(NamedTuple):
     """Function that takes the same part of each prediction, or of each derivative."""
 
 
-use: Any = unbound(Slots, Evaluation, Drive)
+use: Any = unbound(Slots, Evaluation, Share, Drive)
 
 
 def evaluate_element(x, p):
@@ -136,7 +164,40 @@ def evaluate_element(x, p):
         wrong += use.check3(x[3])
     if use.INPUTS > 4:
         wrong += use.check4(x[4])
+    if use.PARTS:
+        return out[0], out[1], out[2], out[use.SURROGATE], wrong, out[use.PARTS :]
     return out[0], out[1], out[2], out[use.SURROGATE], wrong
+
+
+def tally_part(shares, i, values, w):
+    """Add the value of a part to its lane, then those of the parts after it."""
+    put_lane(shares, use.FIRST + i, use.product(values[0], w))
+    use.rest(shares, i, values[1:], w)
+
+
+def gather_parts(shares, sums):
+    """Add the lanes of all parts to lanes of float64, and set them to zero."""
+    for j in range(shares.size):
+        sums[j] += float(shares[j])
+    clear(shares, 0)
+
+
+def spare_parts(shares, start):
+    """Clear the lanes of each part from one element on."""
+    for j in range(shares.size):
+        if j % use.STEP >= start:
+            shares[j] = 0.0
+
+
+def close_parts(sums, stats):
+    """Write the sum of each part, halves to halves: the same order on every machine."""
+    for k in range(sums.size // use.STEP):
+        half = use.STEP // 2
+        while half > 0:
+            for i in range(half):
+                sums[k * use.STEP + i] += sums[k * use.STEP + half + i]
+            half //= 2
+        stats[2 + k] = sums[k * use.STEP]
 
 
 def elementwise(preds, target, weight, values, grads, hesses, scale, params, streamed, stats):
@@ -155,6 +216,10 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, str
     clear(count, 0)
     clear(total, 0)
     clear(bad, 0)
+    if use.parted:
+        shares, sums = lanes(use.ZERO, use.LANES), lanes(0.0, use.LANES)
+        clear(shares, 0)
+        clear(sums, 0)
     p = use.unpack(params)
     s = T(scale)
     n = preds[0].size
@@ -165,6 +230,8 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, str
             accumulate(part, total, use.STEP)
             if use.checked:
                 accumulate(count, bad, use.STEP)
+            if use.parted:
+                use.gather(shares, sums)
         if last:
             fill(inputs, held_in, lo, n)
         staged = last | past
@@ -177,6 +244,8 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, str
             wi = get(w, i) if use.weighted else T(1.0)
             value = use.times(out[0], wi) if use.weighted else out[0]
             put_lane(part, i, value)
+            if use.parted:
+                use.tally(shares, i, out[5], wi)
             if use.by_row:
                 use.put_value(v, i, value)
             if use.derivatives:
@@ -191,9 +260,14 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, str
         if last:
             clear(part, n - lo)
             clear(count, n - lo)
+            if use.parted:
+                use.spare(shares, n - lo)
     accumulate(part, total, use.STEP)
     if use.checked:
         accumulate(count, bad, use.STEP)
+    if use.parted:
+        use.gather(shares, sums)
+        use.close(sums, stats)
     if past:
         drain()
     stats[0] = sum_lanes(total, use.STEP)
@@ -212,6 +286,29 @@ def drive_elementwise(address, preds, target, weight, values, grads, hesses, sca
         hi = min(n, lo + chunk)
         parts = (target[lo:hi], weight[lo:hi], values[lo:hi], use.window(grads, lo, hi), use.window(hesses, lo, hi))
         call(address, (use.window(preds, lo, hi), *parts, scale, params, streamed, stats[c]))
+    return combine(stats)
+
+
+def drive_parts(address, preds, target, weight, grads, hesses, scale, params, streamed, chunk, sums, parallel):
+    """All chunks of a sum whose parts are wanted, which go to an array."""
+    values = weight[:0]
+    n = preds[0].size
+    chunks = (n + chunk - 1) // chunk
+    stats = np.empty((chunks, 2 + sums.size), np.float64)
+    for c in prange(chunks):
+        lo = c * chunk
+        hi = min(n, lo + chunk)
+        parts = (target[lo:hi], weight[lo:hi], values, use.window(grads, lo, hi), use.window(hesses, lo, hi))
+        call(address, (use.window(preds, lo, hi), *parts, scale, params, streamed, stats[c]))
+    for k in range(sums.size):
+        total = 0.0
+        lost = 0.0
+        for c in range(chunks):
+            x = stats[c, 2 + k]
+            s = total + x
+            lost += (total - s) + x if abs(total) >= abs(x) else (x - s) + total
+            total = s
+        sums[k] = total + lost if lost == lost else total
     return combine(stats)
 
 
@@ -240,7 +337,13 @@ MODES: dict[str, dict[str, Any]] = {
 
 @cache
 def _evaluation(
-    function: Any, domains: tuple[Any, ...], count: int, dtype: str, surrogate: bool, defaults: tuple[float, ...] | None
+    function: Any,
+    domains: tuple[Any, ...],
+    count: int,
+    dtype: str,
+    surrogate: bool,
+    defaults: tuple[float, ...] | None,
+    parts: int,
 ) -> Linked:
     """A formula with the tests of its domains, compiled once for all modes; its parameters may be constants."""
     kind, number = getattr(np, dtype), getattr(types, dtype)
@@ -252,16 +355,39 @@ def _evaluation(
         COUNT=len(function.__defaults__ or ()),
         SURROGATE=3 if surrogate else 2,
         INPUTS=len(domains),
+        PARTS=3 + surrogate if parts else 0,
         **{f"check{i}": check for i, check in enumerate([*checks, *[ABSENT] * 5][:5])},
     )
     slope = number if count == 1 else types.UniTuple(number, count)
     arguments = types.UniTuple(number, len(domains)), types.UniTuple(number, access.room(use.COUNT))
-    signature = types.Tuple((number, slope, slope, slope, number))(*arguments)
+    shares = (types.UniTuple(number, parts),) if parts else ()
+    signature = types.Tuple((number, slope, slope, slope, number, *shares))(*arguments)
     return Linked(inner(evaluate_element, SCALAR, use), signature)
 
 
+@cache
+def _lanes_of_parts(parts: int, weighted: bool, step: int) -> dict[str, Any]:
+    """Return the functions of the lanes of parts, as fields of Slots."""
+    if not parts:
+        return {"parted": False, "LANES": 1, **dict.fromkeys(("tally", "gather", "spare", "close"), ABSENT)}
+    tally: Any = access.no_parts
+    for k in reversed(range(parts)):
+        tally = inner(tally_part, SCALAR, Share(step, k * step, access.times[weighted], tally))
+    common = Share(step, 0, ABSENT, ABSENT)
+    found = {"gather": gather_parts, "spare": spare_parts, "close": close_parts}
+    made = {k: inner(f, INLINED, common) for k, f in found.items()}
+    return {"parted": True, "LANES": parts * step, "tally": tally, **made}
+
+
 def elementwise_chunk(
-    record: Any, dtype: str, mode: str, weighted: bool, stored: str = "", target: str = "", usual: bool = False
+    record: Any,
+    dtype: str,
+    mode: str,
+    weighted: bool,
+    stored: str = "",
+    target: str = "",
+    usual: bool = False,
+    parts: int = 0,
 ) -> Chunk:
     """Compile, or load from the disk cache, one loss in one precision and mode.
 
@@ -274,7 +400,7 @@ def elementwise_chunk(
     defaults = tuple(record.defaults.values()) if usual else None
     use = Slots(
         T=getattr(np, dtype),
-        evaluate=_evaluation(record.function, domains, count, dtype, record.surrogate is not None, defaults),
+        evaluate=_evaluation(record.function, domains, count, dtype, record.surrogate is not None, defaults, parts),
         at=access.at[len(domains)],
         times=access.times[weighted],
         put_value=access.put["values"],
@@ -287,20 +413,26 @@ def elementwise_chunk(
         weighted=weighted,
         checked=weighted or any(access.check(d, dtype) for d in domains),
         check_weight=access.check(NONNEGATIVE, dtype),
+        **_lanes_of_parts(parts, weighted, staging.STEP[dtype]),
         **MODES[mode],
     )
-    name = "_".join(filter(None, (record.name, mode, "weighted" * weighted, "usual" * usual, stored, target, dtype)))
+    words = ("parts" * bool(parts), "weighted" * weighted, "usual" * usual, stored, target, dtype)
+    name = "_".join(filter(None, (record.name, mode, *words)))
     return compile_chunk(elementwise, name, signature, use)
 
 
 @cache
-def elementwise_driver(dtype: str, count: int, stored: str = "", target: str = "") -> Any:
-    """The driver of all elementwise losses with this many predictions."""
+def elementwise_driver(dtype: str, count: int, stored: str = "", target: str = "", parted: bool = False) -> Any:
+    """The driver of all elementwise losses with this many predictions, or of sums whose parts are wanted."""
     returns = types.Tuple((types.float64, types.float64))
     arguments = _arguments(dtype, count, stored or dtype, target or dtype)
-    name = "_".join(filter(None, (f"elementwise{count}", stored, target, dtype)))
-    signature = returns(types.intp, *arguments, types.intp, types.boolean)
-    return compile_driver(drive_elementwise, name, signature, Drive(access.window[count]))
+    name = "_".join(filter(None, (f"elementwise{count}", "parts" * parted, stored, target, dtype)))
+    drive, rest = drive_elementwise, (types.intp,)
+    if parted:
+        # No value of each element, but an array for the sums.
+        drive, arguments, rest = drive_parts, (*arguments[:3], *arguments[4:]), (types.intp, array("float64"))
+    signature = returns(types.intp, *arguments, *rest, types.boolean)
+    return compile_driver(drive, name, signature, Drive(access.window[count]))
 
 
 @cache

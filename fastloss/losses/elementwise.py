@@ -275,7 +275,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
         half_target = call.target.dtype is bits is not dtype
         formats = (bits.name, bits.name if half_target else "") if stored else ("", "")
         kernel = request.mode if not call.by_row else "rows_grad" if request.orders else "rows"
-        address, driver, _ = elementwise(record, NAMES[dtype], kernel, call.weighted, *formats, self._usual)
+        address, driver = self._code(record, NAMES[dtype], kernel, call.weighted, formats)
         if 0 < size < PARALLEL_FROM and not (stored and request.mode == "surrogate"):
             self._remember(request, call, address, driver, stored if half_target else dtype)
         nothing = (EMPTY[bits],) * len(call.raw)
@@ -286,7 +286,17 @@ class ElementwiseLoss(Loss):  # noqa: D101
         streamed = streams(record, preds, inputs, *bare) if size >= PARALLEL_FROM else False
         scale = 1.0 / call.divided if call.divided != 0.0 else 0.0
         fixed = (scale, self._packed, streamed, chunk_of(size))
-        found: tuple[float, float] = launch(driver, size, address, preds, *inputs, grads, hesses, *fixed)
+        return self._launched(call, driver, size, address, preds, *inputs, grads, hesses, *fixed)
+
+    def _code(
+        self, record: Formula, dtype: str, mode: str, weighted: bool, formats: tuple[str, str]
+    ) -> tuple[int, Any]:
+        """Return the address of a kernel and its driver."""
+        return elementwise(record, dtype, mode, weighted, *formats, self._usual)[:2]
+
+    def _launched(self, call: _Call, driver: Any, size: int, *arguments: Any) -> tuple[float, float]:
+        """Run a kernel; return the sum of the losses and the number of violations."""
+        found: tuple[float, float] = launch(driver, size, *arguments)
         return found
 
     def _remember(self, request: Request, call: _Call, address: int, driver: Any, read_as: Any) -> None:

@@ -216,3 +216,40 @@ LOSS = fl.mse + fl.mae
 def test_errors(call, message):
     with pytest.raises((TypeError, ValueError), match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_parts_of_one_pass_are_those_of_passes_of_their_own(dtype):
+    loss, n = 0.5 * fl.mse + fl.mae - 2 * fl.huber, 70_001  # one step is not full, and threads share the work
+    z, t = (np.resize(x, n).astype(dtype) for x in (Z, T))
+    weight = np.resize([0.0, 1.0, 0.25], n).astype("float32")
+    z[0] = np.nan  # of weight 0
+    close = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-5}[dtype]
+    d = z.astype(float) - t
+    exact = {"mse": d * d, "mae": np.abs(d), "huber": huber(d)[0]}
+    mean = {k: np.nansum(weight * v) / weight.sum(dtype=float) for k, v in exact.items()}
+    value, grad, parts = loss.value_and_grad(z, t, weight=weight, parts=True)
+    assert parts == pytest.approx(mean, rel=close)
+    assert value == pytest.approx(0.5 * mean["mse"] + mean["mae"] - 2 * mean["huber"], rel=close)
+    np.testing.assert_array_equal(grad, loss.value_and_grad(z, t, weight=weight)[1])
+    before = len(dispatch._compiled)
+    assert loss(z, t, weight=weight, parts=True, weights={"mae": 0.0}, reduction="sum")[1] == pytest.approx(
+        {k: v * weight.sum(dtype=float) for k, v in mean.items()}, rel=close
+    )
+    assert loss.value_and_grad(z, t, weight=weight, parts=True, weights={"mae": 0.0})[2] == parts
+    assert len(dispatch._compiled) == before + 1  # the kernel of values alone
+    if dtype == "float64":
+        one = fl.get_num_threads()
+        try:
+            fl.set_num_threads(1)
+            assert loss.value_and_grad(z, t, weight=weight, parts=True)[2] == parts
+        finally:
+            fl.set_num_threads(one)
+
+
+def test_parts_that_overflow_in_float32():
+    z, t = np.full(3, 1.5e19, "float32"), np.zeros(3, "float32")
+    value, parts = (fl.mse + fl.mae)(z, t, parts=True)
+    assert value == pytest.approx(2.25e38)
+    assert parts == pytest.approx({"mse": 2.25e38, "mae": 1.5e19})
+    assert (fl.mse + fl.mae)(np.zeros(0), np.zeros(0), parts=True) == (0.0, {"mse": 0.0, "mae": 0.0})

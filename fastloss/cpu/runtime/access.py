@@ -22,6 +22,7 @@ __all__ = [
     "check",
     "get",
     "narrowed",
+    "no_parts",
     "padded",
     "put",
     "put_lane",
@@ -202,6 +203,10 @@ window = {
     4: _inline(lambda a, lo, hi: (a[0][lo:hi], a[1][lo:hi], a[2][lo:hi], a[3][lo:hi])),
 }
 """Functions that return one slice of each of several arrays, by the number of arrays."""
+
+
+no_parts = _inline(lambda shares, i, values, w: None)
+"""Nothing, where no part is left to add."""
 
 
 same = _inline(lambda x: x)

@@ -12,7 +12,7 @@ from ...spec.render import formula
 from .penalties import Penalty
 from .terms import Term, parameter_names, weight_of
 
-__all__ = ["fused", "is_fusible", "with_usual_parameters"]
+__all__ = ["compiled", "fused", "is_fusible"]
 
 
 def is_fusible(term: Term) -> bool:
@@ -36,7 +36,7 @@ def fused(terms: Sequence[Term], name: str) -> Formula:
     for record, renamed in zip(records, names, strict=True):
         defaults |= {renamed[k]: v for k, v in record.defaults.items()}
         parameters |= {renamed[k]: p._replace(vector=False) for k, p in record.parameters.items()}
-    compiled = _function(terms, target, defaults, orders)
+    function = _function(terms, target, defaults, orders)
     fields = {
         "prediction": reduce(_meet, (r.prediction_domains[0] for r in records)),
         "target": reduce(_meet, (r.target_domain for r in records if r.target), Interval()),
@@ -47,28 +47,34 @@ def fused(terms: Sequence[Term], name: str) -> Formula:
         "from_logits": _common([r.from_logits for r in records], ""),
         "math": " + ".join(f"{w} * {t.loss.name}" for w, t in zip(weights, terms, strict=True)),
     }
-    record = described(compiled, "elementwise", "elementwise", fields, name)
+    record = described(function, "elementwise", "elementwise", fields, name)
     return record._replace(predictions=("z",), target=target)
 
 
-def with_usual_parameters(record: Formula, terms: Sequence[Term]) -> Formula:
-    """Return the record of a sum whose formula has the default parameters of the parts as constants.
+def compiled(record: Formula, terms: Sequence[Term], usual: bool, parted: bool = False) -> Formula:
+    """Return the record of a sum with the formula that is compiled.
 
-    Only the weights, which come first among the parameters, are left: focal with gamma = 2 needs no power.
+    With the usual parameters, the defaults of the parts are constants. Only the weights, which come first among the
+    parameters, are left: focal with gamma = 2 needs no power. A parted formula returns the parts after its results.
     """
+    if not (usual or parted):
+        return record
     orders = 4 if record.surrogate else 3
     weights = dict.fromkeys([weight_of(term.name) for term in terms], 1.0)
-    return record._replace(function=_function(terms, record.target, weights, orders))
+    defaults = weights if usual else record.defaults
+    return record._replace(function=_function(terms, record.target, defaults, orders, parted))
 
 
-def _function(terms: Sequence[Term], target: str | None, defaults: dict[str, float], orders: int) -> FunctionType:
+def _function(
+    terms: Sequence[Term], target: str | None, defaults: dict[str, float], orders: int, parted: bool = False
+) -> FunctionType:
     """Return the formula of a sum with these parameters; the others are the defaults of the parts."""
     parts = []
     for term, names in zip(terms, parameter_names(terms), strict=True):
         record = term.loss.record
         arguments = tuple(names[k] if names[k] in defaults else v for k, v in record.defaults.items())
         parts.append((record.function, bool(record.target), weight_of(term.name), arguments))
-    return _formula(tuple(parts), target, tuple(defaults.items()), orders)
+    return _formula(tuple(parts), target, tuple(defaults.items()), orders, parted)
 
 
 def _fit(terms: Sequence[Term], name: str) -> None:
@@ -110,19 +116,25 @@ def _formula(
     target: str | None,
     defaults: tuple[tuple[str, float], ...],
     orders: int,
+    parted: bool,
 ) -> FunctionType:
-    """Return the formula of a weighted sum: value, first, second and, where a part has one, the surrogate."""
+    """Return the formula of a weighted sum: value, first, second and, where a part has one, the surrogate.
+
+    The values of the parts come after them, without their weights, where they are wanted.
+    """
     graph = Graph(EXACT)
     data = ["z", *([target] if target else [])]
     arguments = [*data, *(k for k, _ in defaults)]
     operands = dict(zip(arguments, symbols(graph, data, arguments[len(data) :]), strict=True))
     totals: list[Operand] = [0.0] * orders
+    values: list[Operand] = []
     for function, takes_target, weight, own in parts:
         parameters = [operands[x] if isinstance(x, str) else x for x in own]
         results = evaluate(function, *(operands[x] for x in data[: 1 + takes_target]), *parameters)
+        values.append(results[0])
         # A part without a surrogate has its second derivative in the sum of surrogates.
         for i, result in enumerate((*results[:3], *results[-1:])[:orders]):
             if result is not None and not (isinstance(result, float) and result == 0.0):
                 scaled = operands[weight] * result
                 totals[i] = scaled if isinstance(totals[i], float) else totals[i] + scaled
-    return formula("formula", arguments, tuple(totals), dict(defaults))
+    return formula("formula", arguments, (*totals, *(values if parted else ())), dict(defaults))
