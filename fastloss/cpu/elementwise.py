@@ -427,7 +427,8 @@ def elementwise_driver(dtype: str, count: int, stored: str = "", target: str = "
     returns = types.Tuple((types.float64, types.float64))
     arguments = _arguments(dtype, count, stored or dtype, target or dtype)
     name = "_".join(filter(None, (f"elementwise{count}", "parts" * parted, stored, target, dtype)))
-    drive, rest = drive_elementwise, (types.intp,)
+    drive: Any = drive_elementwise
+    rest: tuple[Any, ...] = (types.intp,)
     if parted:
         # No value of each element, but an array for the sums.
         drive, arguments, rest = drive_parts, (*arguments[:3], *arguments[4:]), (types.intp, array("float64"))

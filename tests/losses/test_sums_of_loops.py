@@ -261,7 +261,7 @@ def test_threads_pickles_and_processes():
     [
         (lambda: SEGMENTS(Z, LABELS, gama=1.0), "gama is an option of no part"),
         (lambda: SEGMENTS(Z, LABELS, axis=-1), r"axis is -1; dice has its classes along axis 1"),
-        (lambda: SEGMENTS(Z, LABELS, reduction="none"), r"shape \(2, 4, 5\) from cross_entropy and \(2,\) from dice"),
+        (lambda: SEGMENTS(Z, LABELS, reduction="none"), r"shape \(2,\) from dice and \(2, 4, 5\) from cross_entropy"),
         (lambda: SEGMENTS.grad_and_hess(Z, LABELS), "no second derivative, as its part dice has none"),
         (lambda: SEGMENTS(), r"needs prediction; it takes \(prediction, target\)"),
         (lambda: SEGMENTS(Z, LABELS, weights={"dice": "a"}), r"weights\['dice'\] is 'a'; expected a finite number"),
@@ -285,3 +285,23 @@ def test_errors(call, message):
     with pytest.raises((TypeError, ValueError), match=message) as found:
         call()
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_large_images_are_turned_into_rows_once(dtype):
+    z = np.resize(Z, (2, 3, 101, 131)).astype(dtype)  # enough for the kernels that turn, and no whole block of pixels
+    labels = np.resize(LABELS, (2, 101, 131))
+    loss, out = fl.softmax_focal + 0.5 * fl.cross_entropy + 2 * fl.dice, np.empty_like(z)
+    value, grad = loss.value_and_grad(z, labels, out=out, ignore_index=1)
+    apart = [
+        (1.0, fl.softmax_focal.value_and_grad(z, labels, axis=1, ignore_index=1)),
+        (0.5, fl.cross_entropy.value_and_grad(z, labels, axis=1, ignore_index=1)),
+        (2.0, fl.dice.value_and_grad(z, labels, activation="softmax", ignore_index=1)),
+    ]
+    close = 1e-12 if dtype == "float64" else 1e-6
+    assert value == pytest.approx(sum(w * v for w, (v, _) in apart), rel=close)
+    np.testing.assert_allclose(grad, sum(w * g for w, (_, g) in apart), rtol=0, atol=close * np.abs(grad).max())
+    assert loss(z, labels, ignore_index=1) == pytest.approx(value, rel=close)
+    rows = fl.softmax_focal + 0.5 * fl.cross_entropy
+    value, grad = rows.value_and_grad(z, labels, axis=1, ignore_index=1)
+    np.testing.assert_allclose(grad, apart[0][1][1] + 0.5 * apart[1][1][1], rtol=0, atol=close * np.abs(grad).max())

@@ -8,7 +8,7 @@ from ...call.arrays import F32, F64, compute_dtype, contiguous, direct, finish, 
 from ...call.memory import empty
 from .routes import Given
 
-__all__ = ["Gradients", "laid", "scaled_sum"]
+__all__ = ["Gradients", "in_rows", "laid", "scaled_sum"]
 
 FEW = 1 << 12
 """Elements below which NumPy's two operations take less time than a kernel's call."""
@@ -31,6 +31,25 @@ def laid(given: Given) -> Given:
     return given._replace(prediction=ready if several else ready[0], target=target)
 
 
+def in_rows(given: Given, axis: int) -> tuple[Given, int | None]:
+    """Return a call with its prediction as rows of an axis, and that axis; None where no copy is needed or pays.
+
+    A part of rows would copy its prediction and its gradient; several parts share one copy, and the way back adds.
+    """
+    x, at = given.prediction, given.options.get("axis", axis)
+    if type(x) is tuple or x.ndim < 3 or type(at) is not int:
+        return given, None
+    at = at + x.ndim if at < 0 else at
+    from ...cpu.turned import turnable, turned
+
+    if not turnable(x, at):
+        return given, None
+    rows = empty((*x.shape[:at], *x.shape[at + 1 :], x.shape[at]), x.dtype)
+    turned(x, at, rows)
+    options = {k: v for k, v in given.options.items() if k != "axis"}
+    return given._replace(prediction=rows, options=options), at
+
+
 class Gradients:
     """Gradients of the predictions of a sum, to which its parts add theirs one after another.
 
@@ -44,17 +63,30 @@ class Gradients:
         kept = [x.dtype if count == 1 else compute_dtype(x, "prediction") for x in raw]
         self.sums = [o if direct(o, k) else empty(o.shape, k) for o, k in zip(self.outs, kept, strict=True)]
         self.spare: list[Any] = []
+        self.rows: Any = None
         self.first: float | None = None
 
-    def room(self) -> Any:
-        """Return the arrays for the gradient of the next part."""
+    def room(self, axis: int | None = None) -> Any:
+        """Return the arrays for the gradient of the next part; for one of rows of an axis, an array of rows."""
+        if axis is not None:
+            (whole,) = self.sums
+            if self.rows is None:
+                shape = (*whole.shape[:axis], *whole.shape[axis + 1 :], whole.shape[axis])
+                self.rows = empty(shape, whole.dtype)
+            return self.rows
         if self.first is not None and not self.spare:
             self.spare = [empty(x.shape, x.dtype) for x in self.sums]
         found = self.sums if self.first is None else self.spare
         return found[0] if len(found) == 1 else tuple(found)
 
-    def add(self, weight: float, grad: Any) -> None:
+    def add(self, weight: float, axis: int | None = None) -> None:
         """Add the gradient of a part, which is in the arrays of `room`, times its weight."""
+        if axis is not None:
+            from ...cpu.turned import add_turned
+
+            add_turned(self.sums[0], axis, self.rows, self.first or 0.0, weight, self.first is not None)
+            self.first = 1.0
+            return
         if self.first is None:
             self.first = weight
             return

@@ -15,7 +15,7 @@ from ...spec.record import Formula
 from ..base import ComposedDoc
 from ..risks.base import Risk, under_risk
 from .fused import SumLoss
-from .gradients import Gradients, laid, scaled_sum
+from .gradients import Gradients, in_rows, laid, scaled_sum
 from .penalties import Penalty, penalised
 from .records import mixed
 from .routes import Given, Route, routes_of
@@ -260,16 +260,22 @@ class MixedSum(Sum):  # noqa: D101
             return self._placed(given, writes, out, parts)
         back = outgoing(given.prediction[0] if type(given.prediction) is tuple else given.prediction)
         whole = given if len(routes) == 1 else laid(given)
+        rows: Any = None
         others = (given.target, given.weight, *given.options.values())
         target = Gradients(given.prediction, len(routes), out, others) if writes else None
         values: list[Any] = []
         found: dict[str, Any] = {}
         for route in routes:
+            call, at, turned = whole, axis, None
+            if route.record.family == "rows" and len(routes) > 1:
+                rows = rows or in_rows(whole, axis)
+                call, turned = rows
+                at = axis if turned is None else -1
             if target is None:
-                value, own = route.value(whole, axis, parts)
+                value, own = route.value(call, at, parts)
             else:
-                value, grad, own = route.value_and_grad(whole, axis, parts, target.room())
-                target.add(route.weight, grad)
+                value, _, own = route.value_and_grad(call, at, parts, target.room(turned))
+                target.add(route.weight, turned)
             values.append(value)
             found |= own
         if given.reduction == "none":

@@ -115,7 +115,8 @@ def routes_of(terms: Sequence[Term], fuse: Any) -> tuple[Route, ...]:
             found.append(_route((term.name,), term.weight, term.loss))
         elif term == together[0]:
             found.append(_route(tuple(t.name for t in together), 1.0, fuse(together)))
-    return tuple(found)
+    # Saves a pass: what has its classes along axis 1 adds to the gradient of the others on the way back from rows.
+    return tuple(sorted(found, key=lambda route: route.record.family == "rows"))
 
 
 LINKS = {"softmax": "softmax", "logit": "sigmoid"}
