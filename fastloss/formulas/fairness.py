@@ -107,6 +107,66 @@ def covariance_fairness(rate, overall, share, norm=0.0):
     return value, share * slope, -share * slope
 
 
+LABELLED = {"scores": SCORES, "labels": LABELS, "group": GROUP, "sample_weight": SAMPLE_WEIGHT}
+LABELLED_EXAMPLE = "np.array([1.0, -1.0, 0.5, 2.0]), np.array([1, 0, 1, 1]), np.array([0, 0, 1, 1])"
+FAIRRET = "Buyl, Defrance, De Bie (2024), fairret: a framework for differentiable fairness, arXiv:2310.17256"
+
+
+@arrays(
+    "fractions",
+    inputs=LABELLED,
+    math="mean over groups of (r_g - r)^2, r_g = sum of t sigmoid(s) / sum of sigmoid(s) over group g",
+    parameters={"norm": NORM},
+    bounded=True,
+    paper=f"Chouldechova (2017), Fair prediction with disparate impact, arXiv:1703.00056; {FAIRRET}",
+    example=LABELLED_EXAMPLE,
+)
+def predictive_parity(rate, overall, share, norm=0.0):
+    """Predictive parity: gaps between the precisions (PPV) of groups and that of all samples.
+
+    Predictions count softly, by the sigmoid of their scores. Groups without samples do not count.
+    """
+    value, slope = gap(rate - overall, norm)
+    return value, slope, -slope
+
+
+@arrays(
+    "fractions",
+    inputs=LABELLED,
+    math="mean over groups of (r_g - r)^2, r_g = sum of t sigmoid(-s) / sum of sigmoid(-s) over group g",
+    parameters={"norm": NORM},
+    bounded=True,
+    paper=f"Berk et al. (2021), Fairness in criminal justice risk assessments, arXiv:1703.09207; {FAIRRET}",
+    example=LABELLED_EXAMPLE,
+)
+def false_omission_parity(rate, overall, share, norm=0.0):
+    """False omission parity: gaps between the groups' shares of positives among negative predictions (FOR) and all's.
+
+    Predictions count softly, by the sigmoid of their scores. Groups without samples do not count.
+    """
+    value, slope = gap(rate - overall, norm)
+    return value, slope, -slope
+
+
+@arrays(
+    "fractions",
+    inputs=LABELLED,
+    math="mean over groups of (r_g - r)^2, r_g = (1 + beta^2) sum of t p / sum of (beta^2 t + p), p = sigmoid(s)",
+    parameters={"norm": NORM},
+    options={"beta": (1.0, Parameter("weight of recall beside precision", POSITIVE))},
+    bounded=True,
+    paper=FAIRRET,
+    example=LABELLED_EXAMPLE,
+)
+def f_score_parity(rate, overall, share, norm=0.0):
+    """F-score parity: gaps between the F-scores of groups and that of all samples.
+
+    Predictions count softly, by the sigmoid of their scores. Groups without samples do not count.
+    """
+    value, slope = gap(rate - overall, norm)
+    return value, slope, -slope
+
+
 SAMPLES = Parameter("samples whose scores are compared", choices=("negatives", "positives", "all"))
 
 

@@ -8,7 +8,10 @@ __all__ = [
     "demographic_parity",
     "equal_opportunity",
     "equalized_odds",
+    "f_score_parity",
+    "false_omission_parity",
     "mindiff",
+    "predictive_parity",
 ]
 
 
@@ -74,3 +77,28 @@ def mindiff(scores, labels, group, sample_weight=None, sigma=0.1, samples="negat
     means = [w * m / w[m].sum() for m in _members(group) if w[m].sum() > 0]
     gaps = [(a - b) @ close @ (a - b) for i, a in enumerate(means) for b in means[:i]]
     return np.mean(gaps) if gaps else 0.0
+
+
+def _fraction_gaps(top, bottom, group, norm):
+    """Return the mean size of the gaps between the groups' fractions of sums and the overall one."""
+    masks = [m for m in _members(group) if bottom[m].sum() > 0]
+    return np.mean([_size(top[m].sum() / bottom[m].sum() - top.sum() / bottom.sum(), norm) for m in masks])
+
+
+def predictive_parity(scores, labels, group, sample_weight=None, norm="squared"):
+    """Mean size of the gaps between the precisions of groups and that of all samples."""
+    p = _weights(scores, sample_weight) / (1 + np.exp(-scores))
+    return _fraction_gaps(p * labels, p, group, norm)
+
+
+def false_omission_parity(scores, labels, group, sample_weight=None, norm="squared"):
+    """Mean size of the gaps between the false omission rates of groups and that of all samples."""
+    q = _weights(scores, sample_weight) / (1 + np.exp(scores))
+    return _fraction_gaps(q * labels, q, group, norm)
+
+
+def f_score_parity(scores, labels, group, sample_weight=None, norm="squared", beta=1.0):
+    """Mean size of the gaps between the F-scores of groups and that of all samples."""
+    w = _weights(scores, sample_weight)
+    p = w / (1 + np.exp(-scores))
+    return _fraction_gaps((1 + beta**2) * p * labels, beta**2 * w * labels + p, group, norm)

@@ -42,6 +42,9 @@ SAMPLES = {
     "equalized_odds": Sample(people, NORMS, empty=nobody_labelled),
     "bounded_group_loss": Sample(people, [{}, {"bound": 1.0}], empty=nobody_labelled),
     "covariance_fairness": Sample(without_labels, NORMS, empty=nobody),
+    "predictive_parity": Sample(people, NORMS, empty=nobody_labelled),
+    "false_omission_parity": Sample(people, NORMS, empty=nobody_labelled),
+    "f_score_parity": Sample(people, [*NORMS, {"beta": 2.0}], empty=nobody_labelled),
     "mindiff": Sample(people, [{"sigma": 0.3}, {"sigma": 0.5, "samples": "all"}], empty=nobody_labelled),
 }
 for _sample in SAMPLES.values():

@@ -63,6 +63,59 @@ def test_gradients_against_torch():
     np.testing.assert_allclose(grad, s.grad, rtol=1e-9, atol=1e-15)
 
 
+def statistic(name, torch, p, t, w, beta=1.0):
+    """A linear-fractional statistic of fairret: the ratio of sums of alpha + beta h."""
+    if name == "predictive_parity":
+        return (w * p * t).sum() / (w * p).sum()
+    if name == "false_omission_parity":
+        return (w * (t - p * t)).sum() / (w * (1 - p)).sum()
+    return ((1 + beta**2) * w * p * t).sum() / (w * (beta**2 * t + p)).sum()
+
+
+@pytest.mark.parametrize("norm", ["squared", "absolute"])
+@pytest.mark.parametrize("name", ["predictive_parity", "false_omission_parity", "f_score_parity"])
+def test_linear_fractional_statistics_against_torch(name, norm):
+    torch = pytest.importorskip("torch")
+    scores, labels, group = people()
+    weight = np.random.default_rng(1).integers(0, 3, len(scores)) / 2.0
+    s, t, w = torch.tensor(scores, requires_grad=True), torch.tensor(labels).double(), torch.tensor(weight)
+    more = {"beta": 0.5} if name == "f_score_parity" else {}
+    p = torch.sigmoid(s)
+    overall = statistic(name, torch, p, t, w, **more)
+    members = [torch.tensor(group == g) for g in range(4)]
+    gaps = torch.stack([statistic(name, torch, p[m], t[m], w[m], **more) - overall for m in members])
+    expected = (gaps**2 if norm == "squared" else gaps.abs()).mean()
+    expected.backward()
+    value, grad = fl.LOSSES[name].value_and_grad(scores, labels, group, weight, norm=norm, **more)
+    assert value == pytest.approx(expected.item(), rel=1e-11)
+    np.testing.assert_allclose(grad, s.grad, rtol=1e-9, atol=1e-14)
+
+
+def test_of_decisions_they_are_the_gaps_of_precision_omission_and_f_score():
+    metrics = pytest.importorskip("sklearn.metrics")
+    scores, labels, group = people()
+    decided, hard = (scores > 0).astype(int), np.where(scores > 0, SURE, -SURE)
+    members = [np.ones(len(scores), bool), *(group == g for g in range(4))]
+    wanted = {
+        "predictive_parity": [metrics.precision_score(labels[m], decided[m]) for m in members],
+        "false_omission_parity": [1 - metrics.precision_score(labels[m], decided[m], pos_label=0) for m in members],
+        "f_score_parity": [metrics.f1_score(labels[m], decided[m]) for m in members],
+    }
+    for name, (overall, *each) in wanted.items():
+        found = fl.LOSSES[name](hard, labels, group, norm="absolute")
+        assert found == pytest.approx(np.abs(np.array(each) - overall).mean(), rel=1e-12)
+
+
+def test_groups_of_one_kind_have_fractions_too():
+    scores, labels, group = people()
+    labels[group == 2] = 0
+    value, grad = fl.predictive_parity.value_and_grad(scores, labels, group)
+    # Its precision is 0 whatever the scores are; but through the overall precision, they still count.
+    assert value > 0.0
+    assert grad[group == 2].all()
+    assert fl.f_score_parity(scores, labels, np.zeros(200, int)) == pytest.approx(0.0, abs=1e-30)
+
+
 def test_covariance_is_that_of_zafar():
     scores, _, group = people(groups=2)
     expected = np.mean((group - group.mean()) * scores)
