@@ -10,6 +10,8 @@ from fastloss.formulas import FILES
 from fastloss.losses.docs import input_kind, input_shape
 from fastloss.spec.record import REAL, Formula
 
+from .elsewhere import tables as tables_of_libraries
+
 __all__ = ["category", "renewed", "sections"]
 
 BEGIN = "<!-- {name}: begin, written by python -m tools.stubs -->"
@@ -21,8 +23,10 @@ def sections(losses: Mapping[str, Any]) -> dict[str, dict[str, Callable[[], str]
     api = {"names": lambda: names(losses), "methods": lambda: methods(losses), "commands": commands}
     gpu = {"kernels": lambda: kernels(losses)}
     optim = {"optimisers": optimisers}
+    elsewhere = {"elsewhere": tables_of_libraries}
     return {
         "optimisers.md": optim,
+        "elsewhere.md": elsewhere,
         "losses.md": {"losses": lambda: tables(losses)},
         "api-stability.md": api,
         "gpu.md": gpu,
