@@ -1,6 +1,6 @@
 """Policy losses: log-probabilities of actions, weighted by rewards or advantages."""
 
-from ..spec.record import NONNEGATIVE, Input, Interval, Parameter, arrays
+from ..spec.record import NONNEGATIVE, POSITIVE, Input, Interval, Parameter, arrays
 from ..spec.special import share
 from ..spec.vocabulary import exp, where
 
@@ -79,3 +79,23 @@ def self_critical(log_prob, reward, baseline):
     """Self-critical sequence training: policy gradient with the reward of greedy decoding as the baseline."""
     advantage = reward - baseline
     return -share(advantage, log_prob), (-advantage,)
+
+
+@arrays(
+    "sequences.minimum_risk",
+    inputs={
+        "log_prob": Input("* k", "log-probabilities of k candidates; -inf for one that is none", grad=True),
+        "reward": Input("* k", "rewards of the candidates"),
+    },
+    units="*",
+    options={"alpha": (0.005, Parameter("sharpness of the distribution over candidates", POSITIVE))},
+    math="-sum over candidates of q r, q = softmax(alpha log_prob)",
+    paper="Shen et al. (2016), Minimum risk training for neural machine translation, arXiv:1512.02433",
+    example="np.array([[-10.0, -12.0, -11.0]]), np.array([[0.3, 0.6, 0.1]])",
+)
+def minimum_risk():
+    """Minimum risk training: minus the expected reward of a list of sampled or n-best sequences.
+
+    Rewards such as BLEU and ROUGE are in `fastloss.rewards`, log-probabilities of sequences come from
+    `fastloss.sequence_log_probs`. Lists of fewer than k candidates are padded by a log-probability of -inf.
+    """

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["ppo_clip", "reinforce", "self_critical"]
+__all__ = ["minimum_risk", "ppo_clip", "reinforce", "self_critical"]
 
 
 def ppo_clip(log_prob, old_log_prob, advantage, clip=0.2, clip_high=None):
@@ -20,3 +20,9 @@ def reinforce(log_prob, reward, baseline=0.0, entropy=0.0, entropy_weight=0.01):
 def self_critical(log_prob, reward, baseline):
     """Self-critical sequence training."""
     return -(reward - baseline) * log_prob
+
+
+def minimum_risk(log_prob, reward, alpha=0.005):
+    """Minimum risk training."""
+    q = np.exp(alpha * (log_prob - log_prob.max(-1, keepdims=True)))
+    return -(q * reward).sum(-1) / q.sum(-1)

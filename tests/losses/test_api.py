@@ -55,7 +55,8 @@ def test_every_catalogued_loss_is_here():
     self_critical reinforce ppo_clip dpo ipo simpo orpo kto pairwise_logistic ranknet lambda_rank listnet list_mle
     softmax_ranking approx_ndcg auc_pairwise soft_f1 cox aft demographic_parity equal_opportunity equalized_odds
     bounded_group_loss covariance_fairness mindiff interval_score ordered_quantiles heteroscedastic_cross_entropy
-    soft_calibration_error kl_gaussian kl_dirichlet predictive_parity false_omission_parity f_score_parity"""
+    soft_calibration_error kl_gaussian kl_dirichlet predictive_parity false_omission_parity f_score_parity
+    minimum_risk"""
     assert set(text.split()) <= set(ALL)
 
 

@@ -42,7 +42,19 @@ def sequences(rng):
 
 
 PAIR = ("chosen", "rejected", "ref_chosen", "ref_rejected")
+
+
+def lists(rng):
+    """Lists of four candidates."""
+    return {"log_prob": rng.normal(-20, 6, (N, 4)), "reward": rng.random((N, 4))}
+
+
 SAMPLES = {
+    "minimum_risk": Sample(
+        lists,
+        [{}, {"alpha": 0.3}],
+        empty=lambda: {"log_prob": np.empty((0, 4)), "reward": np.empty((0, 4))},
+    ),
     "dpo": Sample(pairs, [{}, {"beta": 0.5, "label_smoothing": 0.2}], empty=nothing(*PAIR)),
     "ipo": Sample(pairs, [{}, {"beta": 0.03}], empty=nothing(*PAIR)),
     "simpo": Sample(averages, [{}, {"beta": 2.5, "gamma": 1.4}], empty=nothing("chosen", "rejected")),

@@ -263,6 +263,33 @@ def test_an_impossible_sample_of_no_advantage_counts_zero():
         assert np.isposinf(fl.LOSSES[name](p, np.ones(2), np.zeros(2)))
 
 
+@each_dtype
+def test_minimum_risk_of_shen_et_al(rng, dtype):
+    torch = pytest.importorskip("torch")
+    log_prob, reward = rng.normal(-30, 10, (6, 5)).astype(dtype), rng.random((6, 5)).astype(dtype)
+    p = torch.tensor(log_prob, dtype=torch.float64, requires_grad=True)
+    # Probabilities to the power alpha, renormalised over the list; the cost is 1 - reward, apart from the constant 1.
+    q = (0.2 * p).exp() / (0.2 * p).exp().sum(dim=1, keepdim=True)
+    expected = (q * (1 - torch.tensor(reward).double())).sum(dim=1)
+    expected.mean().backward()
+    values = fl.minimum_risk(log_prob, reward, alpha=0.2, reduction="none")
+    np.testing.assert_allclose(values + 1, expected.detach(), rtol=1e-12 if dtype is np.float64 else 1e-6)
+    grad = fl.minimum_risk.value_and_grad(log_prob, reward, alpha=0.2)[1]
+    np.testing.assert_allclose(grad, p.grad, rtol=1e-9 if dtype is np.float64 else 1e-5, atol=1e-12)
+
+
+def test_padding_of_lists_counts_nothing(rng):
+    log_prob, reward = rng.normal(-30, 10, (1, 3)), rng.random((1, 3))
+    value, grad = fl.minimum_risk.value_and_grad(log_prob, reward)
+    more = [np.append(log_prob, [[-np.inf]], axis=1), np.append(reward, [[np.nan]], axis=1)]
+    padded, wide = fl.minimum_risk.value_and_grad(*more)
+    assert padded == value
+    np.testing.assert_array_equal(wide, np.append(grad, [[0.0]], axis=1))
+    # The gradient moves probability towards candidates that are better than the mean, and is 0 in sum.
+    assert (np.sign(-grad) == np.sign(reward + value)).all()
+    assert grad.sum() == pytest.approx(0.0, abs=1e-17)
+
+
 def test_tokens_of_sequences(rng):
     p, old, advantage = (rng.normal(size=(3, 5)) for _ in range(3))
     mask = rng.random((3, 5)) < 0.6
