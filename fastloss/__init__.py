@@ -32,6 +32,7 @@ LAZY = {
     "scorer": ".interop.scorer",
     "search": ".train.search.run",
     "sequence_log_probs": ".text.sequences",
+    "tasks": ".losses.sums.tasks",
     "torch": "",
 }
 """Public names beside the losses, and the modules that are imported when they are first asked for."""

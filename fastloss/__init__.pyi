@@ -19,6 +19,7 @@ from .evaluation import evaluate as evaluate
 from .spec.record import Formula
 from .call.memory import release_memory as release_memory
 from .losses.sums.combine import combine as combine
+from .losses.sums.tasks import tasks as tasks
 from .losses.custom.elements import formula as formula, loss as loss, losses_from as losses_from
 from .losses.custom.arrays import array_loss as array_loss
 from .losses.custom.rows import row_loss as row_loss

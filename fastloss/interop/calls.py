@@ -62,8 +62,12 @@ class Call:
     def value_and_grads(self, arrays: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
         """Return the loss and its gradients, one for each differentiable array."""
         args, keywords = self.arguments(arrays)
-        value, grads = self.loss.value_and_grad(*args, **keywords)[:2]
-        return value, grads if isinstance(grads, tuple) else (grads,)
+        value, *results = self.loss.value_and_grad(*args, **keywords)
+        grads = results[0] if isinstance(results[0], tuple) else (results[0],)
+        if isinstance(results[-1], dict):
+            # Of penalties, by the names of their parameters.
+            grads = (*(grads if len(results) > 1 else ()), *results[-1].values())
+        return value, grads
 
     def pull(self, arrays: Sequence[Any], factors: Any) -> Sequence[Any]:
         """Return the gradients of the sum of per-unit losses times factors, of either sign."""

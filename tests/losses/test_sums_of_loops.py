@@ -139,6 +139,7 @@ def test_a_fairness_loss_takes_its_group_by_name():
     value, grad = loss.value_and_grad(SCORES, SIGNS, group=GROUP)
     assert value == pytest.approx(fair(SCORES), rel=1e-12)
     np.testing.assert_allclose(grad, slopes(fair, SCORES), atol=1e-9)
+    assert loss(SCORES, SIGNS, GROUP) == value
     alone = 2.0 * fl.demographic_parity
     assert alone(SCORES, group=GROUP) == pytest.approx(2 * fl.demographic_parity(SCORES, GROUP))
     # The weights of samples are those of a fairness loss too: weight 0 takes a sample out.
@@ -263,7 +264,7 @@ def test_threads_pickles_and_processes():
         (lambda: SEGMENTS(Z, LABELS, axis=-1), r"axis is -1; dice has its classes along axis 1"),
         (lambda: SEGMENTS(Z, LABELS, reduction="none"), r"shape \(2,\) from dice and \(2, 4, 5\) from cross_entropy"),
         (lambda: SEGMENTS.grad_and_hess(Z, LABELS), "no second derivative, as its part dice has none"),
-        (lambda: SEGMENTS(), r"needs prediction; it takes \(prediction, target\)"),
+        (lambda: SEGMENTS(), "needs prediction; it takes .prediction, target, mask, "),
         (lambda: SEGMENTS(Z, LABELS, weights={"dice": "a"}), r"weights\['dice'\] is 'a'; expected a finite number"),
         (lambda: SEGMENTS.bind(dice_weight=np.nan), "dice_weight is nan"),
         (lambda: (fl.mse + fl.cross_entropy)(ROWS, CLASSES), r"mse: target has shape \(30,\); expected \(30, 4\)"),
@@ -271,7 +272,7 @@ def test_threads_pickles_and_processes():
         (lambda: fl.triplet + fl.mse, "which takes anchor, positive, negative, and mse, which takes one prediction"),
         (lambda: fl.bce_with_logits + fl.cross_entropy + fl.dice, "so dice needs the activation; write fl.dice.bind"),
         (lambda: (fl.bce_with_logits + fl.equalized_odds)(SCORES, SIGNS), "equalized_odds needs group"),
-        (lambda: (2 * fl.demographic_parity)(SCORES, SIGNS, group=GROUP), "takes .prediction.; 2 arrays given"),
+        (lambda: (2 * fl.mindiff)(SCORES, SIGNS, GROUP, GROUP, GROUP), r"takes .prediction, target, group, sample_"),
         (lambda: (fl.mse + fl.l1.on("params"))(SCORES, SIGNS), "needs params=, the parameters of its penalty"),
         (
             lambda: (fl.mse + fl.l1.on("p"))(SCORES, SIGNS, p=SCORES, reduction="none"),

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ...call.arrays import F32, F64, compute_dtype, contiguous, direct, finish, incoming, outputs, rounded
+from ...call.arrays import F32, F64, compute_dtype, contiguous, direct, finish, incoming, outputs, predicted, rounded
 from ...call.memory import empty
 from .routes import Given
 
@@ -25,7 +25,7 @@ def scaled_sum(weights: list[float], values: list[Any]) -> Any:
 def laid(given: Given) -> Given:
     """Return a call with its arrays in the form that kernels read, so that no part converts them again."""
     several = type(given.prediction) is tuple
-    raw = [incoming(x, "prediction") for x in (given.prediction if several else (given.prediction,))]
+    raw = [predicted(x, "prediction") for x in (given.prediction if several else (given.prediction,))]
     ready = tuple(contiguous(x, compute_dtype(x, "prediction")) for x in raw)
     target = None if given.target is None else incoming(given.target, "target")
     return given._replace(prediction=ready if several else ready[0], target=target)
@@ -58,7 +58,7 @@ class Gradients:
 
     def __init__(self, prediction: Any, count: int, out: Any, others: tuple[Any, ...]) -> None:
         several = type(prediction) is tuple
-        raw = tuple(incoming(x, "prediction") for x in (prediction if several else (prediction,)))
+        raw = tuple(predicted(x, "prediction") for x in (prediction if several else (prediction,)))
         self.outs = outputs(out, 1, raw, tuple(x for x in others if _is_array(x)))[0]
         kept = [x.dtype if count == 1 else compute_dtype(x, "prediction") for x in raw]
         self.sums = [o if direct(o, k) else empty(o.shape, k) for o, k in zip(self.outs, kept, strict=True)]

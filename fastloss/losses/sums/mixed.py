@@ -169,42 +169,44 @@ class MixedSum(Sum):  # noqa: D101
     @named
     def _given(self, arrays: tuple[Any, ...], how: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Given]:
         """Sort the arguments of a call; return the loss with the parameters among them, and the others."""
-        known = {name for route in self._routes for name in route.options} | set(self._penalties)
-        names = self._array_names
-        arrays = arrays[0] + arrays[1:] if type(arrays[0]) is tuple and len(names) > 1 else arrays
+        order, predictions = self._order, self._predicted
+        known = {name for route in self._routes for name in route.options} | set(order)
+        arrays = arrays[0] + arrays[1:] if type(arrays[0]) is tuple and len(predictions) > 1 else arrays
         while arrays and arrays[-1] is None:
             arrays = arrays[:-1]
-        if len(arrays) > len(names):
-            rest = "; pass the others by name" if known else ""
-            raise CallTypeError(f"takes ({', '.join(names)}); {len(arrays)} arrays given{rest}")
-        given = dict(zip(names, arrays, strict=False))
-        extra: dict[str, Any] = {}
+        if len(arrays) > len(order):
+            raise CallTypeError(f"takes ({', '.join(order)}); {len(arrays)} arrays given")
+        found = dict(zip(order, arrays, strict=False))
         changed: dict[str, Any] = {}
         for name, value in options.items():
-            taken = name in names or name in known
-            if name in names:
-                if given.get(name) is not None:
+            if name in known:
+                if found.get(name) is not None:
                     raise CallTypeError("is given twice, by position and by name", name)
-                given[name] = value
-            elif taken:
-                extra[name] = value
-            if not taken or self._has(name):
+                found[name] = value
+            if name not in known or self._has(name):
                 changed[name] = value
         self._refuse_unknown(changed, known)
         loss = self._with(changed) if changed else self
-        parameters = {k: extra.pop(k) for k in self._penalties if k in extra}
-        count = len(names) - (1 if names[-1:] == ["target"] else 0)
-        own = [given.get(n) for n in names[:count]]
-        prediction = own[0] if count == 1 else tuple(own) if any(x is not None for x in own) else None
+        parameters = {k: found.pop(k, None) for k in self._penalties}
+        own = [found.pop(n, None) for n in predictions]
+        prediction = own[0] if len(own) == 1 else tuple(own) if any(x is not None for x in own) else None
+        target = found.pop("target", None)
         weight, reduction, divisor = how
-        return loss, Given(prediction, given.get("target"), weight, reduction, divisor, extra, parameters)
+        extra = {k: v for k, v in found.items() if v is not None or k == "ignore_index"}
+        return loss, Given(prediction, target, weight, reduction, divisor, extra, parameters)
 
     @property
-    def _array_names(self) -> list[str]:
-        """Names of the arrays that are given by position: the predictions, and the target where a part has one."""
-        predictions = [n for n in self.record.predictions if n not in self._penalties]
-        predictions = ["prediction"] if len(predictions) == 1 else predictions
-        return [*predictions, *(["target"] if any(r.target for r in self._routes) else [])]
+    def _predicted(self) -> list[str]:
+        """Names of the predictions."""
+        names = [n for n in self.record.predictions if n not in self._penalties]
+        return ["prediction"] if len(names) == 1 else names
+
+    @property
+    def _order(self) -> list[str]:
+        """Names of the arrays in the order in which they can be given."""
+        if self.record.family == "arrays":
+            return list(self.record.inputs)
+        return [*self._predicted, *(["target"] if self.record.target else [])]
 
     def _has(self, name: str) -> bool:
         """Whether a parameter of the sum has this name, or those of several parts have."""
@@ -215,7 +217,7 @@ class MixedSum(Sum):  # noqa: D101
     def _refuse_unknown(self, changed: dict[str, Any], known: set[str]) -> None:
         for name in changed:
             if name not in ("weights", "backend") and not self._has(name):
-                hint = check.nearest(name, [*self.record.parameters, *sorted(known), *self._array_names])
+                hint = check.nearest(name, [*self.record.parameters, *sorted(known)])
                 raise CallTypeError(f"is an option of no part; {hint}", name)
 
     @named
@@ -241,9 +243,9 @@ class MixedSum(Sum):  # noqa: D101
 
     def _refuse_missing(self, given: Given) -> None:
         """Raise for missing predictions and parameters, and for penalties where each sample has a value."""
-        names = self._array_names
+        names = self._order
         if self._routes and given.prediction is None:
-            raise CallTypeError(f"needs {names[0]}; it takes ({', '.join(names)})")
+            raise CallTypeError(f"needs {self._predicted[0]}; it takes ({', '.join(names)})")
         if "target" not in names and given.target is not None:
             raise CallTypeError("has no part that takes a target", "target")
         for name in self._penalties:

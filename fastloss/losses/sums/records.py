@@ -9,7 +9,7 @@ from ..risks.base import Risk, alike
 from .penalties import Penalty
 from .terms import Term, own_parameters, parameter_names, weight_of
 
-__all__ = ["TARGETS", "mixed", "refuse_reductions"]
+__all__ = ["mixed", "refuse_reductions", "target_of"]
 
 SAMPLES = {"log": "log-probabilities", "softmax": "logits"}
 """Content of the predictions of row-wise losses, by their links."""
@@ -35,7 +35,7 @@ def mixed(terms: Sequence[Term], name: str) -> Formula:
         family=family,
         function=_parts,
         predictions=first.predictions if family != "arrays" else predictions,
-        target="target" if any(r.target for r in records) else None,
+        target="target" if any(target_of(r) for r in records) else None,
         defaults={k: 1.0 if k.endswith("_weight") else _plain(v) for k, v in own.items()},
         parameters=parameters,
         link=_common([r.link for r in records]),
@@ -76,15 +76,14 @@ def _inputs(data: Sequence[Term], penalties: tuple[str, ...], first: Formula) ->
     """Return the inputs of a sum: predictions, target, what single parts take beside, and parameters."""
     found: dict[str, Input] = {}
     if data and first.family == "arrays" and len(first.predictions) == 1:
-        whole = [k for k in first.inputs if k in TARGETS]
         found["prediction"] = first.inputs[first.predictions[0]]
-        found["target"] = first.inputs[whole[0]] if whole else Input("*", "target")
+        found["target"] = first.inputs.get(target_of(first), Input("*", "target"))
     elif data and first.family == "arrays":
         found |= first.inputs
     elif data:
         dims = "* k" if any(t.loss.record.family == "rows" for t in data) else "*"
         found |= {"prediction": Input(dims, "prediction", grad=True), "target": Input("*", "target")}
-    if not any(t.loss.record.target for t in data):
+    if not any(target_of(t.loss.record) for t in data):
         found.pop("target", None)
     for term in data:
         for name, spec in term.loss.record.inputs.items():
@@ -95,6 +94,13 @@ def _inputs(data: Sequence[Term], penalties: tuple[str, ...], first: Formula) ->
 
 TARGETS = ("target", "targets", "labels", "relevance")
 """Names of the inputs of losses over several arrays that take the target of a sum."""
+
+
+def target_of(record: Formula) -> str:
+    """Return the name of the input that takes the target of a sum; empty where a loss has none."""
+    if record.family != "arrays":
+        return "target" if record.target else ""
+    return next((k for k, spec in record.inputs.items() if k in TARGETS and not spec.grad), "")
 
 
 def _fit(data: Sequence[Term], name: str) -> None:

@@ -7,7 +7,7 @@ from ...call.errors import CallTypeError
 from ...spec.record import Formula
 from ..base import Loss
 from .build import is_fusible
-from .records import TARGETS
+from .records import target_of
 from .terms import Term
 
 __all__ = ["Given", "Route", "routes_of", "with_activations"]
@@ -102,7 +102,8 @@ def _route(names: tuple[str, ...], weight: float, loss: Loss) -> Route:
     if record.family == "elementwise":
         return Route(names, weight, loss, "target" if record.target else "", frozenset())
     others = [k for k, spec in record.inputs.items() if not spec.grad]
-    target = next((k for k in others if k in TARGETS), "")
+    # The inputs of losses of several predictions keep their names.
+    target = "" if len(record.predictions) > 1 else target_of(record)
     return Route(names, weight, loss, target, frozenset(others) - {target})
 
 
