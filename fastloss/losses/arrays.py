@@ -126,6 +126,10 @@ class Call:
             self._divided = denominator(self.reduction, self.divisor, mass, weighs)
         return self._divided
 
+    def settle(self, divisor: float) -> None:
+        """Set the divisor of a mean that a kernel has summed."""
+        self._divided = divisor
+
     def factors(self) -> Any:
         """Return the factors of the derivatives: one per unit, or a single one for all."""
         divided = self.divided()

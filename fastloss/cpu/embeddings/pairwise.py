@@ -5,16 +5,15 @@ that each pair is formed once and written to both its places by one thread.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..runtime.specialize import cached_jit
-from ..runtime.units import convert, factor_of, kernel
+from ..runtime.specialize import INNER, cached_jit, compiled
+from ..runtime.units import Kernel, convert, factor_of, kernel
 from .pairs import DISTANCE, LEAST, MOST, distance, power_of_two, steps
 
-__all__ = ["deliver", "distances_of", "gathered", "room", "scaled", "weighed"]
+__all__ = ["comparing", "deliver", "gathered", "room", "scaled", "weighed"]
 
 
 TILE = 32
@@ -157,47 +156,44 @@ def _tiles(n: int) -> int:
     return count * (count + 1) // 2
 
 
-@cached_jit(error_model="numpy")
-def largest_in(x):
-    """Return the largest magnitude of an array; NaN where it has any."""
-    top = 0.0
-    for i in range(x.size):
-        size = abs(np.float64(x[i]))
-        top = size if size > top or size != size else top
-    return top
+MAGNITUDE = np.int64(np.iinfo(np.int64).max)
+"""All bits of a float64 but the sign."""
+
+power_near = compiled(INNER)(power_of_two)
 
 
 @cached_jit(error_model="numpy")
-def multiply(x, scale, out):
-    """Write an array times a factor, in float64."""
+def bring_near(x, wide):
+    """Write an array in float64, times a power of two that brings it near 1; return that, and whether all is finite."""
     for i in range(x.size):
-        out[i] = np.float64(x[i]) * scale
+        wide[i] = np.float64(x[i])
+    # Keeps the search vectorised: bits order as magnitudes do, NaN above infinity, and whole numbers have no NaN that
+    # bars it (0.1 ns an element; 1.5 with numbers).
+    bits, top = wide.view(np.int64), np.int64(0)
+    for i in range(bits.size):
+        top = max(top, bits[i] & MAGNITUDE)
+    largest = np.int64(top).view(np.float64)
+    is_finite = largest - largest == 0.0
+    scale = power_near(largest) if is_finite else 1.0
+    for i in range(wide.size):
+        wide[i] *= scale
+    return scale, is_finite
 
 
 def scaled(x: Any) -> tuple[Any, float, bool]:
     """Embeddings in float64, brought near 1 by a power of two; what brings them back; whether all are finite."""
-    flat, wide = x.reshape(-1), np.empty(x.shape)
-    largest = largest_in(flat)
-    finite = math.isfinite(largest)
-    scale = power_of_two(largest) if finite else 1.0
-    multiply(flat, scale, wide.reshape(-1))
+    wide = np.empty(x.shape)
+    scale, finite = bring_near(x.reshape(-1), wide.reshape(-1))
     return wide, 1.0 / scale, finite
 
 
 COMPARE = (*DISTANCE, corner, two, rooted, compare_tile)
 
 
-def distances_of(n: int, d: int) -> Callable[[Any], Any]:
-    """Return the function that gives the distance of every pair of n rows of d numbers, -1 on the diagonal."""
+def comparing(n: int, d: int) -> tuple[tuple[Kernel, int], float]:
+    """Return the stage that writes the distance of every pair of n rows of d numbers, -1 on the diagonal; its work."""
     made = kernel(compare, "compare", "float64", None, COMPARE, steps(True))
-    launch = made.bound(_tiles(n), 0.5 * n * n * (8 + 0.3 * d))
-
-    def distances(x: Any) -> Any:
-        out = np.empty((n, n))
-        launch(x, out)
-        return out
-
-    return distances
+    return (made, _tiles(n)), 0.5 * n * n * (8 + 0.3 * d)
 
 
 def weighed(between: Any, pull: Any, factors: Any, slope: float) -> None:

@@ -304,8 +304,9 @@ def bound_stages(units: int, work: float, *stages: tuple[Kernel, int]) -> Callab
     def launch(*arrays: tuple[Any, ...]) -> None:
         nonlocal setup
         if config.DISABLE_JIT or (size >= dispatch.PARALLEL_FROM and units < 2 * get_num_threads()):
-            for (k, each), own in zip(stages, arrays, strict=True):
-                k(units * each, work, *own)
+            with np.errstate(all="ignore"):
+                for (k, each), own in zip(stages, arrays, strict=True):
+                    k(units * each, work, *own)
             return
         if setup is not NO_SETUP and dispatch.launch(_stage_driver(), size, setup, id(arrays)):
             return

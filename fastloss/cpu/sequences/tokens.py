@@ -81,6 +81,58 @@ def runs(lo, hi, numbers, scale, z, labels, weight, class_weight, params, helper
             i = b
 
 
+class Few(NamedTuple):
+    """Arrays of a small call: n sequences of up to s tokens, of v scores each."""
+
+    labels: Any
+    """(n, s) int64."""
+    lengths: Any
+    """(n,) int64; empty where all sequences have s tokens."""
+    mask: Any
+    """(n, s) uint8; empty where no token is masked."""
+    rules: Any
+    """As `keep` takes them, and whether the sum is divided by the number of tokens, (4,) int64."""
+    scale: Any
+    """Factor of the derivatives where the sum is not divided, (1,) float64."""
+    numbers: Any
+    """As `runs` takes them."""
+    z: Any
+    """Scores, (n * s, v)."""
+    class_weight: Any
+    params: Any
+    helpers: Any
+    values: Any
+    """Loss of each token, (n * s,) float64, written."""
+    grad: Any
+    """Derivatives by the scores, (n * s, v), written; empty where they are not wanted."""
+    counted: Any
+    """1 for each token that is kept and 0 for the others, (n, s) float64, written."""
+    found: Any
+    """Number of tokens that are kept, and of sequences with a label that is no word, (2,) float64, written."""
+
+
+def few(lo, hi, a: Few):
+    """A small call in one step: which tokens are kept, the divisor of their mean, losses and derivatives."""
+    n = a.labels.shape[0]
+    kept, counts, wrong = np.empty(a.labels.shape, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+    keep(0, n, a.labels, a.lengths, a.mask, a.rules, kept, a.counted, counts, wrong)
+    mass, bad = 0.0, 0.0
+    for i in range(n):
+        mass += counts[i]
+        bad += 1.0 if wrong[i] > 0 else 0.0
+    a.found[0], a.found[1] = mass, bad
+    if bad > 0.0:
+        return
+    scale = np.empty(1)
+    scale[0] = a.scale[0] if a.rules[3] == 0 else 1.0 / mass if mass != 0.0 else 0.0
+    values, weight = np.zeros(a.values.size, use.T), np.empty(0, use.T)
+    labels, block = kept.reshape(kept.size), a.numbers[4]
+    blocks = (a.values.size + block - 1) // block
+    runs(0, blocks, a.numbers, scale, a.z, labels, weight, a.class_weight, a.params, a.helpers, values, a.grad)
+    for i in range(values.size):
+        a.values[i] = values[i]
+
+
 class Settings(NamedTuple):
     """Settings of the kernel of runs of rows, passed beside the arrays of rows."""
 
@@ -229,8 +281,33 @@ def run(call: Any) -> None:
 
 
 def prepare(call: Any) -> Callable[[Any], None]:
-    """Return the function that evaluates calls like one."""
-    return run
+    """Return the function that evaluates calls like one: in one step where they are small and tokens count alike."""
+    logits, options, dtype, writes = call["logits"], call.parameters, call.dtype, bool(call.grads)
+    size, v, ignore = logits.size, logits.shape[-1], options["ignore_index"]
+    if options["normalization"] == "sequence" or not 0 < size < dispatch.PARALLEL_FROM // 2:
+        return run
+    own = _settings(size // v, v, dtype, "grad" if writes else "value", options["label_smoothing"], False)
+    launch = kernel(few, "few_tokens", NAMES[dtype], None, (keep, runs)).bound(1, 0.0)
+    rules = [constants(I64, v, 0 if ignore is None else ignore, ignore is not None, k) for k in (False, True)]
+    fixed, rows, no_grad = (own.class_weight, own.parameters, own.helpers), (size // v, v), np.empty((0, v), dtype)
+
+    def evaluate(call: Any) -> None:
+        arrays, averaged = call.arrays, call.averaged
+        labels, lengths, mask = arrays["labels"], arrays["lengths"], arrays["mask"]
+        call.counted = counted = np.empty(labels.shape)
+        found = np.empty(2)
+        scale = ONE if averaged or not writes else call.factors()
+        masks = NO_LENGTHS if lengths is None else lengths, NO_MASK if mask is None else mask
+        grad = call.grads["logits"].reshape(rows) if writes else no_grad
+        given = labels, *masks, rules[averaged], scale, own.numbers, arrays["logits"].reshape(rows)
+        launch(*given, *fixed, call.values, grad, counted, found)
+        if found[1] > 0.0:
+            # Has the general path name the label.
+            run(call)
+        elif averaged:
+            call.settle(float(found[0]))
+
+    return evaluate
 
 
 ONE, NO_LENGTHS, NO_MASK = np.ones(1), np.empty(0, np.int64), np.empty((0, 0), np.uint8)
