@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
+from ..dispatch import EMPTY
 from ..math.scalar_math import sqrt64
 from ..runtime.slots import Number, unbound
-from ..runtime.units import kernel, launch_of
-from .products import Product, softmax_of_product
+from ..runtime.units import bound_stages, kernel, launch_of
+from .products import Few, Product, bound_few, softmax_of_product
 
 __all__ = ["prepare", "run"]
 
@@ -38,6 +40,7 @@ def unit_rows(lo, hi, x, unit, lengths):
         root = sqrt64(square)
         lengths[i] = root * scale
         for j in range(row.size):
+            # Two divisions: scale times root may overflow where the quotient does not.
             u[j] = T(np.float64(row[j]) / scale / root) if root != 0.0 else T(0.0)
 
 
@@ -54,6 +57,7 @@ def through_lengths(lo, hi, unit, lengths, slopes, grad):
                 counts = counts or s[j] != T(0.0)
         for j in range(u.size):
             along += np.float64(u[j]) * np.float64(s[j])
+        # Along and across in float64: they nearly cancel where the slope points along the row.
         for j in range(u.size):
             across = np.float64(s[j]) - along * np.float64(u[j])
             g[j] = T(across / lengths[i]) if counts else T(0.0)
@@ -221,12 +225,51 @@ def run(call: Any) -> None:
     LOSSES[call.record.name](call)
 
 
+def _prepare_info_nce(call: Any) -> Callable[[Any], None]:
+    """Return the function that evaluates calls like one; all arithmetic is in kernels and products, without warnings.
+
+    Small calls run the kernels before the product in one call of the driver, and those after it in another.
+    """
+    options, writes, name = call.parameters, bool(call.grads), call.name
+    n, d = call["queries"].shape
+    names = [k for k in ("keys", "negatives") if call[k] is not None]
+    ends = list(accumulate(len(call[k]) for k in names))
+    m, dtype = ends[-1], call.dtype
+    few = bound_few(Few(n, m, d, dtype, writes, 1.0 / options["temperature"]))
+    if few is None or options["chunk"] or not options["normalize"]:
+        return info_nce
+    places = [slice(end - len(call[k]), end) for k, end in zip(names, ends, strict=True)]
+    counts, labels, no_bias, work = [n, *[len(call[k]) for k in names]], _in_order(n), EMPTY[dtype], 2.0 * (n + m) * d
+    to_unit, to_rows = kernel(unit_rows, "unit_rows", name), kernel(through_lengths, "through_lengths", name)
+    normalized = bound_stages(1, work, *[(to_unit, count) for count in counts])
+    back = bound_stages(1, work, *[(to_rows, count) for count in counts])
+    empty = np.empty
+
+    def evaluate(call: Any) -> None:
+        arrays, grads = call.arrays, tuple(call.grads.values())
+        scale = float(call.factors()[0]) if writes else 1.0
+        if scale == 0.0:
+            info_nce(call)
+            return
+        a, b, of_a, of_b = empty((n, d), dtype), empty((m, d), dtype), empty(n), empty(m)
+        parts = [(b, of_b)] if len(places) == 1 else [(b[at], of_b[at]) for at in places]
+        given = [(arrays[k], *part) for k, part in zip(names, parts, strict=True)]
+        normalized((arrays["queries"], a, of_a), *given)
+        slopes: Any = (empty((n, d), dtype), empty((m, d), dtype)) if writes else ()
+        few(a, b, no_bias, labels, call.values, scale, slopes)
+        if writes:
+            by_b = [slopes[1]] if len(places) == 1 else [slopes[1][at] for at in places]
+            further = [(*part, s, g) for part, s, g in zip(parts, by_b, grads[1:], strict=True)]
+            back((a, of_a, slopes[0], grads[0]), *further)
+
+    return evaluate
+
+
 def prepare(call: Any) -> Callable[[Any], None]:
     """Return the function that evaluates calls like one, without warnings of NumPy."""
     loss = LOSSES[call.record.name]
     if loss is info_nce:
-        # Saves 1 us: all its arithmetic is in kernels and in `softmax_of_product`.
-        return loss
+        return _prepare_info_nce(call)
 
     def evaluate(call: Any) -> None:
         with np.errstate(all="ignore"):

@@ -25,7 +25,7 @@ from ..runtime.specialize import compile_driver
 from ..runtime.subnormals import flushed_subnormals
 from ..runtime.threads import one_by_one, share
 
-__all__ = ["Product", "rows_at_a_time", "softmax_of_product"]
+__all__ = ["Few", "Product", "bound_few", "rows_at_a_time", "softmax_of_product"]
 
 SCORES = 64 << 20
 """Bytes of scores at a time: 128 rows of 128k. The products take 1.2 times as long with 64 rows, 0.9 with 256.
@@ -146,7 +146,7 @@ def softmax_of_product(
         grads = ()
     n, k = len(p.a), len(p.b)
     rows = min(n, rows) or rows_at_a_time(n, k, p.a.dtype.itemsize)
-    if k <= rows == n <= max(LEAST, TILE // k) and n * k * p.a.shape[1] <= blas.UNTHREADED:
+    if _is_few(n, k, p.a.shape[1], rows):
         with np.errstate(all="ignore"), flushed_subnormals():
             _of_few(p, values, factors, grads)
         return
@@ -164,6 +164,58 @@ def softmax_of_product(
                 chunk.by_columns(products, scores[: hi - lo])
             elif not chunk.by_rows(products):
                 chunk.by_products(products)
+
+
+def _is_few(n: int, k: int, d: int, rows: int) -> bool:
+    """Whether a product of n and k rows of d numbers, so many rows at a time, is one tile that BLAS does not share."""
+    return k <= rows == n <= max(LEAST, TILE // k) and n * k * d <= blas.UNTHREADED
+
+
+class Few(NamedTuple):
+    """Sizes and settings of a small product whose rows are each held against a label, and all count alike."""
+
+    n: int
+    k: int
+    d: int
+    dtype: Any
+    keep: bool
+    """Whether derivatives are wanted."""
+    beta: float = 1.0
+    smoothing: float = 0.0
+    z_loss: float = 0.0
+    lasting: bool = False
+    """As in `Product`."""
+
+
+def bound_few(kind: Few) -> Callable[..., None] | None:
+    """Return the function that evaluates products of a kind, with its kernel looked up once; None where they are large.
+
+    It takes a, b, their bias (empty for none), labels, values to write, the scale of the derivatives, which is not 0,
+    and arrays for the derivatives by a, by b and by the bias; its bits are those of `softmax_of_product`.
+    """
+    n, k, dtype, keep = kind.n, kind.k, kind.dtype, kind.keep
+    if not (n and k and _is_few(n, k, kind.d, rows_at_a_time(n, k, dtype.itemsize))):
+        return None
+    work = _kernel(dtype, k, True, keep, kind.smoothing > 0.0, kind.lasting and k <= TILED_TO)
+    params = constants(F64, kind.beta, kind.smoothing, kind.z_loss)
+    driver, address, class_weight, empty2, tail = work
+    empty, matmul, add = np.empty, np.matmul, np.add
+
+    def evaluate(a: Any, b: Any, bias: Any, labels: Any, values: Any, scale: float, grads: tuple[Any, ...]) -> None:
+        with np.errstate(all="ignore"), flushed_subnormals():
+            g, found = matmul(a, b.T), empty(n, dtype)
+            driver(address, (g, bias, labels, empty2, class_weight, found), keep, scale, params, *tail)
+            values[...] = found
+            if not keep:
+                return
+            matmul(g, b, out=grads[0])
+            matmul(g.T, a, out=grads[1])
+            # As a sum over tiles, which begins with 0, makes -0 into 0.
+            add(grads[1], 0.0, out=grads[1])
+            for to_bias in grads[2:]:
+                add(g.sum(0), 0.0, out=to_bias)
+
+    return evaluate
 
 
 def _of_few(p: Product, values: Any, factors: Any, grads: tuple[Any, ...]) -> None:

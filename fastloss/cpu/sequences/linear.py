@@ -7,7 +7,8 @@ import numpy as np
 
 from ...call.arrays import I64_MAX
 from ...call.reduction import balanced
-from ..embeddings.products import Product, softmax_of_product
+from ..dispatch import EMPTY
+from ..embeddings.products import Few, Product, bound_few, softmax_of_product
 from ..runtime.units import all_between
 
 __all__ = ["prepare", "run"]
@@ -51,5 +52,26 @@ def run(call: Any) -> None:
 
 
 def prepare(call: Any) -> Callable[[Any], None]:
-    """Return the function that evaluates calls like one; only `softmax_of_product` has arithmetic that can warn."""
-    return run
+    """Return the function that evaluates calls like one; only products have arithmetic that can warn."""
+    options, hidden, writes = call.parameters, call["hidden"], bool(call.grads)
+    beta = options["logit_scale"] / options["temperature"]
+    sizes = len(hidden), len(call["projection"]), hidden.shape[1]
+    few = bound_few(
+        Few(*sizes, hidden.dtype, writes, beta, options["label_smoothing"], options["z_loss"], lasting=True)
+    )
+    if few is None or options["chunk"] or call["class_weight"] is not None:
+        return run
+    no_bias = EMPTY[hidden.dtype]
+
+    def evaluate(call: Any) -> None:
+        arrays = call.arrays
+        labels, bias = arrays["labels"], arrays["bias"]
+        # In this order: the factors depend on the rows that are left out, which only `run` counts.
+        if not all_between(labels, I64_MAX) or (writes and call.factors()[0] == 0.0):
+            run(call)
+            return
+        scale = float(call.factors()[0]) if writes else 1.0
+        given = arrays["hidden"], arrays["projection"], no_bias if bias is None else bias, labels
+        few(*given, call.values, scale, tuple(call.grads.values()))
+
+    return evaluate

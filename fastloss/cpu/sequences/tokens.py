@@ -125,7 +125,8 @@ def few(lo, hi, a: Few):
         return
     scale = np.empty(1)
     scale[0] = a.scale[0] if a.rules[3] == 0 else 1.0 / mass if mass != 0.0 else 0.0
-    values, weight = np.zeros(a.values.size, use.T), np.empty(0, use.T)
+    values: Any = np.zeros(a.values.size, use.T)
+    weight: Any = np.empty(0, use.T)
     labels, block = kept.reshape(kept.size), a.numbers[4]
     blocks = (a.values.size + block - 1) // block
     runs(0, blocks, a.numbers, scale, a.z, labels, weight, a.class_weight, a.params, a.helpers, values, a.grad)

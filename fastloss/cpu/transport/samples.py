@@ -14,11 +14,12 @@ import numpy as np
 from ...call import check
 from ...call.arrays import F64, constants
 from ...call.errors import CallValueError
+from ..dispatch import PARALLEL_FROM
 from ..math.order import ordered
 from ..runtime.slots import Number, unbound
-from ..runtime.units import factor_of, kernel
+from ..runtime.units import bound_stages, factor_of, kernel
 
-__all__ = ["Side", "coupled", "run", "side"]
+__all__ = ["Side", "coupled", "prepare", "run", "side"]
 
 BLOCK = 1 << 13
 """Samples of a block, at whose boundaries partial sums are formed on any number of threads."""
@@ -301,3 +302,40 @@ def run(call: Any) -> None:
         _coupled_samples(call, x, y)
     else:
         _between_samples(call, x, y, weighted)
+
+
+def prepare(call: Any) -> Callable[[Any], None]:
+    """Return the function that evaluates calls like one, without warnings of NumPy.
+
+    Small ones of samples that weigh alike couple both sides in one call of the driver.
+    """
+    rows, name, writes = len(call["x"]), call.name, bool(call.grads)
+    sizes = call["x"].shape[1], call["y"].shape[1]
+    weighted, work = call["x_weight"] is not None or call["y_weight"] is not None, 8 * rows * sum(sizes)
+
+    def general(call: Any) -> None:
+        with np.errstate(all="ignore"):
+            run(call)
+
+    if call.record.name != "wasserstein_samples" or weighted or max(sizes) > BLOCK or work >= PARALLEL_FROM:
+        return general
+    each = kernel(couplings, couplings.__name__, name, None, COUPLE), rows
+    launch = bound_stages(1, work, *([each, each] if writes else [each]))
+    setting, below, empty = constants(F64, call.parameters["p"]), tuple(map(_even, sizes)), np.empty
+    no_slopes, nowhere = empty((1, 0)), empty((1, 0), call.dtype)
+
+    def evaluate(call: Any) -> None:
+        arrays, grads, values = call.arrays, call.grads, call.values
+        (x, i), (y, j) = ordered(name, arrays["x"], writes), ordered(name, arrays["y"], writes)
+        if not writes:
+            launch((x, y, *below, setting, i, ONE, values, no_slopes, nowhere))
+            return
+        factors = call.factors()
+        by_x = (x, y, *below, setting, i, factors, values, empty(x.shape), grads["x"])
+        launch(by_x, (y, x, *below[::-1], setting, j, factors, empty(rows), empty(y.shape), grads["y"]))
+
+    return evaluate
+
+
+ONE = np.ones(1)
+"""Factor of all rows where no derivatives are wanted."""
