@@ -110,6 +110,7 @@ def _pairs(vectors, numbers, outputs, partials, firsts, n, d, scale, mass, absen
         w = x[-1][0] if fault == T(0.0) else T(np.nan)
         if present(outputs[1]):
             use.spread(vectors, outputs, start, stop, state, out[1], w * s, params)
+        # One lane counts the pair; all of them hold the same bits after the exchange.
         if lane == np.uint64(0):
             value = times(out[0], w)
             if present(outputs[0]):
@@ -126,6 +127,7 @@ def _power_of_two(m):
     T = use.T
     scale = T(1.0)
     if T(0.0) < m < T(np.inf):
+        # By steps of one power of two, which round nothing; rows near 1 pass neither loop.
         while m * scale > use.STEP:
             scale *= T(1.0) / use.STEP
         while m * scale * use.STEP < T(1.0) and scale < use.STEP * use.STEP * use.STEP:
@@ -158,6 +160,7 @@ def _squares(x, y, start, stop, scale):
     """The sum of the squared differences of two rows, scaled."""
     T = use.T
     high, low, j = T(0.0), T(0.0), start
+    # Lane by lane through the row, so that a warp's loads are neighbours; sums in pairs keep float32's digits.
     while j < stop:
         e = use.gap(x, y, j, scale)
         high, low = plus(high, low, e * e)

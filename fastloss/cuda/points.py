@@ -99,6 +99,7 @@ def _group(stored: str, columns: int, number: str) -> Any:
     same = spelled("x", *(f"number(x[{c}])" for c in range(columns)), number=kind)
     group = reader(stored, columns)
     wide = spelled("a, i", "same(group(a, i))", single=True, same=same, group=group)
+    # One branch for the whole grid: `grouped` is an argument of the kernel, so no warp diverges at it.
     return spelled("a, i, grouped", "wide(a, i) if grouped else singly(a, i)", single=True, wide=wide, singly=singly)
 
 

@@ -1,4 +1,4 @@
-"""Objectives and metrics of CatBoost, which are objects with the methods that it calls."""
+"""Adapters of losses to the objectives and metrics of CatBoost: objects with the methods that it calls."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class ElementObjective:
 
 
 class ClassObjective:
-    """Objective of CatBoost for losses of classes, of which it asks for one sample at a time."""
+    """Multi-class objective of CatBoost, which asks for the derivatives of one sample at a time."""
 
     def __init__(self, of: Any) -> None:
         self._of = of

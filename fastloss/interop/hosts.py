@@ -1,4 +1,4 @@
-"""Import of a host library, and losses given by name, for all adapters."""
+"""Functions of all adapters: import of a host library, and look-up of losses by name."""
 
 from importlib import import_module
 from typing import Any

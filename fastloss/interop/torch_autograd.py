@@ -132,7 +132,7 @@ apply, apply_pair = _bare(Value), _bare(Pair)
 
 
 class _Slope(torch.autograd.Function):
-    """The gradient as a function of the arrays and of what comes from above; its derivative is the curvature."""
+    """Autograd function that returns the gradients times an incoming one; its backward pass needs the curvature."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, up: Tensor, *tensors: Tensor) -> Any:

@@ -43,7 +43,7 @@ def demographic_parity(scores, group, sample_weight=None, norm="squared"):
 
 
 def equal_opportunity(scores, labels, group, sample_weight=None, norm="squared"):
-    """Mean size of the gaps between the mean probabilities of the groups' positives and that of all positives."""
+    """Mean size of the gaps in true positive rate: the positives' mean probability in each group, less that of all."""
     return _gaps(1 / (1 + np.exp(-scores)), labels * _weights(scores, sample_weight), group, norm)
 
 

@@ -20,6 +20,7 @@ def normalise(lo, hi, x, unit, inverse):
     """Rows of length 1, and the two factors that each was multiplied by; a row of length 0 stays."""
     for i in range(lo, hi):
         row, out = x[i], unit[i]
+        # By a power of two, which is exact: squares of huge or tiny rows would leave the range of numbers.
         scale, s = power_of_two(largest(row)), 0.0
         for j in range(row.size):
             e = np.float64(row[j]) * scale
@@ -61,6 +62,7 @@ def pulled(lo, hi, params, labels, cosines, values, counted, pull):
                 e = exp64(a - (positive if same else negative))
                 near += e if same and j != i else 0.0
                 far += 0.0 if same else e
+            # Relative to the largest logit of each side, so that no exponential overflows.
             near, far = positive + log64(near), negative + log64(far)
             values[i] = softplus64(near + far)
         if pull.size > 0:

@@ -103,6 +103,7 @@ def standardised(lo, hi, options, x, y, mean, factor, other, other_factor, diago
         for i in range(n):
             a, b, c = x[i, k:m], y[i, k:m], product[i, k:m]
             for j in range(s.size):
+                # Standardises the columns again, in float64: the copies of the views are in their own precision.
                 u, v = (np.float64(a[j]) * scale - center[j]) * p[j], (np.float64(b[j]) * scale - start[j]) * q[j]
                 s[j] += (off * c[j] + w[j] * v) * u
         for i in range(n):

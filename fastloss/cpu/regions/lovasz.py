@@ -41,6 +41,7 @@ LONGEST = 1 << 30
 
 def key_of(error):
     """A whole number that falls as an error rises; NaN comes first."""
+    # Errors are not negative, so that their bits order as they do; inverted, the largest comes first.
     return use.KEY(~use.T(error).view(use.KEY))
 
 
@@ -87,6 +88,7 @@ def collect(codes, target, labels, mask, how, k, first, last, scratch, rows, fou
                 unknown += counts & (zero if y == y else one)
                 region_size += counts & bit
                 keys[count] = key_of(e)
+                # The label travels in the lowest bit of the place: sorting then moves two arrays, not three.
                 items[count] = use.KEY(np.uint64(place + 2 * j) | bit)
                 # Of a hinge, errors below 0 count for nothing.
                 count += counts & (zero if e <= T(0.0) else one) if hinge else counts

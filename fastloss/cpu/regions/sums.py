@@ -112,6 +112,8 @@ def by_softmax(z, at, s, w, first, step, rest, inverse, top):
     for k in range(1, c):
         x = part(z, at + k * s, m)
         for j in range(m):
+            # Pixels lie side by side: each lane has a maximum of its own, which vectorises without whole numbers.
+            # A NaN that it passes over comes back by its exponential.
             top[j] = x[j] if x[j] > top[j] else top[j]
     for k in range(c):
         x, e = part(z, at + k * s, m), part(w, first + k * step, m)
@@ -198,6 +200,7 @@ def squares(w, t, sums):
         tp, half = T(0.0), T(0.0)
         for j in range(m):
             p, d = decode(ws[j], ts[j])
+            # Half of the squared difference for either side: both move together, so one sum stands for two.
             tp += p * ts[j]
             half += T(0.5) * d * d
         sums[0] += tp

@@ -64,6 +64,7 @@ def dense_lanes(p, x, t, e, class_weight, g, h, beta, zeta, scale, s):
         lt[i] = use.log1p(tail[i])
         inverse[i] = T(1.0) / (tail[i] + T(1.0))
         lse = top[i] * beta + lt[i]
+        # Selected: an infinite log-sum-exp times a z_loss of 0 would be NaN.
         push[i] = T(2.0) * zeta * lse if zeta > ZERO else ZERO
         value[i] = T(0.5) * push[i] * lse if zeta > ZERO else ZERO
         factor[i] = scale * s[WEIGHT + i] * beta
@@ -74,6 +75,7 @@ def dense_lanes(p, x, t, e, class_weight, g, h, beta, zeta, scale, s):
             f1 = times(out[1], c)
             value[i] += times(out[0], c)
             slope[i] += f1
+            # Summed apart: the winner's slope less the sum of all would lose the digits of the others.
             others[i] += ZERO if x[j, i] == top[i] else f1
             if use.curvature:
                 bends[i] += times(out[use.order], c)

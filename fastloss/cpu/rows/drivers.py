@@ -88,6 +88,7 @@ def drive_rows(address, arrays, scale, ignored, params, helpers, streamed, class
             b = min(n, a + chunk)
             stats[c, 0], stats[c, 1] = survey(labels[a:b], weight[a:b], counted, classes, ignored)
         mass, wrong = combine(stats)
+        # Stops before any kernel runs: these trust labels as indices.
         if wrong > 0.0:
             return 0.0, 0.0, mass, wrong
     if scale < 0.0:
@@ -97,6 +98,7 @@ def drive_rows(address, arrays, scale, ignored, params, helpers, streamed, class
         b = min(n, a + chunk)
         inputs = (z[a:b], labels[a:b], target[a:b], weight[a:b], class_weight)
         outputs = (values[a:b], grad[a:b], hess[a:b], details[a:b])
+        # A buffer of the chunk's own: threads would share one for all chunks.
         scratch = np.empty(room, z.dtype)
         call(address, (inputs, outputs, scale, params, helpers, streamed, scratch, stats[c]))
     total, bad = combine(stats)

@@ -57,6 +57,7 @@ def pick_labels(labels, weight, class_weight, k, alone, s):
     n = labels.size
     for i in range(n):
         inside = (labels[i] >= 0) & (labels[i] < k)
+        # In the type of the scores: labels of 64 bits would halve the vectors, and a few classes are exact.
         s[LABEL + i] = T(labels[i]) if inside else T(-1.0)
         s[WEIGHT + i] = T(1.0) if inside else T(0.0)
         s[CLASS_WEIGHT + i] = T(1.0)
@@ -101,6 +102,7 @@ def scan_tile(z, beta, class_weight, address, e, pad, s):
         for q in range(beyond.size):
             beyond[q] = T(0.0)
         rows = pad
+    # By address: the shuffles are compiled once for each K, not again in every loss.
     call(address, (rows, flat(e)))
     # On the stack, where no store to the tile can change them.
     top, total, rest, linear = lanes(ZERO, GROUP), lanes(ZERO, GROUP), lanes(ZERO, GROUP), lanes(ZERO, GROUP)
@@ -116,6 +118,8 @@ def scan_tile(z, beta, class_weight, address, e, pad, s):
     for j in range(1, k):
         for i in range(GROUP):
             x = e[j, i]
+            # Needs no whole numbers as the loop along a row does: each lane has a maximum of its own, which vectorises.
+            # A NaN that it passes over comes back by the exponential of its difference.
             top[i] = x if x > top[i] else top[i]
     for j in range(k):
         label = T(j)
@@ -177,6 +181,7 @@ def spread_tile(e, bent, address, pad, class_weight, s, grad, hess, past):
         for i in range(GROUP):
             d = e[j, i] * at_e[i] - (b * flat[i] if use.smooth else ZERO)
             d = label_slope[i] if own[i] == label else d
+            # Selected, not multiplied: rows that do not count may hold NaN.
             e[j, i] = ZERO if counted[i] == ZERO else d
     put_rows(address, e, pad, grad, past)
 
@@ -184,6 +189,7 @@ def spread_tile(e, bent, address, pad, class_weight, s, grad, hess, past):
 def put_rows(address, columns, pad, out, past):
     """Write a tile as rows."""
     rows = flat(out)
+    # Detours by the pad where whole stores would write beyond the last row, or go past the caches.
     if len(out) == GROUP and not past:
         call(address, (flat(columns), rows))
     else:

@@ -169,6 +169,7 @@ def _measure(x, partials, firsts, c, s, read, free):
         if fault != 0:
             first = earlier(first, place * 8 + fault)
         j += step
+    # By class, then sample, then piece: `collect` adds what it needs from neighbouring cells.
     cell = (k * np.uint64(cuda.gridDim.x) + sample) * np.uint64(cuda.gridDim.y) + piece
     _leave(partials, firsts, cell, tp, fp, fn, tn, (count, T(0.0)), first)
 
@@ -183,6 +184,7 @@ def _collect(partials, firsts, sums, places, count):
     j = np.uint64(cuda.threadIdx.x)
     while j < count:
         i = (start + j) * SUMS
+        # Each thread takes the same pieces in the same order on every run: no atomics, hence the same bits.
         x = use.read_pair(partials, i)
         tp = add(tp[0], tp[1], x[0], x[1])
         x = use.read_pair(partials, i + ONE)

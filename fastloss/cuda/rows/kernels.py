@@ -225,6 +225,7 @@ def _rows(inputs, outputs, partials, firsts, shape, labels, scale, mass, surroga
         if (w == T(0.0)) | (w != w):
             use.blank(r, derivatives, (T(0.0),), w, p)
         else:
+            # The factor goes in, so that derivatives are written once and scaled in the same pass.
             v, bad = use.work(r, derivatives, w * s, p, q)
             v *= w
             if use.judged and bad != T(0.0):
@@ -235,6 +236,7 @@ def _rows(inputs, outputs, partials, firsts, shape, labels, scale, mass, surroga
             high, low = plus(high, low, v)
             if fault != 0:
                 first = earlier(first, np.int64(row) * 8 + fault)
+        # All threads of a team stay in the loop equally long: shuffles within it would wait for one that left.
         row += np.uint64(cuda.gridsize(1)) >> shape.shift
     use.end_block(partials, firsts, high, low, first)
 

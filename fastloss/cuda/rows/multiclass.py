@@ -52,6 +52,7 @@ def ensemble_term(x, t, c, j, r, s, p):
     T = use.T
     below, equal = T(0.0), T(1.0)
     i, end = r.row * r.k, (r.row + np.uint64(1)) * r.k
+    # Reads the row again for each member, from the caches: sorting it would need shared memory and barriers.
     while i < end:
         other = use.read(r.inputs[0], i)[0]
         below += T(1.0) if other < x else T(0.0)
@@ -109,6 +110,7 @@ def other_class(x, t, c, j, r, s, p):
 
 def _first_largest(a, b, s):
     """The largest score and the first class that has it; NaN is above all."""
+    # Ties go to the first class, so that the order in which threads merge does not show.
     tie = (a[0] == b[0]) | ((a[0] != a[0]) & (b[0] != b[0]))
     better = b[1] < a[1] if tie else (b[0] > a[0]) | (b[0] != b[0])
     return b[0] if better else a[0], b[1] if better else a[1]

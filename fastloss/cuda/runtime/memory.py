@@ -152,6 +152,8 @@ def reader(stored: str, width: int = 1) -> Callable[..., Any]:
                     builder, result, [_widened(builder, stored, builder.load(_pointer(builder, *args, form)))]
                 )
             group = builder.load(_pointer(builder, *args, ir.VectorType(form, width)))
+            # At most 16 bytes, as arrays are aligned: LLVM would assume the size of the vector, and a device refuses
+            # a load that is not aligned as it says.
             group.align = alignment(stored, width)
             parts = [builder.extract_element(group, ir.IntType(32)(k)) for k in range(width)]
             return context.make_tuple(builder, result, [_widened(builder, stored, x) for x in parts])

@@ -110,6 +110,7 @@ def warp_sum(high, low, first):
     """The sum over a warp, and the earliest place, in its lane 0."""
     step = 16
     while step > 0:
+        # By shuffles, without shared memory or barriers: a warp's lanes run together.
         other_high = cuda.shfl_down_sync(LANES, high, step)
         other_low = cuda.shfl_down_sync(LANES, low, step)
         other_first = cuda.shfl_down_sync(LANES, first, step)
@@ -126,6 +127,7 @@ def warp_everywhere(high, low):
     while step > 0:
         other_high = cuda.shfl_xor_sync(LANES, high, step)
         other_low = cuda.shfl_xor_sync(LANES, low, step)
+        # Adds the lows first: in the other order two lanes would round differently, and a row's threads would disagree.
         high, low = plus(high, low + other_low, other_high)
         step >>= 1
     return high, low

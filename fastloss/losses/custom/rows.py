@@ -1,4 +1,4 @@
-"""Row-wise losses of a user's own: a scalar formula of each class's log-probability or margin, and a built-in loop."""
+"""Custom row-wise losses: a built-in loop around a user's formula of each class's log-probability or margin."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ FORMS = {
     "margin": _Form("u", REAL, False, "identity"),
     "top_margin": _Form("u", REAL, False, "identity"),
 }
-"""Row loops that take a formula of a user's own."""
+"""Built-in row loops that take a custom formula, by name."""
 
 
 class CustomRowLoss(Own, RowLoss):  # noqa: D101
