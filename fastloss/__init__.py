@@ -16,6 +16,7 @@ LAZY = {
     "array_loss": ".losses.custom.arrays",
     "balance": "",
     "combine": ".losses.sums.combine",
+    "duckdb": "",
     "evaluate": ".evaluation",
     "formula": ".losses.custom.elements",
     "jax": "",
