@@ -18,7 +18,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .losses import Evaluated, named
+from .losses import Evaluated, found, named
 from .sources import Selection, open_source
 
 __all__ = ["Job", "compile_ahead", "jobs_of", "serve"]
@@ -77,10 +77,8 @@ def perform(job: Job) -> None:
     """Do a job; what is wrong with its rows is for the evaluation itself to say."""
     import numpy as np
 
-    import fastloss
-
     if job.kind == "warmup":
-        fastloss.LOSSES[job.label].warmup()
+        found(job.label)[0].warmup()
     elif job.kind == "statistics":
         _perform_statistics(*job.given)
     else:

@@ -20,7 +20,7 @@ from ..losses.docs import input_kind, input_shape
 from ..spec.record import REAL
 from .ahead import Job, compile_ahead
 from .columns import InputError
-from .losses import OWN, by_rows, found, other_name
+from .losses import OWN, by_rows, found, named, other_name
 
 __all__ = ["diagnose", "print_list", "print_loss", "warm"]
 
@@ -56,8 +56,18 @@ def _loss(name: str) -> Any:
     return loss
 
 
-def _default(record: Any, name: str) -> str:
-    spec, value = record.parameters[name], record.defaults[name]
+def _bound(name: str) -> Any:
+    """Return the loss that a text names, with the parameters in it."""
+    loss = _loss(name)
+    try:
+        has_parameters = bool(found(name)[1]) and by_rows(loss.record) and not loss.record.mean_of
+        return named([name])[0].loss if has_parameters else loss
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from None
+
+
+def _default(record: Any, name: str, values: Any = None) -> str:
+    spec, value = record.parameters[name], (values or record.defaults)[name]
     meant = spec.meant(value)
     return meant if isinstance(meant, str) else str(spec.show(value).lower())
 
@@ -78,14 +88,17 @@ def print_list() -> None:
 
 def print_loss(name: str) -> None:
     """Print everything that the record of one loss holds."""
-    record = _loss(name).record
+    loss = _bound(name)
+    record = loss.record
     table = _grid()
     if record.math:
         table.add_row("formula", record.math)
     for p, spec in record.parameters.items():
         allowed = "true or false" if spec.flag else " or ".join(spec.choices) or str(spec.allowed)
         allowed += " or none" if spec.none is not None else ""
-        table.add_row(f"  {p}", f"{spec.doc} (default {_default(record, p)}; allowed: {allowed})")
+        own, default = _default(record, p, loss.defaults), _default(record, p)
+        here = "" if own == default else f"{own}; "
+        table.add_row(f"  {p}", f"{spec.doc} ({here}default {default}; allowed: {allowed})")
     if record.family == "arrays":
         for name, x in record.inputs.items():
             optional = ", optional" if x.optional else ""
@@ -149,15 +162,18 @@ def warm(names: list[str]) -> None:
     """Compile the named losses, or all."""
     import fastloss
 
-    losses = [_loss(n) for n in names] if names else list(fastloss.LOSSES.values())
+    # A helper process finds a loss of a user's own by its text.
+    labels = [n.strip() if OWN.match(n.strip()) else _loss(n).name for n in names] or list(fastloss.LOSSES)
+    for label in labels:
+        _loss(label)
     start = time.perf_counter()
     console = make_console(stderr=True)
     shown = (lambda text: console.print(f"{text:<79}", end="\r")) if console.is_terminal else None
     # Columns of files are arrays that cannot be written to, or copies that can.
     kinds = [(dtype, writeable) for dtype in ("<f4", "<f8") for writeable in (False, True)]
     statistics = Job("statistics", "statistics", (kinds, [False, True]))
-    compile_ahead([statistics, *(Job(loss.name, "warmup", None) for loss in losses)], shown)
-    what = "1 loss" if len(losses) == 1 else f"{len(losses)} losses"
+    compile_ahead([statistics, *(Job(label, "warmup", None) for label in labels)], shown)
+    what = "1 loss" if len(labels) == 1 else f"{len(labels)} losses"
     print(
         f"{what} ready in {time.perf_counter() - start:.1f} s, "
         f"cached in {printable(_cache_folder() or 'no folder: caching is off')}"

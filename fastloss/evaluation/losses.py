@@ -184,6 +184,9 @@ def found(text: str) -> tuple[Any, str]:
     text = text.strip()
     if text.startswith("expr:"):
         return fastloss.formula(text.removeprefix("expr:"), name="expr"), ""
+    if text.endswith(".py"):
+        known = ", ".join(f"{text}:{name}" for name in fastloss.losses_from(text))
+        raise InputError(f"{text} is a file; name a loss in it: {known}")
     if file := re.fullmatch(r"(.+\.py):([^:]*)(?::(.*))?", text):
         losses = fastloss.losses_from(file[1])
         if file[2].strip() not in losses:

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Sequence
 
 from ..call.check import nearest
 from ..evaluation.columns import InputError
-from ..evaluation.losses import named
-from ..losses.catalogue import LOSSES
-from .cases import CLASSES, DTYPES, MEASURED, MODES, Case, target_of
+from ..evaluation.losses import OWN, named
+from .cases import CLASSES, DTYPES, MEASURED, MODES, Case, loss_of, target_of
 from .contestants import BUILDERS, installed
 
 __all__ = ["SHORT", "chosen_contestants", "parse_loss", "parse_sizes", "table"]
@@ -20,7 +19,10 @@ SLOW = ("torch.compile",)
 
 
 def parse_loss(text: str) -> Case:
-    """Parse `NAME[:param=value,...]`, followed for row-wise losses by `[K=1000]` or `[K=1000,probabilities]`."""
+    """Parse `NAME[:param=value,...]`, followed for row-wise losses by `[K=1000]` or `[K=1000,probabilities]`.
+
+    The name may be one of a user's own, `file.py:NAME` or `expr:FORMULA`.
+    """
     match = re.fullmatch(r"(.*?)(?:\[(.*)\])?", text.strip())
     assert match
     try:
@@ -28,7 +30,8 @@ def parse_loss(text: str) -> Case:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(str(error)) from None
     record = asked.loss.record
-    if record.name not in MEASURED or asked.figure:
+    own = bool(OWN.match(match[1].strip()))
+    if asked.figure or not (record.family != "arrays" if own else record.name in MEASURED):
         raise InputError(
             f"{asked.figure or record.name} takes several arrays; python -m bench.families measures such losses"
         )
@@ -37,13 +40,15 @@ def parse_loss(text: str) -> Case:
         if isinstance(v, tuple):
             raise InputError(f"{text!r}: {k} has several levels; expected one")
     parameters = tuple((k, None if v == record.parameters[k].none else v) for k, v in changed.items())
-    classes, target = _brackets(record.name, match[2], text)
-    return Case(record.name, 0, parameters=parameters, classes=classes, target=target)
+    # The name of a loss of a user's own has its parameters in it.
+    name, parameters = (asked.label, ()) if own else (record.name, parameters)
+    classes, target = _brackets(name, match[2], text)
+    return Case(name, 0, parameters=parameters, classes=classes, target=target)
 
 
 def _brackets(name: str, inside: str | None, text: str) -> tuple[int, str]:
     """Parse the number of columns and the kind of target of a row-wise loss."""
-    record = LOSSES[name].record
+    record = loss_of(name).record
     if record.family != "rows":
         if inside is not None:
             raise InputError(f"{text!r}: {name} is a loss of single elements and has no columns")
@@ -108,6 +113,6 @@ def table(
         for mode in modes
         for dtype in dtypes
         for x in losses
-        if mode != "grad_and_hess" or LOSSES[x.loss].record.second
+        if mode != "grad_and_hess" or loss_of(x.loss).record.second
         for size in sizes
     ]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..losses.base import Loss
 from ..losses.catalogue import LOSSES
 from ..spec.record import POSITIVE, SIGNS, UNIT, Domain
 
-__all__ = ["DTYPES", "MEASURED", "MODES", "SIZES", "Case", "Data", "cases", "draw"]
+__all__ = ["DTYPES", "MEASURED", "MODES", "SIZES", "Case", "Data", "cases", "draw", "loss_of"]
 
 SIZES = (100, 10_000, 1_000_000, 10_000_000)
 DTYPES = ("float32", "float64")
@@ -24,6 +25,17 @@ MEASURED = tuple(name for name, loss in LOSSES.items() if loss.record.family != 
 
 TILE = 1 << 17
 """Period of the data (elements): larger data repeat one tile, whose exact mean is known."""
+
+
+@lru_cache(maxsize=64)
+def loss_of(name: str) -> Loss:
+    """Return the loss of a case: one of the catalogue, or one of a user's own, `file.py:NAME` or `expr:FORMULA`."""
+    if name in LOSSES:
+        return LOSSES[name]
+    from ..evaluation.losses import named
+
+    found: Loss = named([name])[0].loss
+    return found
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,7 @@ class Case:
     @property
     def bound(self) -> Loss:
         """Loss with the case's parameters."""
-        loss = LOSSES[self.loss]
+        loss = loss_of(self.loss)
         return loss.bind(**dict(self.parameters)) if self.parameters else loss
 
     @property
@@ -68,12 +80,14 @@ class Case:
     @property
     def id(self) -> str:
         """Unique name of the case."""
-        target = "/probabilities" if self.target == "probabilities" and LOSSES[self.loss].record.row_loop.labels else ""
+        target = (
+            "/probabilities" if self.target == "probabilities" and loss_of(self.loss).record.row_loop.labels else ""
+        )
         return f"{self.label}/n={power(self.size)}/{self.dtype}/{self.mode}{target}"
 
     @property
     def _loop(self) -> str:
-        return LOSSES[self.loss].record.loop
+        return loss_of(self.loss).record.loop
 
     @property
     def traffic(self) -> int:
@@ -106,7 +120,7 @@ def cases(
     """Return the cases of every loss, size, dtype and mode; for row-wise losses the size counts all scores."""
     sizes, dtypes, modes = tuple(sizes), tuple(dtypes), tuple(modes)
     for name in MEASURED if losses is None else losses:
-        record = LOSSES[name].record
+        record = loss_of(name).record
         columns = classes if record.family == "rows" else 0
         for size in sizes:
             for dtype in dtypes:
@@ -118,7 +132,7 @@ def cases(
 
 def target_of(name: str) -> str:
     """Return the kind of target that a row-wise loss has in the table; an empty string for other losses."""
-    record = LOSSES[name].record
+    record = loss_of(name).record
     if record.family != "rows":
         return ""
     loop = record.row_loop
@@ -180,7 +194,7 @@ def _target(domain: Domain, link: str, n: int, rng: np.random.Generator) -> Any:
 
 
 def _row_tile(case: Case, n: int, rng: np.random.Generator) -> tuple[Any, Any]:
-    k, loop = case.classes, LOSSES[case.loss].record.row_loop
+    k, loop = case.classes, loss_of(case.loss).record.row_loop
     if not loop.has_classes:
         # Members that differ: columns of different remainders. A tie's derivative is a matter of convention.
         return (rng.integers(-(1 << 20) // k, (1 << 20) // k, (n, k)) * k + np.arange(k)) * 2.0**-19, rng.normal(size=n)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..losses.catalogue import LOSSES
 from ..spec.graph import Graph, Node, Operand, trace
 from ..spec.record import Formula
 from ..spec.render import Dialect, Source, function, tuples
@@ -47,7 +48,11 @@ def _special() -> dict[str, Any]:
 
 def formula(record: Formula) -> Formula:
     """Return the formula from which other libraries' code is derived: the one in `plain` where it exists."""
-    return record._replace(function=plain.FORMULAS.get(record.name, record.function))
+    # A loss of a user's own may have the name of another one.
+    is_known = record.name in LOSSES and LOSSES[record.name].record.function is record.function
+    return (
+        record._replace(function=plain.FORMULAS[record.name]) if is_known and record.name in plain.FORMULAS else record
+    )
 
 
 def traced(case: Case, **given: Operand) -> dict[str, Operand]:

@@ -216,6 +216,33 @@ def test_anything_unexpected_exits_with_1_in_one_line(monkeypatch):
     assert err == "fastloss: unexpected RuntimeError: two lines (FASTLOSS_DEBUG=1 shows the traceback)\n"
 
 
+def test_losses_of_ones_own_are_shown_and_compiled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "import fastloss as fl\nhalf = fl.formula('a * (z - t)**2', a=0.5)\nboth = 0.7 * fl.mse + 0.3 * fl.mae\n"
+    (tmp_path / "mine.py").write_text(code)
+    status, out, err = run("show", "mine.py:half:a=2")
+    assert (status, err) == (0, "")
+    assert "(2; default 0.5; allowed: (-inf, inf))" in out
+    assert "fastloss eval FILE --loss mine.py:half:a=2" in out
+    assert "(0.7; default 1; allowed: (-inf, inf))" in run("show", "mine.py:both")[1]
+    status, out, err = run("show", "expr:(p - t)**2")
+    assert (status, err) == (0, "")
+    assert "(p - t) * (p - t)" in out
+    assert "(2; default 1; allowed: (0, inf))" in run("show", "huber:delta=2")[1]
+    for wrong, said in (
+        ("mine.py", "mine.py is a file; name a loss in it: mine.py:half, mine.py:both"),
+        ("mine.py:hlaf", "mine.py has no loss 'hlaf'; it has half, both"),
+        ("mine.py:half:b=2", "formula: b is not a parameter; known: a"),
+        ("expr:q + t", "the formula has neither z nor p"),
+    ):
+        status, out, err = run("show", wrong)
+        assert (status, out) == (2, "")
+        assert said in err
+    status, out, err = run("warmup", "mine.py:half", "expr:(p - t)**2")
+    assert (status, err) == (0, "")
+    assert out.startswith("2 losses ready")
+
+
 def test_list_show_doctor_and_version():
     code, out, _ = run("list")
     assert code == 0

@@ -38,6 +38,40 @@ QUICK = ("-n", "1e2", "-c", "numpy", "--rounds", 3)
 # what is asked for ---------------------------------------------------------------------------------------------------
 
 
+OWN = """
+import numpy as np, fastloss as fl
+@fl.loss
+def skewed(z, t, ratio=3.0):
+    return np.where(z > t, 1.0, ratio) * (z - t) ** 2
+@fl.loss(name="huber")
+def other(z, t, delta=1.0):
+    return (z - t) ** 4
+@fl.row_loss()
+def rows(lp, t):
+    return -t * lp
+both = 0.7 * fl.mse + 0.3 * skewed
+"""
+
+
+def test_losses_of_ones_own_are_measured(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(OWN)
+    names = ["mine.py:skewed:ratio=5", "mine.py:other", "mine.py:rows[K=4]", "mine.py:both", "expr:(p - t)**2"]
+    code, out, err = bench(*names, *QUICK, "--json", "-")
+    assert (code, err) == (0, "")
+    found = json.loads(out)["results"]
+    assert [r["case"]["loss"] for r in found] == [n.removesuffix("[K=4]") for n in names]
+    # NumPy's reference is of the user's formula, not of the built-in huber: it would disagree, and not be timed.
+    assert all("numpy" in r["timings"] and not r["errors"] for r in found)
+    assert ask.parse_loss("mine.py:skewed:ratio=5").bound.defaults["ratio"] == 5.0
+    code, out, err = bench("mine.py")
+    assert code == 2
+    assert "mine.py is a file; name a loss in it: mine.py:skewed, mine.py:other, mine.py:rows, mine.py:both" in err
+    code, out, err = bench("mine.py:rows[K=4,logits]")
+    assert code == 2
+    assert "expected [K=NUMBER]" in err
+
+
 @pytest.mark.parametrize(
     ("text", "case"),
     [

@@ -7,8 +7,10 @@ Needs no GPU: `pip install "fastloss[cuda-compile]"` brings compiler and assembl
 import json
 
 import pytest
-from cases import KERNELS
+from cases import KERNELS, elementwise_kernel
 from static import COUNTS, DEVICES, measured
+
+import fastloss as fl
 
 RECORDED = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
 
@@ -52,3 +54,20 @@ def test_kernel(name):
 
 def test_every_kernel_is_recorded_and_no_other():
     assert list(RECORDED) == list(KERNELS)
+
+
+OWN = {
+    "formula": fl.formula("delta**2 * (sqrt(1 + (r / delta)**2) - 1) + log(1 + exp(z)) * (z > t)", r="z - t", delta=1),
+    "integers": fl.formula("where(z > t, 2, 3) * abs(z - t)**1.5"),
+    "sum": 0.7 * fl.mse + 0.3 * fl.huber,
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_loss_of_ones_own_computes_float32_in_float32(name):
+    """Whatever numbers its text has: integers, and floats of Python."""
+    found = measured(elementwise_kernel(OWN[name].record, "float32", "float32"))
+    for counted in found.values():
+        assert counted["double"] == counted["spilled"] == counted["calls"] == 0
+        assert counted["wide_loads"] > 0
+        assert counted["wide_stores"] > 0
