@@ -15,6 +15,7 @@ LAZY = {
     "FormulaError": ".spec.spelling",
     "array_loss": ".losses.custom.arrays",
     "balance": "",
+    "compare": ".evaluation.compare",
     "combine": ".losses.sums.combine",
     "duckdb": "",
     "evaluate": ".evaluation",

@@ -40,6 +40,7 @@ from .call.errors import BackendError as BackendError, CallError as CallError
 from .call.errors import CallTypeError as CallTypeError, CallValueError as CallValueError
 from .cuda.placement import synchronize as synchronize
 from .evaluation import evaluate as evaluate
+from .evaluation.compare import compare as compare
 from .spec.record import Formula
 from .call.memory import release_memory as release_memory
 from .losses.sums.combine import combine as combine

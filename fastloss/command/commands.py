@@ -192,6 +192,71 @@ def evaluate(
     evaluate_command(request)
 
 
+@app.command("compare")
+def compare(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATHS...", help="As for eval; with --on the first and the second."),
+    ],
+    loss: Annotated[
+        list[str] | None,
+        typer.Option("--loss", "-l", metavar="NAME[:param=value,...]", help="A loss to compare; may be repeated."),
+    ] = None,
+    pred: Annotated[
+        list[str] | None,
+        typer.Option("--pred", "-p", metavar="COLUMN", help="Column of the first prediction."),
+    ] = None,
+    against: Annotated[
+        list[str] | None, typer.Option("--against", "-a", metavar="COLUMN", help="Column of the second prediction.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", metavar="COLUMN", help="Column of the target.")
+    ] = None,
+    weight: Annotated[
+        str | None, typer.Option("--weight", "-w", metavar="COLUMN", help="Column of the rows' weights.")
+    ] = None,
+    on: Annotated[
+        str | None, typer.Option("--on", metavar="COLUMN", help="Identifier by which rows of two inputs are joined.")
+    ] = None,
+    by: Annotated[
+        list[str] | None, typer.Option("--by", metavar="COLUMN[,COLUMN...]", help="Also by group, as for eval.")
+    ] = None,
+    cluster_by: Annotated[
+        list[str] | None,
+        typer.Option("--cluster-by", metavar="COLUMN", help="Rows of one key, such as a user, are not independent."),
+    ] = None,
+    confidence: Annotated[float, typer.Option(metavar="LEVEL", help="Level of the intervals.")] = 0.95,
+    bootstrap: Annotated[bool, typer.Option("--bootstrap", help="Bootstrap, for skewed losses.")] = False,
+    correction: Annotated[
+        str, typer.Option(metavar="holm|bh", help="Correction of the p values of groups for their number.")
+    ] = "holm",
+    pred_is: Annotated[
+        str,
+        typer.Option(metavar="prob|logit|log-prob|mean", help="What predictions are: converted for each loss."),
+    ] = "",
+    on_invalid: Annotated[str, typer.Option(metavar="fail|skip", help="What to do about invalid rows.")] = "fail",
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write all figures as JSON; - for stdout.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads that compute while others read.")] = None,
+) -> None:
+    """Compare two predictions of the same rows: paired differences of losses, with intervals."""
+    from ..evaluation.compare.command import Request, compare_command
+
+    options = {
+        "target": target,
+        "weight": weight,
+        "on": on,
+        "by": by or None,
+        "cluster_by": tuple(cluster_by or ()),
+        "confidence": confidence,
+        "bootstrap": bootstrap,
+        "correction": correction,
+        "pred_is": pred_is,
+        "on_invalid": on_invalid,
+        "threads": threads,
+    }
+    compare_command(Request(paths, loss or [], pred or [], against or [], json, options))
+
+
 @app.command()
 def bench(
     names: Annotated[

@@ -105,10 +105,11 @@ def evaluate(
         check_outputs([per_sample], input_files(data, Selection(preds, target, weight)))
     source, selection = open_source(data, Selection(preds, target, weight, groupings), keys)
     plan = Plan(evaluated, selection.weight is not None, on_invalid, worst, per_sample is not None, groupings)
-    return run(source, selection, plan, threads=_threads(threads), per_sample=per_sample, progress=progress)
+    return run(source, selection, plan, threads=thread_count(threads), per_sample=per_sample, progress=progress)
 
 
-def _threads(threads: int | None) -> int:
+def thread_count(threads: int | None) -> int:
+    """Return the number of threads asked for, or that fastloss uses; raise for one that is no number of them."""
     if threads is not None:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise InputError(f"threads is {threads!r}; expected a whole number of at least 1")

@@ -21,7 +21,7 @@ from .losses import Evaluated, named, other_name
 from .report import Report, aligned, figure
 from .sources import Selection, input_files
 
-__all__ = ["Request", "evaluate_command"]
+__all__ = ["Request", "evaluate_command", "in_options", "print_rows", "progress_shown"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _files(request: Request, losses: list[Evaluated]) -> Report:
         raise InputError("no --pred; name the column of the prediction")
     if request.target is None and any(e.loss.record.target is not None for e in losses):
         raise InputError("no --target; name the column of the target")
-    with _progress() as (progress, shown):
+    with progress_shown() as (progress, shown):
         _compile([(request.paths, request.selection, losses)], shown)
         return evaluate(
             request.paths,
@@ -163,7 +163,7 @@ def _sample(request: Request, losses: list[Evaluated]) -> list[tuple[str, Report
             )
         chosen.setdefault((found[0].file, *found[1:]), []).append(e)
     reports = []
-    with _progress() as (progress, shown):
+    with progress_shown() as (progress, shown):
         paths = {s.file: s.path for s in SAMPLES}
         _compile([([paths[f]], Selection((p,), t, None), es) for (f, p, t), es in chosen.items()], shown)
         for s in SAMPLES:
@@ -198,7 +198,7 @@ def _compile(parts: list[tuple[list[str], Selection, list[Evaluated]]], shown: A
 
 
 @contextmanager
-def _progress() -> Iterator[tuple[Callable[[int, int | None], None] | None, Callable[[str], None] | None]]:
+def progress_shown() -> Iterator[tuple[Callable[[int, int | None], None] | None, Callable[[str], None] | None]]:
     """Yield two callbacks that draw progress on a terminal, for rows done and for messages; None in a pipe."""
     if not sys.stderr.isatty():
         yield None, None
@@ -229,12 +229,12 @@ def _progress() -> Iterator[tuple[Callable[[int, int | None], None] | None, Call
 def _print(console: Any, title: str, report: Report) -> None:
     if title:
         console.print(title, style="bold")
+    print_rows(console, report.table(), 1)
     if console.is_terminal:
-        _print_table(console, report.table(), 1)
         for note in report.notes():
             console.print(printable(note), style="yellow", soft_wrap=True)
     else:
-        print("\n".join(map(printable, [*aligned(report.table(), 1), *report.notes()])))
+        print("".join(f"{printable(note)}\n" for note in report.notes()), end="")
     for label, worst in report.worst.items():
         console.print(f"\nrows of largest {printable(label)}", style="bold")
         for w in worst:
@@ -242,8 +242,11 @@ def _print(console: Any, title: str, report: Report) -> None:
             console.print(f"  {figure(w.loss):>12}  {where}", soft_wrap=True)
 
 
-def _print_table(console: Any, rows: list[tuple[str, ...]], left: int) -> None:
+def print_rows(console: Any, rows: list[tuple[str, ...]], left: int) -> None:
     """Print a heading and rows; the first columns are text, the others numbers."""
+    if not console.is_terminal:
+        print("\n".join(map(printable, aligned(rows, left))), flush=True)
+        return
     heading, *body = rows
     table = Table(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(heading):
@@ -257,10 +260,7 @@ def _print_groups(console: Any, report: Report, names: tuple[str, ...], request:
     """Print the table of one grouping, and how many groups it leaves out."""
     console.print(f"\nby {printable(', '.join(names))}", style="bold")
     rows = report.group_table(names, request.sort, request.top)
-    if console.is_terminal:
-        _print_table(console, rows, len(names))
-    else:
-        print("\n".join(map(printable, aligned(rows, len(names)))))
+    print_rows(console, rows, len(names))
     count = report.group_count(names)
     if left := count - (len(rows) - 1):
         console.print(f"{left:,} of {count:,} groups not shown; --top 0 shows all", style="yellow", soft_wrap=True)

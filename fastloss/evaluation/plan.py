@@ -10,12 +10,12 @@ import numpy as np
 from ..call.errors import CallError
 from .accumulate import Partial
 from .columns import InputError
-from .groups import Groups
+from .groups import Groups, Keys
 from .losses import Evaluated
 from .scales import ScaleError, may_be_probabilities
 from .sources import Batch
 
-__all__ = ["Plan", "Result", "joined", "widened"]
+__all__ = ["Plan", "Result", "joined", "places", "widened"]
 
 HINT = "; expected a finite number (on_invalid: skip leaves such rows out)"
 
@@ -65,7 +65,8 @@ class Plan:
         by: Sequence[tuple[str, ...]] = (),
     ) -> None:
         self.losses = losses
-        self.groups = Groups(by, len(losses), weighted) if by else None
+        self.groups = Groups([Keys(names) for names in by], len(losses), weighted) if by else None
+        self.partials = len(losses)
         self.weighted = weighted
         self.on_invalid = on_invalid
         self.worst = worst
@@ -77,14 +78,14 @@ class Plan:
 
     def process(self, batch: Batch) -> Result:
         """Evaluate all losses on a batch."""
-        result = Result(batch.source, batch.start, batch.rows, [Partial(self.weighted) for _ in self.losses])
+        result = Result(batch.source, batch.start, batch.rows, [Partial(self.weighted) for _ in range(self.partials)])
         result.worst = [[] for _ in self.losses]
         if self.keep_values:
             result.values = [np.full(batch.rows, np.nan) for _ in self.losses]
         read = len(batch.groups) - (len(self.groups.by) if self.groups else 0)
         found = [batch.numbers(g) for g in range(read)]
         if self.groups:
-            result.codes = self.groups.codes(batch.groups[read:], batch.source, batch.rows)
+            result.codes = self.groups.codes(batch.groups[read:], batch)
         columns = [joined(group) for group in found]
         width = max((c[0].shape[1] for c in columns if c is not None and c[0].ndim == 2), default=1)
         step = max(1, ELEMENTS // max(1, width))
@@ -163,21 +164,44 @@ class Plan:
 
     def _evaluate(self, batch: Batch, rows: _Rows, first: int, k: int, result: Result) -> None:
         """Add one loss of some rows to the result."""
-        loss, partial = self.losses[k], result.partials[k]
+        loss = self.losses[k]
+        preds, target, weight, index = self._labelled(batch, rows, first, k, result)
+        if not len(preds[0]):
+            return
+        values = self._values(batch, k, preds, target, first, index)
+        result.partials[k].add(values, weight)
+        self._check_finite(batch, loss, values, first, index)
+        if self.groups:
+            self.groups.add(k, values, weight, result.codes, places(first, values, index))
+        if self.keep_values or self.worst:
+            values = loss.shown(values)
+        if self.keep_values:
+            result.values[k][places(first, values, index)] = values
+        if self.worst:
+            self._keep_worst(values, first, index, k, result)
+
+    def _labelled(
+        self, batch: Batch, rows: _Rows, first: int, k: int, result: Result
+    ) -> tuple[list[Any], Any, Any, Any]:
+        """Return predictions, target, weight and index of the rows whose label a loss does not ignore."""
+        loss = self.losses[k]
         preds, target, weight, index = rows.preds, rows.target, rows.weight, rows.index
         if loss.takes_labels(target):
             target = self._labels(batch, target, first, index)
             if loss.ignore_index is not None and (drop := target == loss.ignore_index).any():
                 keep = ~drop
-                partial.ignored += int(drop.sum())
+                result.partials[k].ignored += int(drop.sum())
                 index = np.arange(first, first + len(keep)) if index is None else index
                 if self.groups:
                     self.groups.left_out(k, 1, result.codes, index[drop])
                 index = index[keep]
                 preds, target = [p[keep] for p in preds], target[keep]
                 weight = None if weight is None else weight[keep]
-        if not len(preds[0]):
-            return
+        return preds, target, weight, index
+
+    def _values(self, batch: Batch, k: int, preds: list[Any], target: Any, first: int, index: Any) -> Any:
+        """Return the loss of each row; raise an error that names the row it refuses."""
+        loss = self.losses[k]
         try:
             pred = loss.prediction(preds, target)
         except ScaleError as error:
@@ -191,21 +215,14 @@ class Plan:
             self._explain(batch, loss, pred, target, first, index, error)
         if values.shape != preds[0].shape[:1]:
             raise InputError(f"{loss.label} gives {values.shape} values for {len(preds[0])} rows")
-        partial.add(values, weight)
-        if self.groups:
-            rows_of = slice(first, first + len(values)) if index is None else index
-            self.groups.add(k, values, weight, result.codes, rows_of)
-        if self.on_invalid == "fail" and partial.counts[0] != sum(partial.counts.tolist()):
+        return values
+
+    def _check_finite(self, batch: Batch, loss: Evaluated, values: Any, first: int, index: Any) -> None:
+        """Raise for a loss that is not finite, if invalid rows are to fail."""
+        if self.on_invalid == "fail" and not np.isfinite(values).all():
             i = int(np.argmax(~np.isfinite(values)))
-            self._fail(
-                batch, _at(first, index, i), f"{loss.label} is {values[i]:g} here, of finite inputs{loss.hint(True)}"
-            )
-        if self.keep_values or self.worst:
-            values = loss.shown(values)
-        if self.keep_values:
-            result.values[k][slice(first, first + len(values)) if index is None else index] = values
-        if self.worst:
-            self._keep_worst(values, first, index, k, result)
+            problem = f"{loss.label} is {values[i]:g} here, of finite inputs{loss.hint(True)}"
+            self._fail(batch, _at(first, index, i), problem)
 
     def _labels(self, batch: Batch, target: Any, first: int, index: Any) -> Any:
         labels = target.astype(np.int64)
@@ -254,6 +271,11 @@ def widened(a: Any, out: Any) -> bool:
         return bool(exact.widen(a.reshape(-1), out.reshape(-1)))
     np.copyto(out, a)
     return a.dtype.kind != "f" or bool(np.isfinite(out).all())
+
+
+def places(first: int, values: Any, index: Any) -> Any:
+    """Return the positions in the batch of rows that follow each other, or of those in an index."""
+    return slice(first, first + len(values)) if index is None else index
 
 
 def _at(first: int, index: Any, i: int) -> int:

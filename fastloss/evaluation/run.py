@@ -13,12 +13,12 @@ from .plan import Plan, Result
 from .report import Report, WorstRow, ranked
 from .sources import Selection, Source
 
-__all__ = ["run"]
+__all__ = ["results", "run"]
 
 Progress = Callable[[int, int | None], None]
 
 
-def _results(source: Source, selection: Selection, plan: Plan, threads: int) -> Iterator[Result]:
+def results(source: Source, selection: Selection, plan: Plan, threads: int) -> Iterator[Result]:
     """Yield results in the order of the rows, so that the first error raised belongs to the first bad row."""
     if threads == 1:
         yield from map(plan.process, source.batches(selection))
@@ -57,7 +57,7 @@ def run(
         if per_sample is not None:
             writing = with_arrow("per_sample")
             writer = stack.enter_context(writing.opened(per_sample, labels, plan.on_invalid == "propagate"))
-        for result in _results(source, selection, plan, threads):
+        for result in results(source, selection, plan, threads):
             for k, partial in enumerate(result.partials):
                 sums[k].merge(partial)
             rows += result.rows

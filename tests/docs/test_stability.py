@@ -60,6 +60,9 @@ def test_results_have_the_attributes_that_are_promised():
     assert promised["fl.evaluate"] == public(report) - {"get", "items", "keys", "values"}
     assert promised["each of its statistics"] == public(report["mse"])
     assert promised["each of its worst rows"] == set(report.worst["mse"][0]._fields)
+    compared = fl.compare({"a": [1.0, 2.0], "b": [0.0, 2.0], "t": [0.0, 0.0]}, "mse", pred="a", against="b", target="t")
+    assert promised["fl.compare"] == public(compared) - {"get", "items", "keys", "values"}
+    assert promised["each of its differences"] == set(compared["mse"]._fields)
     scores = fl.rewards.rouge_l([[1, 2]], [[1, 3]])
     assert promised["fl.rewards.rouge_l and rouge_n"] == set(scores._fields)
     found = fl.search(fl.huber, lambda loss: 1.0, {"delta": (0.5, 2.0)}, method="reinforce", budget=1)

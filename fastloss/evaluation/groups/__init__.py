@@ -11,23 +11,24 @@ from ..columns import InputError
 from .keys import Keys, partitions
 from .tables import Counts, Tables
 
-__all__ = ["Groups", "groupings_of", "partitions"]
+__all__ = ["Groups", "Keys", "groupings_of", "partitions"]
 
 
 class Groups:
     """Statistics by group of one evaluation: of each grouping, for each loss. Threads add to tables of their own."""
 
-    def __init__(self, by: Sequence[tuple[str, ...]], losses: int, weighted: bool) -> None:
-        self.by = list(by)
-        self.keys = [Keys(names) for names in by]
+    def __init__(self, keys: Sequence[Any], losses: int, weighted: bool) -> None:
+        self.keys = keys
+        self.by = [k.names for k in keys]
         self._losses = losses
         self._weighted = weighted
         self._mine = threading.local()
         self._all: list[list[tuple[Counts, list[Tables]]]] = []
 
-    def codes(self, columns: Sequence[Sequence[tuple[str, Any]]], path: str, rows: int) -> list[Any]:
+    def codes(self, columns: Sequence[Sequence[tuple[str, Any]]], batch: Any) -> list[Any]:
         """Return the codes of the groups of a batch's rows, for each grouping."""
-        return [keys.codes(part, path, rows) for keys, part in zip(self.keys, columns, strict=True)]
+        found = zip(self.keys, columns, strict=True)
+        return [keys.codes(part, batch.source, batch.rows, batch.start) for keys, part in found]
 
     def _state(self) -> list[tuple[Counts, list[Tables]]]:
         found: list[tuple[Counts, list[Tables]]] | None = getattr(self._mine, "state", None)

@@ -38,8 +38,9 @@ def partitions(path: str) -> dict[str, Any]:
 class _Column:
     """Codes of the values of one key column, by the order of their first appearance."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, most: int) -> None:
         self.label = label
+        self.most = most
         self.values: list[Any] = []
         self.known: dict[Any, int] = {}
         self.direct: Any = None
@@ -53,8 +54,8 @@ class _Column:
         key = (type(value), "nan" if isinstance(value, float) and value != value else value)
         found = self.known.get(key)
         if found is None:
-            if len(self.values) >= MOST:
-                raise InputError(f"by {self.label} finds more than {MOST:,} groups; expected at most as many")
+            if len(self.values) >= self.most:
+                raise InputError(f"by {self.label} finds more than {self.most:,} groups; expected at most as many")
             found = self.known[key] = len(self.values)
             self.values.append(value)
         return found
@@ -102,13 +103,13 @@ class _Column:
 class Keys:
     """Keys of the groups of one grouping; `codes` may be called from several threads."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], most: int = MOST) -> None:
         self.names = names
         self._lock = threading.Lock()
-        self._columns = [_Column(",".join(names)) for _ in names]
-        self._crossed = [_Column(",".join(names)) for _ in names[1:]]
+        self._columns = [_Column(",".join(names), most) for _ in names]
+        self._crossed = [_Column(",".join(names), most) for _ in names[1:]]
 
-    def codes(self, columns: Sequence[tuple[str, Any]], path: str, rows: int) -> Any:
+    def codes(self, columns: Sequence[tuple[str, Any]], path: str, rows: int, start: int = 0) -> Any:
         """Return the codes of the groups of some rows, from the columns read and from the file's directories."""
         read = dict(columns)
         with self._lock:
