@@ -1,7 +1,7 @@
 """Sums of losses of several loops, evaluated one after another into one gradient."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,21 @@ from .routes import Given, Route, routes_of
 from .terms import Sum, Term, claims
 
 __all__ = ["MixedSum"]
+
+
+class _Held(NamedTuple):
+    """Parts and names of a sum as its calls read them."""
+
+    routes: tuple[Route, ...]
+    """Parts that take passes over the predictions."""
+    penalties: dict[str, Any]
+    """Sums of penalties by the names of their parameters."""
+    predictions: tuple[str, ...]
+    """Names of the predictions."""
+    order: tuple[str, ...]
+    """Names of the arrays in the order in which they can be given."""
+    known: frozenset[str]
+    """Names of all arrays, and of the options of calls."""
 
 
 class MixedSum(Sum):  # noqa: D101
@@ -129,28 +144,37 @@ class MixedSum(Sum):  # noqa: D101
             penalty.warmup(dtypes)
 
     @property
-    def _held_parts(self) -> tuple[tuple[Route, ...], dict[str, Any]]:
-        found = self._held
-        if found is None:
-            terms = self._current()
-            data = [t for t in terms if not isinstance(t.loss, Penalty)]
-            penalties: dict[str, list[Term]] = {}
-            for term in terms:
-                if isinstance(term.loss, Penalty):
-                    penalties.setdefault(term.loss.of, []).append(term._replace(loss=term.loss.inner))
-            found = routes_of(data, SumLoss.of), {k: SumLoss.of(own) for k, own in penalties.items()}
-            object.__setattr__(self, "_held", found)
-        return found  # type: ignore[no-any-return]
+    def _calls(self) -> "_Held":
+        """Parts and names as calls read them."""
+        if self._held is None:
+            object.__setattr__(self, "_held", self._sorted())
+        return self._held  # type: ignore[no-any-return]
+
+    def _sorted(self) -> "_Held":
+        terms, record = self._current(), self.record
+        data = [t for t in terms if not isinstance(t.loss, Penalty)]
+        own: dict[str, list[Term]] = {}
+        for term in terms:
+            if isinstance(term.loss, Penalty):
+                own.setdefault(term.loss.of, []).append(term._replace(loss=term.loss.inner))
+        routes, penalties = routes_of(data, SumLoss.of), {k: SumLoss.of(t) for k, t in own.items()}
+        predictions = [n for n in record.predictions if n not in penalties]
+        predictions = ["prediction"] if len(predictions) == 1 else predictions
+        order = list(record.inputs)
+        if record.family != "arrays":
+            order = [*predictions, *(["target"] if record.target else [])]
+        known = frozenset(order).union(*(route.options for route in routes))
+        return _Held(routes, penalties, tuple(predictions), tuple(order), known)
 
     @property
     def _routes(self) -> tuple[Route, ...]:
         """Parts that take passes over the predictions."""
-        return self._held_parts[0]
+        return self._calls.routes
 
     @property
     def _penalties(self) -> dict[str, Any]:
         """Sums of penalties by the names of their parameters."""
-        return self._held_parts[1]
+        return self._calls.penalties
 
     @property
     def _of_classes(self) -> bool:
@@ -169,8 +193,7 @@ class MixedSum(Sum):  # noqa: D101
     @named
     def _given(self, arrays: tuple[Any, ...], how: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Given]:
         """Sort the arguments of a call; return the loss with the parameters among them, and the others."""
-        order, predictions = self._order, self._predicted
-        known = {name for route in self._routes for name in route.options} | set(order)
+        _, penalties, predictions, order, known = self._calls
         arrays = arrays[0] + arrays[1:] if type(arrays[0]) is tuple and len(predictions) > 1 else arrays
         while arrays and arrays[-1] is None:
             arrays = arrays[:-1]
@@ -187,7 +210,7 @@ class MixedSum(Sum):  # noqa: D101
                 changed[name] = value
         self._refuse_unknown(changed, known)
         loss = self._with(changed) if changed else self
-        parameters = {k: found.pop(k, None) for k in self._penalties}
+        parameters = {k: found.pop(k, None) for k in penalties}
         own = [found.pop(n, None) for n in predictions]
         prediction = own[0] if len(own) == 1 else tuple(own) if any(x is not None for x in own) else None
         target = found.pop("target", None)
@@ -195,26 +218,13 @@ class MixedSum(Sum):  # noqa: D101
         extra = {k: v for k, v in found.items() if v is not None or k == "ignore_index"}
         return loss, Given(prediction, target, weight, reduction, divisor, extra, parameters)
 
-    @property
-    def _predicted(self) -> list[str]:
-        """Names of the predictions."""
-        names = [n for n in self.record.predictions if n not in self._penalties]
-        return ["prediction"] if len(names) == 1 else names
-
-    @property
-    def _order(self) -> list[str]:
-        """Names of the arrays in the order in which they can be given."""
-        if self.record.family == "arrays":
-            return list(self.record.inputs)
-        return [*self._predicted, *(["target"] if self.record.target else [])]
-
     def _has(self, name: str) -> bool:
         """Whether a parameter of the sum has this name, or those of several parts have."""
         if name == "weights" or name in self.record.parameters:
             return True
         return any(name in term.loss.record.parameters for term in self._terms)
 
-    def _refuse_unknown(self, changed: dict[str, Any], known: set[str]) -> None:
+    def _refuse_unknown(self, changed: dict[str, Any], known: frozenset[str]) -> None:
         for name in changed:
             if name not in ("weights", "backend") and not self._has(name):
                 hint = check.nearest(name, [*self.record.parameters, *sorted(known)])
@@ -243,9 +253,9 @@ class MixedSum(Sum):  # noqa: D101
 
     def _refuse_missing(self, given: Given) -> None:
         """Raise for missing predictions and parameters, and for penalties where each sample has a value."""
-        names = self._order
+        names = self._calls.order
         if self._routes and given.prediction is None:
-            raise CallTypeError(f"needs {self._predicted[0]}; it takes ({', '.join(names)})")
+            raise CallTypeError(f"needs {self._calls.predictions[0]}; it takes ({', '.join(names)})")
         if "target" not in names and given.target is not None:
             raise CallTypeError("has no part that takes a target", "target")
         for name in self._penalties:

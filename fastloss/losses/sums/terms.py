@@ -113,6 +113,12 @@ class Sum(Loss):  # noqa: D101
     __slots__ = ()
 
     _terms: tuple[Term, ...]
+    _now: tuple[Term, ...] | None
+    """Parts as they are in this sum; None before they are first asked for."""
+
+    def __init__(self, record: Formula, defaults: Mapping[str, Any] | None = None, backend: str = "") -> None:
+        super().__init__(record, defaults, backend)
+        object.__setattr__(self, "_now", None)
 
     def __reduce__(self) -> Any:
         return self._restored, (self._current(), self.name, self._backend, self.record.reduction)
@@ -158,6 +164,11 @@ class Sum(Loss):  # noqa: D101
 
     def _current(self) -> tuple[Term, ...]:
         """Return the parts with their weights and parameters in this sum."""
+        if self._now is None:
+            object.__setattr__(self, "_now", self._found())
+        return self._now  # type: ignore[return-value]
+
+    def _found(self) -> tuple[Term, ...]:
         found = []
         for term, names in zip(self._terms, parameter_names(self._terms), strict=True):
             own = {k: self.defaults[n] for k, n in names.items()}
