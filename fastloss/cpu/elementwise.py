@@ -104,18 +104,20 @@ class Slots(NamedTuple):
     """Whether elements have weights."""
     checked: bool
     """Whether anything can be outside its domain."""
-    parted: bool
-    """Whether the values of the parts of a sum are wanted."""
+    begin: Callable[..., Any]
+    """Function that clears lanes."""
+    settle: Callable[..., Any]
+    """Function that moves the lanes of values and violations to lanes of float64."""
     LANES: int
-    """Number of lanes for all parts."""
+    """Number of lanes for the parts of a sum, where these are wanted; 1 where they are not."""
     tally: Callable[..., Any]
-    """Function that adds the parts of an element to their lanes."""
+    """Function that adds the parts of an element to their lanes; does nothing where they are not wanted."""
     gather: Callable[..., Any]
-    """Function that moves the lanes of all parts to lanes of float64."""
+    """Function that moves the lanes of all parts to lanes of float64; likewise."""
     spare: Callable[..., Any]
-    """Function that clears the lanes of all parts from one element on."""
+    """Function that clears the lanes of all parts from one element on; likewise."""
     close: Callable[..., Any]
-    """Function that writes the sum of each part."""
+    """Function that writes the sum of each part; likewise."""
     by_row: bool
     """Whether the value of each element is wanted."""
     derivatives: bool
@@ -137,6 +139,8 @@ class Share(NamedTuple):
     """Product with a weight."""
     rest: Callable[..., Any]
     """Function for the parts after this one."""
+    checked: bool = False
+    """Whether violations are counted."""
 
 
 class Drive(NamedTuple):
@@ -167,6 +171,26 @@ def evaluate_element(x, p):
     if use.PARTS:
         return out[0], out[1], out[2], out[use.SURROGATE], wrong, out[use.PARTS :]
     return out[0], out[1], out[2], out[use.SURROGATE], wrong
+
+
+def begin_lanes(part, count, total, bad):
+    """Clear the lanes of values and violations."""
+    clear(part, 0)
+    clear(count, 0)
+    clear(total, 0)
+    clear(bad, 0)
+
+
+def settle_lanes(part, count, total, bad):
+    """Add the lanes of values and violations to lanes of float64, and set them to zero."""
+    accumulate(part, total, use.STEP)
+    if use.checked:
+        accumulate(count, bad, use.STEP)
+
+
+def tally_parts(shares, i, out, w):
+    """Add the values of all parts, the last of the results, to their lanes."""
+    use.rest(shares, i, out[5], w)
 
 
 def tally_part(shares, i, values, w):
@@ -212,14 +236,9 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, str
     held_in, held_out = stage(inputs, use.STEP), stage(outputs, use.STEP)
     part, count = lanes(use.ZERO, use.STEP), lanes(use.ZERO, use.STEP)
     total, bad = lanes(0.0, use.STEP), lanes(0.0, use.STEP)
-    clear(part, 0)
-    clear(count, 0)
-    clear(total, 0)
-    clear(bad, 0)
-    if use.parted:
-        shares, sums = lanes(use.ZERO, use.LANES), lanes(0.0, use.LANES)
-        clear(shares, 0)
-        clear(sums, 0)
+    shares, sums = lanes(use.ZERO, use.LANES), lanes(0.0, use.LANES)
+    use.begin(part, count, total, bad)
+    use.begin(shares, shares, sums, sums)
     p = use.unpack(params)
     s = T(scale)
     n = preds[0].size
@@ -227,11 +246,8 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, str
     for lo in range(0, n, use.STEP):
         last = lo + use.STEP > n
         if last | (lo % BLOCK == 0):
-            accumulate(part, total, use.STEP)
-            if use.checked:
-                accumulate(count, bad, use.STEP)
-            if use.parted:
-                use.gather(shares, sums)
+            use.settle(part, count, total, bad)
+            use.gather(shares, sums)
         if last:
             fill(inputs, held_in, lo, n)
         staged = last | past
@@ -244,8 +260,7 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, str
             wi = get(w, i) if use.weighted else T(1.0)
             value = use.times(out[0], wi) if use.weighted else out[0]
             put_lane(part, i, value)
-            if use.parted:
-                use.tally(shares, i, out[5], wi)
+            use.tally(shares, i, out, wi)
             if use.by_row:
                 use.put_value(v, i, value)
             if use.derivatives:
@@ -260,14 +275,10 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, str
         if last:
             clear(part, n - lo)
             clear(count, n - lo)
-            if use.parted:
-                use.spare(shares, n - lo)
-    accumulate(part, total, use.STEP)
-    if use.checked:
-        accumulate(count, bad, use.STEP)
-    if use.parted:
-        use.gather(shares, sums)
-        use.close(sums, stats)
+            use.spare(shares, n - lo)
+    use.settle(part, count, total, bad)
+    use.gather(shares, sums)
+    use.close(sums, stats)
     if past:
         drain()
     stats[0] = sum_lanes(total, use.STEP)
@@ -366,17 +377,26 @@ def _evaluation(
 
 
 @cache
-def _lanes_of_parts(parts: int, weighted: bool, step: int) -> dict[str, Any]:
-    """Return the functions of the lanes of parts, as fields of Slots."""
+def _sums(parts: int, weighted: bool, checked: bool, step: int) -> dict[str, Any]:
+    """Return the functions of the lanes of sums, as fields of Slots."""
+    common = Share(step, 0, ABSENT, ABSENT, checked)
+    found: dict[str, Any] = {
+        "begin": inner(begin_lanes, INLINED, common),
+        "settle": inner(settle_lanes, INLINED, common),
+        "LANES": max(1, parts) * (step if parts else 1),
+        "tally": access.nothing[4],
+        "gather": access.nothing[2],
+        "spare": access.nothing[2],
+        "close": access.nothing[2],
+    }
     if not parts:
-        return {"parted": False, "LANES": 1, **dict.fromkeys(("tally", "gather", "spare", "close"), ABSENT)}
-    tally: Any = access.no_parts
+        return found
+    tally: Any = access.nothing[4]
     for k in reversed(range(parts)):
         tally = inner(tally_part, SCALAR, Share(step, k * step, access.times[weighted], tally))
-    common = Share(step, 0, ABSENT, ABSENT)
-    found = {"gather": gather_parts, "spare": spare_parts, "close": close_parts}
-    made = {k: inner(f, INLINED, common) for k, f in found.items()}
-    return {"parted": True, "LANES": parts * step, "tally": tally, **made}
+    own = {"gather": gather_parts, "spare": spare_parts, "close": close_parts}
+    found |= {k: inner(f, INLINED, common) for k, f in own.items()}
+    return found | {"tally": inner(tally_parts, SCALAR, Share(step, 0, ABSENT, tally))}
 
 
 def elementwise_chunk(
@@ -398,6 +418,7 @@ def elementwise_chunk(
     signature = types.float64(*_arguments(dtype, count, stored or dtype, target or dtype), array("float64"))
     domains = record.prediction_domains + ((record.target_domain,) if record.target else ())
     defaults = tuple(record.defaults.values()) if usual else None
+    checked = weighted or any(access.check(d, dtype) for d in domains)
     use = Slots(
         T=getattr(np, dtype),
         evaluate=_evaluation(record.function, domains, count, dtype, record.surrogate is not None, defaults, parts),
@@ -411,9 +432,9 @@ def elementwise_chunk(
         STEP=staging.STEP[dtype],
         SECOND=count + 1,
         weighted=weighted,
-        checked=weighted or any(access.check(d, dtype) for d in domains),
+        checked=checked,
         check_weight=access.check(NONNEGATIVE, dtype),
-        **_lanes_of_parts(parts, weighted, staging.STEP[dtype]),
+        **_sums(parts, weighted, checked, staging.STEP[dtype]),
         **MODES[mode],
     )
     words = ("parts" * bool(parts), "weighted" * weighted, "usual" * usual, stored, target, dtype)

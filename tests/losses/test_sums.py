@@ -218,6 +218,7 @@ def test_errors(call, message):
         call()
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
 def test_parts_of_one_pass_are_those_of_passes_of_their_own(dtype):
     loss, n = 0.5 * fl.mse + fl.mae - 2 * fl.huber, 70_001  # one step is not full, and threads share the work
@@ -247,6 +248,7 @@ def test_parts_of_one_pass_are_those_of_passes_of_their_own(dtype):
             fl.set_num_threads(one)
 
 
+@pytest.mark.jit
 def test_parts_that_overflow_in_float32():
     z, t = np.full(70_000, 1.5e19, "float32"), np.zeros(70_000, "float32")
     value, parts = (fl.mse + fl.mae)(z, t, parts=True)

@@ -235,6 +235,7 @@ def evaluated(loss):
     return loss.value_and_grad(Z, LABELS)
 
 
+@pytest.mark.jit
 def test_threads_pickles_and_processes():
     one = fl.get_num_threads()
     z, labels, found = np.tile(Z, (4, 1, 20, 10)), np.tile(LABELS, (4, 20, 10)), []
@@ -288,6 +289,7 @@ def test_errors(call, message):
     assert "\n" not in str(found.value)
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_large_images_are_turned_into_rows_once(dtype):
     z = np.resize(Z, (2, 3, 101, 131)).astype(dtype)  # enough for the kernels that turn, and no whole block of pixels

@@ -22,7 +22,7 @@ __all__ = [
     "check",
     "get",
     "narrowed",
-    "no_parts",
+    "nothing",
     "padded",
     "put",
     "put_lane",
@@ -205,8 +205,8 @@ window = {
 """Functions that return one slice of each of several arrays, by the number of arrays."""
 
 
-no_parts = _inline(lambda shares, i, values, w: None)
-"""Nothing, where no part is left to add."""
+nothing = {2: _inline(lambda a, b: None), 4: _inline(lambda a, b, c, d: None)}
+"""Functions that do nothing, by the number of their arguments."""
 
 
 same = _inline(lambda x: x)

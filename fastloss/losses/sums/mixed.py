@@ -300,6 +300,10 @@ class MixedSum(Sum):  # noqa: D101
 
     def _placed(self, given: Given, writes: bool, out: Any, parts: bool) -> tuple[Any, Any, dict[str, Any]]:
         """Evaluate a sum of device arrays, with the operators of their library."""
+        first = given.prediction[0] if type(given.prediction) is tuple else given.prediction
+        if not hasattr(first, "__mul__"):
+            problem = f"is a {type(first).__name__} on a GPU, which has no operators to add gradients by; expected an "
+            raise CallTypeError(problem + "array of CuPy, torch or JAX", "prediction")
         axis, values, grads = self._axis(given), [], []
         found: dict[str, Any] = {}
         for route in self._routes:
