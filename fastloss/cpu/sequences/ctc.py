@@ -123,6 +123,38 @@ def back(state, p, skip, after):
     sm[0], se[0] = 0.0, LOWEST
 
 
+FEW = 12
+"""Symbols of a target below which `back_few` is the faster: 48 ns a frame instead of 146 at 5, 71 and 130 at 8, the
+same at 15, 314 and 161 at 40 (512-bit vectors)."""
+
+
+@compiled(LOOP)
+def back_few(state, p, skip):
+    """One frame backward for short targets, with the bits of `back`.
+
+    In one loop, which takes each symbol's product along and so stays scalar: the tests for overlap before the two loops
+    of `back`, of ten arrays, take longer than all states of a short target.
+    """
+    bm, be, sm, se = state[0], state[1], state[2], state[3]
+    pm, pe = p[0], p[1]
+    n = skip.size - 1
+    rm, re = normal(sm[0] * pm[0], se[0] + pe[0])
+    for i in range(n):
+        qm, qe = normal(bm[i] * pm[0], be[i] + pe[0])
+        # None follows the last symbol.
+        following, exponent = 0.0, LOWEST
+        if i + 1 < n:
+            following, exponent = normal(sm[i + 1] * pm[i + 1], se[i + 1] + pe[i + 1])
+        top = max(qe, exponent)
+        bm[i], be[i] = normal(qm * power(qe - top) + following * power(exponent - top), top)
+        over = exponent if skip[i + 1] > 0.0 else LOWEST
+        top = max(max(re, qe), over)
+        m = rm * power(re - top) + qm * power(qe - top)
+        sm[i], se[i] = normal(m + skip[i + 1] * following * power(over - top), top)
+        rm, re = following, exponent
+    sm[0], se[0] = 0.0, LOWEST
+
+
 @compiled(LOOP)
 def clear(state):
     """Make all states of a row impossible."""
@@ -196,7 +228,10 @@ def backward(grad, i, frames, labels, blank, skip, states, emitted, factor, sums
         for j in range(n):
             # Saves clearing the whole vocabulary: only these entries were set.
             sums[labels[j]] = 0.0
-        back(state, emitted[t], skip, rest[1])
+        if n < FEW:
+            back_few(state, emitted[t], skip)
+        else:
+            back(state, emitted[t], skip, rest[1])
 
 
 def sequences(lo, hi, log_probs, targets, frames, lengths, settings, factors, values, grad):

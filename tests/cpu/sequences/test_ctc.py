@@ -6,9 +6,11 @@ from itertools import product
 import numpy as np
 import pytest
 from array_cases import inputs
+from numba import njit
 
 import fastloss as fl
 from fastloss import reference
+from fastloss.cpu.sequences import ctc
 
 
 def read(path, blank):
@@ -156,3 +158,28 @@ def test_what_is_wrong_is_named(change, text):
         fl.ctc(**{**given, **change})
     with pytest.raises(ValueError, match="blank"):
         fl.ctc(**given, blank=-1)
+
+
+@pytest.mark.parametrize("symbols", [0, 1, 5, 17])
+def test_both_forms_of_a_step_backward_have_the_same_bits(symbols):
+    rng = np.random.default_rng(symbols)
+    back, few = (
+        njit(lambda *a: ctc.back(*a), error_model="numpy"),
+        njit(lambda *a: ctc.back_few(*a), error_model="numpy"),
+    )
+    state, p = np.empty((4, symbols + 2)), np.empty((2, symbols + 1))
+    for a in (state[::2], p[:1]):
+        a[:] = rng.uniform(1.0, 2.0, a.shape)
+    for a in (state[1::2], p[1:]):
+        a[:] = rng.integers(-2000, 5, a.shape)
+    # Nothing is reached beyond the last symbol, nor before the first; and one state of those between.
+    for k, i in ((2, 0), (0, -1), (2, -1), (0, symbols // 2)):
+        state[k, i], state[k + 1, i] = 0.0, ctc.LOWEST
+    skip = np.append(rng.integers(0, 2, symbols + 1).astype(float), 0.0)
+    after = np.zeros((4, symbols + 2))
+    after[1::2] = ctc.LOWEST
+    other = state.copy()
+    for _ in range(3):
+        back(state, p, skip, after)
+        few(other, p, skip)
+    np.testing.assert_array_equal(other, state)
