@@ -126,6 +126,11 @@ PREDICTION = typer.Option(
 )
 
 
+ON_INVALID = typer.Option(
+    metavar="fail|skip|propagate", help="What to do about rows with a null, NaN or infinity, or such a loss."
+)
+
+
 @app.command("eval")
 def evaluate(
     paths: Annotated[
@@ -156,12 +161,7 @@ def evaluate(
     ] = None,
     sort: Annotated[str, typer.Option(metavar="LOSS|count", help="Order of groups, largest first; else by key.")] = "",
     top: Annotated[int, typer.Option(min=0, metavar="K", help="Show K groups of a grouping; 0 for all.")] = 20,
-    on_invalid: Annotated[
-        str,
-        typer.Option(
-            metavar="fail|skip|propagate", help="What to do about rows with a null, NaN or infinity, or such a loss."
-        ),
-    ] = "fail",
+    on_invalid: Annotated[str, ON_INVALID] = "fail",
     worst: Annotated[int, typer.Option(min=0, metavar="K", help="Show the K rows of largest loss.")] = 0,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the report as JSON; - for stdout.")] = None,
     per_sample: Annotated[str | None, typer.Option(metavar="FILE.parquet", help="Write the loss of every row.")] = None,

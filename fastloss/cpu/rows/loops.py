@@ -58,8 +58,7 @@ def log_probs_dense(inputs, outputs, scale, params, helpers, streamed, scratch, 
     control = flush_subnormals()
     n, k = z.shape
     p = use.unpack(params)
-    total = 0.0
-    bad = T(0.0)
+    total, bad = 0.0, T(0.0)
     if values.size == 0 and weight.size == 0 and class_weight.size == 0:
         # No number depends on its row: rows too short for the vector unit need not be told apart.
         xs, ts = flat(z), flat(target)
@@ -119,8 +118,7 @@ def margin_labels(inputs, outputs, scale, params, helpers, streamed, scratch, st
     T = use.T
     widest_vectors()
     n, k = z.shape
-    p = use.unpack(params)
-    total = 0.0
+    p, total = use.unpack(params), 0.0
     for i in range(n):
         x, y, v, w = z[i], labels[i], 0.0, T(0.0)
         if use.derivatives:
@@ -162,8 +160,7 @@ def margin_labels(inputs, outputs, scale, params, helpers, streamed, scratch, st
                             f2 = T(scale) * w * out[use.order] if counted else T(0.0)
                             by_second += f2
                             hs[j] = f2
-                v += value
-                slope, bend = slope + by_first, bend + by_second
+                v, slope, bend = v + value, slope + by_first, bend + by_second
             v *= w
             if use.derivatives:
                 grad[i, y] = -slope
