@@ -97,7 +97,7 @@ def test_mean_under_weights(name, kind, put, fetch):
     expected = oracle(name, z, t, given)
     slope = differences(name, z, t, given)[0]
     counted = w * kept
-    if labels and loop not in ("margin", "top_margin", "ordinal"):
+    if labels and LOOPS[loop].divides:
         counted = counted * c[t]
     if labels:
         t[2] = -100
