@@ -10,6 +10,7 @@ import numpy as np
 from ..call.check import one_of
 from ..losses.base import Loss
 from ..spec.record import SIGNS
+from .boosting_curvature import KINKED, bend, is_flat
 from .boosting_metric import Metric
 from .catboost import ClassObjective, ElementObjective
 from .hosts import loss_of
@@ -71,7 +72,8 @@ class Objective:
     """Objective of boosting; the callables have the signatures of their libraries.
 
     Gradient and Hessian carry the factors of each library's built-in objective: 1/2 for `mse`, exp(0.7) on the Hessian
-    of `poisson` (XGBoost and LightGBM), and 2 (XGBoost) or K / (K - 1) (LightGBM) on that of `cross_entropy`.
+    of `poisson` (XGBoost and LightGBM), and 2 (XGBoost) or K / (K - 1) (LightGBM) on that of `cross_entropy`. Those of
+    `mae` and `quantile` are multiplied by the mean absolute residual.
     """
 
     def __init__(self, loss: Loss, curvature: str = "auto") -> None:
@@ -86,7 +88,7 @@ class Objective:
         self.loss = loss
         self.of_classes = record.family == "rows"
         if curvature == "auto":
-            curvature = "surrogate" if record.surrogate is not None and _is_flat(loss) else "exact"
+            curvature = "surrogate" if record.surrogate is not None and is_flat(loss) else "exact"
             if curvature == "surrogate":
                 text = f"{record.name}: the second derivative is 0 or negative in places; the surrogate is taken"
                 warnings.warn(f"{text} ({record.surrogate}); curvature='surrogate' says so", UserWarning, stacklevel=3)
@@ -127,6 +129,8 @@ class Objective:
         for a, factor in zip((grad, hess), factors(scores.shape[-1]) if factors else (1.0, 1.0), strict=True):
             if factor != 1.0:
                 a *= factor
+        if self.curvature == "surrogate" and self.loss.name in KINKED and host != "catboost":  # which asks in parts
+            bend(self.loss.name, grad, hess, scores - np.reshape(np.asarray(y), scores.shape), weight)
         if np.shape(pred) == scores.shape:
             return grad, hess
         order: Any = "F" if host == "lightgbm" else "C"
@@ -180,21 +184,3 @@ class Objective:
             middle = 0.5 * (low + high)
             low, high = (middle, high) if slope(middle) < 0.0 else (low, middle)
         return np.full(n, 0.5 * (low + high))
-
-
-def _is_flat(loss: Loss) -> bool:
-    """Whether the exact second derivative is 0 or negative somewhere near the predictions of boosting."""
-    record = loss.record
-    if not record.second:
-        return True
-    if record.family == "rows":
-        rows = np.random.default_rng(0).normal(0.0, 1.5, (64, 3))
-        target: Any = np.arange(64) % 3 if record.row_loop.labels else rows[:, 0]
-        return bool((loss.grad_and_hess(rows, target)[1] <= 0.0).any())
-    z = np.linspace(-4.0, 4.0, 41)
-    z = z[~record.prediction_domains[0].outside(z)]
-    targets: list[Any] = [None]
-    if record.target is not None:
-        points = np.array([-1.0, 0.0, 0.3, 1.0, 2.0])
-        targets = [np.full(len(z), t) for t in points[~record.target_domain.outside(points)]]
-    return any((loss.grad_and_hess(z, t)[1] <= 0.0).any() for t in targets)

@@ -155,12 +155,12 @@ def test_early_stopping_on_the_metric():
 
 @pytest.mark.oracle
 @pytest.mark.filterwarnings("ignore:quantile. the second derivative")
-@pytest.mark.parametrize("q", [0.5, 0.9])
-def test_quantiles_are_as_good_as_those_whose_leaves_are_renewed(q):
+@pytest.mark.parametrize(("q", "scale"), [(0.5, 1.0), (0.5, 1e3), (0.9, 1e-3), (0.9, 1.0), (0.9, 1e3)])
+def test_quantiles_are_as_good_as_those_whose_leaves_are_renewed(q, scale):
     xgboost = pytest.importorskip("xgboost")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4000, 5)).astype(np.float32)
-    y = x[:, 0] + 0.5 * x[:, 1] ** 2 + rng.normal(size=4000)
+    y = (x[:, 0] + 0.5 * x[:, 1] ** 2 + rng.normal(size=4000)) * scale
     train, valid = xgboost.DMatrix(x[:2000], y[:2000]), xgboost.DMatrix(x[2000:], y[2000:])
     objective = fl.objective("quantile", q=q)
     common = {"max_depth": 3, "eta": 0.1, "disable_default_eval_metric": 1, "nthread": 1}
@@ -171,9 +171,32 @@ def test_quantiles_are_as_good_as_those_whose_leaves_are_renewed(q):
     ):
         seen = {}
         options = {"custom_metric": objective.metric.xgboost, "evals_result": seen, "verbose_eval": False}
-        xgboost.train({**common, **parameters}, train, 400, obj=obj, evals=[(valid, "v")], **options)
+        xgboost.train({**common, **parameters}, train, 200, obj=obj, evals=[(valid, "v")], **options)
         losses.append(min(seen["v"]["quantile"]))
     assert losses[1] < 1.02 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["mae", "quantile"])
+def test_parabolas_lie_above_losses_with_a_kink(name):
+    rng = np.random.default_rng(0)
+    t, z = 1e3 * rng.normal(size=(2, 50))
+    more = {"q": 0.8} if name == "quantile" else {}
+    g, h = fl.objective(name, curvature="surrogate", **more).xgboost_sklearn(t, z)
+    distance = np.abs(z - t)
+    high, low = (1.0, 1.0) if name == "mae" else (0.8, 0.2)
+    for i in np.flatnonzero(distance > distance.mean()):
+        steps = np.linspace(-3.0, 3.0, 101) * distance[i]
+        r = z[i] - t[i]
+        value = [max(low * x, -high * x) for x in (r, *(r + steps))]
+        above = value[0] + (g[i] * steps + 0.5 * h[i] * steps**2) / distance.mean()
+        assert (above >= np.array(value[1:]) - 1e-9 * distance[i]).all()
+        # They touch on the other side too: no flatter parabola would do.
+        other = value[0] + (g[i] * -2.0 * r + 2.0 * h[i] * r * r) / distance.mean()
+        assert other == pytest.approx(max(low * -r, high * r))
+    # Another unit of the target gives the same trees: Hessians of no unit, gradients in that of the square.
+    smaller = fl.objective(name, curvature="surrogate", **more).xgboost_sklearn(1e-6 * t, 1e-6 * z)
+    np.testing.assert_allclose(smaller[0], 1e-6 * g, 1e-9)
+    np.testing.assert_allclose(smaller[1], h, 1e-9)
 
 
 @pytest.mark.oracle
