@@ -2,8 +2,8 @@
 
     python -m bench.boosting [--write]
 
-The first table has the time of gradient and Hessian of `focal`, beside the same objective in NumPy, in turns. The second
-has the pinball loss on held-out rows, over that of the built-in objective of XGBoost, in three units of the target.
+The first table has the time of gradient and Hessian of `focal`, beside the same objective in NumPy, in turns. The
+second has the pinball loss on held-out rows, over that of the built-in objective of XGBoost, in three units.
 `--write` puts the tables into bench/results/boosting.md.
 """
 

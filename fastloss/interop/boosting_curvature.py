@@ -15,7 +15,7 @@ KINKED = {"mae": 1.0, "quantile": 0.5}
 FLOOR = 0.6
 """Least residual that is told apart (mean absolute residuals).
 
-Pinball loss over that of the built-in objectives of XGBoost and LightGBM, at levels 0.5 and 0.9, with heavy tails and 150
+Pinball loss over that of the built-in objectives of XGBoost and LightGBM, at levels 0.5 and 0.9, with heavy tails, 150
 rounds: 1.005, 0.991, 1.038, 1.018. With 0.1: 1.080, 1.045, 1.041, 1.003. With 1: 0.991, 0.996, 1.029, 1.043. With a
 curvature of 1: 1.114, 1.037, 1.157, 1.128, and 26 to 51 in a unit a thousand times larger."""
 
