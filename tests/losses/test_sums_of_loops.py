@@ -265,6 +265,7 @@ def test_threads_pickles_and_processes():
         (lambda: SEGMENTS(Z, LABELS, axis=-1), r"axis is -1; dice has its classes along axis 1"),
         (lambda: SEGMENTS(Z, LABELS, reduction="none"), r"shape \(2,\) from dice and \(2, 4, 5\) from cross_entropy"),
         (lambda: SEGMENTS.grad_and_hess(Z, LABELS), "no second derivative, as its part dice has none"),
+        (lambda: SEGMENTS.bind(ignore_index=255), "ignore_index is an option of calls in cross_entropy; pass it with"),
         (lambda: SEGMENTS(), "needs prediction; it takes .prediction, target, mask, "),
         (lambda: SEGMENTS(Z, LABELS, weights={"dice": "a"}), r"weights\['dice'\] is 'a'; expected a finite number"),
         (lambda: SEGMENTS.bind(dice_weight=np.nan), "dice_weight is nan"),

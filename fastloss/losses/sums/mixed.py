@@ -1,7 +1,7 @@
 """Sums of losses of several loops, evaluated one after another into one gradient."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from .penalties import Penalty, penalised
 from .records import mixed
 from .routes import Given, Route, routes_of
 from .terms import Sum, Term, claims
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["MixedSum"]
 
@@ -142,6 +145,15 @@ class MixedSum(Sum):  # noqa: D101
             route.loss.warmup(dtypes)
         for penalty in self._penalties.values():
             penalty.warmup(dtypes)
+
+    def bind(self, **parameters: Any) -> "Self":
+        """Return this sum with other parameter defaults, reduction or backend."""
+        # The row losses would go on to ignore -100.
+        rows = next((r.names[0] for r in self._routes if r.record.family == "rows"), None)
+        if "ignore_index" in parameters and rows is not None:
+            problem = f"is an option of calls in {rows}; pass it with each call"
+            raise CallTypeError(problem, "ignore_index", loss=self.name)
+        return self._with(parameters)
 
     @property
     def _calls(self) -> "_Held":
