@@ -107,8 +107,11 @@ def _loader(columns: tuple[int, ...], number: str) -> Any:
     return load
 
 
-def _storer(inputs: int, columns: tuple[int, ...]) -> Any:
-    """Write the derivatives of point i to the arrays that follow the inputs; 0 where the factor is."""
+def _storer(inputs: int, columns: tuple[tuple[int, int], ...]) -> Any:
+    """Write the derivatives of point i to the arrays that follow the inputs; 0 where the factor is.
+
+    Each output has so many columns, and the first of its derivatives among the formula's.
+    """
 
     @intrinsic
     def store(typingctx, arrays, i, slopes, factor):
@@ -117,19 +120,17 @@ def _storer(inputs: int, columns: tuple[int, ...]) -> Any:
             zero = ir.Constant(factor.type, 0.0)
             # Unordered, so that a factor of NaN counts.
             counts = builder.fcmp_unordered("!=", factor, zero)
-            number = 0
-            for k, width in enumerate(columns):
+            for k, (width, first) in enumerate(columns):
                 kind = signature.args[0][inputs + k]
                 data = context.make_array(kind)(context, builder, builder.extract_value(arrays, inputs + k)).data
                 for c in range(width):
-                    x = builder.fmul(builder.extract_value(slopes, number), factor)
+                    x = builder.fmul(builder.extract_value(slopes, first + c), factor)
                     place = builder.add(builder.mul(i, i.type(width)), i.type(c))
                     # Selected, not multiplied: 0 times an infinite slope would be NaN.
                     x = builder.select(counts, x, zero)
                     written = builder.store(x, builder.gep(data, [place], inbounds=True))
                     written.set_metadata("alias.scope", alias_scopes(builder.module, ["grad"]))
                     written.set_metadata("noalias", alias_scopes(builder.module, ["input"]))
-                    number += 1
             return context.get_dummy_value()
 
         return types.void(arrays, types.intp, slopes, factor), codegen
@@ -174,14 +175,12 @@ def _load_python(columns: tuple[int, ...], number: str) -> Any:
     return load
 
 
-def _store_python(inputs: int, columns: tuple[int, ...]) -> Any:
+def _store_python(inputs: int, columns: tuple[tuple[int, int], ...]) -> Any:
     def store(arrays, i, slopes, factor):
-        number = 0
-        for a, width in zip(arrays[inputs:], columns, strict=False):
+        for a, (width, first) in zip(arrays[inputs:], columns, strict=False):
             rows = a.reshape(len(a), width)
             for c in range(width):
-                rows[i, c] = slopes[number] * factor if factor else 0.0
-                number += 1
+                rows[i, c] = slopes[first + c] * factor if factor else 0.0
 
     return store
 
@@ -193,9 +192,13 @@ def _give_python(constants: tuple[float | None, ...], number: str) -> Any:
 
 @cache
 def _compiled(
-    function: Any, name: str, read: tuple[int, ...], written: tuple[int, ...], constants: tuple[float | None, ...]
+    function: Any,
+    name: str,
+    read: tuple[int, ...],
+    written: tuple[tuple[int, int], ...],
+    constants: tuple[float | None, ...],
 ) -> Any:
-    """The kernel for arrays of so many columns, and derivatives by the first inputs that have any."""
+    """The kernel for arrays of so many columns, and outputs of so many columns from a first derivative on."""
     load, store, give = (
         (_load_python, _store_python, _give_python) if config.DISABLE_JIT else (_loader, _storer, _giver)
     )
@@ -206,15 +209,29 @@ def _compiled(
         ("ZERO", getattr(np, name)(0.0)),
     )
     said = [str(int(c)) for c in constants if c is not None]
-    return kernel(points, "_".join([function.__name__, str(len(written)), *said]), name, function, (), flags)
+    # An input that is left out before another leaves out its derivatives.
+    left = ["without" + str(first) for k, (_, first) in enumerate(written) if first != sum(w for w, _ in written[:k])]
+    named = [function.__name__, str(len(written)), *left, *said]
+    return kernel(points, "_".join(named), name, function, (), flags)
+
+
+def _written(record: Any, grads: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Return the columns of each output, and the first of its derivatives among the formula's."""
+    found, first = [], 0
+    for name in record.predictions:
+        dims = record.inputs[name].dims.split()
+        width = int(dims[-1]) if dims[-1].isdecimal() else 1
+        if name in grads:
+            found.append((width, first))
+        first += width
+    return tuple(found)
 
 
 def prepare(call: Any) -> Callable[[Any], None]:
     """Return what evaluates every point of calls like one."""
     record, arrays = call.record, call.arrays
-    grads = list(call.grads.values())
     read = tuple(0 if a is None else 1 if a.ndim == 1 else a.shape[1] for a in arrays.values())
-    written = tuple(1 if a.ndim == 1 else a.shape[1] for a in grads)
+    written = _written(record, call.grads)
     numbers = call.numbers()
     named = zip(record.parameters.values(), numbers, strict=False)
     constants = tuple(float(v) if parameter.constant else None for parameter, v in named)

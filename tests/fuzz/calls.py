@@ -233,6 +233,12 @@ def sorted_positions(rng, arrays, axes, variant):
         arrays["positions"] = np.sort(arrays["positions"])
 
 
+def growing_levels(rng, arrays, axes, variant):
+    # In the precision of the call, no two are equal.
+    k = len(arrays["levels"])
+    arrays["levels"] = ((np.arange(k) + 0.5) / max(k, 1)).astype(arrays["levels"].dtype)
+
+
 SPECIAL = {
     **dict.fromkeys(("iou", "giou", "diou", "ciou", "siou"), boxes),
     **dict.fromkeys(
@@ -240,6 +246,7 @@ SPECIAL = {
         regions,
     ),
     "ctc": spoken,
+    "ordered_quantiles": growing_levels,
     "orpo": probabilities,
     "soft_f1": scored,
     "sinkhorn": positive_costs,

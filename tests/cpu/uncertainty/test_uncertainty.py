@@ -32,6 +32,14 @@ def test_divergence_of_gaussians_against_torch(given):
         np.testing.assert_allclose(grad, tensor.grad, **TOLERANCE)
 
 
+def test_a_prior_of_a_variance_alone_has_its_own_derivative():
+    mean, log_var, prior = np.random.default_rng(1).normal(size=(3, 6))
+    value, grads = fl.kl_gaussian.value_and_grad(mean, log_var, prior_log_var=prior)
+    whole, (by_mean, by_log_var, _, by_prior) = fl.kl_gaussian.value_and_grad(mean, log_var, np.zeros(6), prior)
+    assert value == whole
+    np.testing.assert_array_equal(grads, [by_mean, by_log_var, by_prior])
+
+
 @pytest.mark.parametrize("log_var", [-80.0, -0.5, -0.49, -1e-3, -1e-9, 1e-12, 0.3, 0.51, 20.0])
 def test_divergence_of_nearly_equal_gaussians_keeps_its_digits(log_var):
     exact = (mpmath.expm1(mpmath.mpf(log_var)) - mpmath.mpf(log_var)) / 2

@@ -87,3 +87,11 @@ def test_second_derivatives_and_values_of_each_element(put, fetch):
     values = TEXT(put(z), put(t), delta=2.0, reduction="none", weight=put(np.full(37, 0.5)))
     assert on_the_device(values)
     np.testing.assert_allclose(fetch(values), 0.5 * 4.0 * (root - 1), rtol=1e-9)
+
+
+def test_an_input_left_out_before_another(put, fetch):
+    mean, log_var, prior = np.random.default_rng(3).normal(size=(3, 6))
+    grads = fl.kl_gaussian.value_and_grad(put(mean), put(log_var), prior_log_var=put(prior))[1]
+    expected = fl.kl_gaussian.value_and_grad(mean, log_var, np.zeros(6), prior)[1]
+    for grad, slope in zip(grads, (*expected[:2], expected[3]), strict=True):
+        np.testing.assert_allclose(fetch(grad), slope, rtol=1e-10)
