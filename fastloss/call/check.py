@@ -23,6 +23,7 @@ __all__ = [
     "inputs_of",
     "integer",
     "label_to_ignore",
+    "labels",
     "labels_allowed",
     "nearest",
     "one_of",
@@ -278,6 +279,22 @@ def labels_allowed(classes: int, ignore_index: int | None) -> str:
     """Return the text that lists the allowed labels."""
     also = "" if ignore_index is None else f", or {ignore_index} (ignore_index)"
     return (f"0 to {classes - 1}" if classes > 0 else "none") + also
+
+
+def labels(given: Any, found: Any, weight: Any, classes: int, ignored: int, ignore_index: int | None) -> None:
+    """Raise for the first label that is neither a class nor ignored, of the rows that count.
+
+    `given` are the labels as the caller passed them, `found` the same as int64, `weight` those of the rows or empty.
+    """
+    counts = found != ignored
+    if weight.size:
+        counts &= weight != 0.0
+    wrong = ((found < 0) | (found >= classes)) & counts
+    if not wrong.any():
+        return
+    first = int(np.argmax(wrong))
+    allowed = f"{labels_allowed(classes, ignore_index)}{hints.labels(found[counts], classes)}"
+    raise CallValueError(f"is {given.reshape(-1)[first]}; allowed: {allowed}", "target", index_of(first, given.shape))
 
 
 def class_weight(record: Formula, got: tuple[int, ...], k: int) -> None:

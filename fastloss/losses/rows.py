@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..call import check, hints
+from ..call import check
 from ..call.arrays import (
     BITS,
     F64,
@@ -481,7 +481,7 @@ class RowLoss(Loss):  # noqa: D101
         # None ignores nothing: as if it were class 0, which no label outside the classes equals.
         ignored = (0 if k else LEAST) if ignore_index is None else int(ignore_index)
         if ignore_index is not None and 0 <= ignored < k:
-            self._wrong_label(t, labels, w, k, ignored, ignore_index)
+            check.labels(t, labels, w, k, ignored, ignore_index)
             return np.where(labels == ignored, LEAST, labels), LEAST
         return labels, ignored
 
@@ -489,17 +489,4 @@ class RowLoss(Loss):  # noqa: D101
         """Raise for a wrong label of a call."""
         classes = self._classes(call.z.shape[1])
         t = incoming(request.target, "target")
-        self._wrong_label(t, call.labels, call.weight, classes, call.ignored, request.ignore_index)
-
-    def _wrong_label(self, t: Any, labels: Any, w: Any, k: int, ignored: int, ignore_index: int | None) -> None:
-        """Raise for the first label that is neither a class nor ignored, of the rows that count."""
-        wrong = ((labels < 0) | (labels >= k)) & (labels != ignored)
-        if w.size:
-            wrong &= w != 0.0
-        if not wrong.any():
-            return
-        first = int(np.argmax(wrong))
-        counts = (labels != ignored) & (w != 0.0) if w.size else labels != ignored
-        hint = hints.labels(labels[counts], k)
-        problem = f"is {t.reshape(-1)[first]}; allowed: {check.labels_allowed(k, ignore_index)}{hint}"
-        raise CallValueError(problem, "target", check.index_of(first, t.shape))
+        check.labels(t, call.labels, call.weight, classes, call.ignored, request.ignore_index)
