@@ -241,19 +241,9 @@ def compare(
     """Compare two predictions of the same rows: paired differences of losses, with intervals."""
     from ..evaluation.compare.command import Request, compare_command
 
-    options = {
-        "target": target,
-        "weight": weight,
-        "on": on,
-        "by": by or None,
-        "cluster_by": tuple(cluster_by or ()),
-        "confidence": confidence,
-        "bootstrap": bootstrap,
-        "correction": correction,
-        "pred_is": pred_is,
-        "on_invalid": on_invalid,
-        "threads": threads,
-    }
+    options: dict[str, Any] = {"target": target, "weight": weight, "on": on, "by": by or None, "pred_is": pred_is}
+    options |= {"cluster_by": tuple(cluster_by or ()), "confidence": confidence, "bootstrap": bootstrap}
+    options |= {"correction": correction, "on_invalid": on_invalid, "threads": threads}
     compare_command(Request(paths, loss or [], pred or [], against or [], json, options))
 
 
