@@ -358,6 +358,8 @@ def described(function: Callable[..., Any], family: str, loop: str, fields: dict
     unknown = set(given) - set(FIELDS)
     if unknown:
         raise TypeError(f"{name}: unknown fields {sorted(unknown)}")
+    # A written formula calls a parameter `epsilon_` where the vocabulary has a word `epsilon`.
+    optional = tuple(k if k in given["parameters"] else k.removesuffix("_") for k in optional)
     if set(given["parameters"]) != set(optional):
         raise TypeError(f"{name}: parameters {sorted(given['parameters'])} do not match {sorted(optional)}")
     inputs = given["inputs"]

@@ -484,3 +484,14 @@ def test_losses_of_a_file(tmp_path):
         fl.losses_from(file)
     with pytest.raises(OSError, match="absent"):
         fl.losses_from(tmp_path / "absent.py")
+
+
+def test_parameters_may_have_the_names_of_functions():
+    z, t = np.array([2.0, -1.0]), np.zeros(2)
+    own = fl.formula("epsilon * (z - t)**2", epsilon=0.5)
+    value, grad = own.value_and_grad(z, t, epsilon=2.0)
+    assert value == 5.0
+    assert grad.tolist() == [4.0, -2.0]
+    assert own.bind(epsilon=3.0).defaults == {"epsilon": 3.0}
+    twice = 2.0 * fl.wing
+    assert twice(z, t, epsilon=1.0) == pytest.approx(2.0 * fl.wing(z, t, epsilon=1.0), rel=1e-12)
