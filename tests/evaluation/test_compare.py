@@ -77,6 +77,7 @@ def test_pairs_find_what_two_means_do_not():
     assert found.p_value < 0.01 < 0.05 < unpaired
 
 
+@pytest.mark.oracle
 def test_clusters_by_the_sandwich_of_statsmodels():
     sm = pytest.importorskip("statsmodels.api")
     found = fl.compare(DATA, "mse", cluster_by="u", **NAMES)["mse"]

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -81,7 +80,9 @@ def test_sweeps_and_threads_and_shards_change_no_bit(monkeypatch, tmp_path):
     assert same(fl.evaluate(table.slice(0, N), threads=1, **options), whole)
 
 
+@pytest.mark.oracle
 def test_means_of_polars():
+    pl = pytest.importorskip("polars")
     frame = pl.DataFrame({"p": PREDICTIONS["ordinary"], "t": TARGET, "g": CODES, "h": RNG.integers(0, 50, N)})
     report = fl.evaluate(frame, ["mse"], pred="p", target="t", by=["g", ("g", "h")])
     assert list(report.groups) == ["g", "g,h"]
