@@ -2,14 +2,14 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .accumulate import Moments, Statistics
 from .columns import InputError, natural
 from .groups.keys import key_from_json, key_order, key_text, key_to_json
 
-__all__ = ["Report", "WorstRow", "aligned"]
+__all__ = ["GroupReports", "Report", "WorstRow", "aligned"]
 
 FORMAT = 1
 COLUMNS = ("loss", "mean", "std", "min", "max", "count", "non-finite", "weight sum")
@@ -36,9 +36,9 @@ class Report(Mapping[str, Statistics]):
         Treatment of invalid rows: "fail", "skip" or "propagate".
     worst : mapping of str to list of WorstRow
         The rows of largest loss, by label of the loss.
-    groups : dict
+    groups : mapping
         A report for each group, by its key: a value, or a tuple of values of crossed columns; None for a null. With
-        several groupings, a dictionary of these by their columns, joined by commas. Empty without `by`.
+        several groupings, a mapping of these by their columns, joined by commas. Empty without `by`.
 
     Examples
     --------
@@ -69,7 +69,10 @@ class Report(Mapping[str, Statistics]):
         self.worst = {k: list(v) for k, v in (worst or {}).items()}
         self._worst_k = worst_k
         self._suspects = set(suspects)
-        self._groups = {names: _sorted(found) for names, found in (groups or {}).items()}
+        self._groups = {
+            names: found if isinstance(found, GroupReports) else GroupReports(found)
+            for names, found in (groups or {}).items()
+        }
         self._statistics: dict[str, Statistics] = {}
 
     def __getitem__(self, label: str) -> Statistics:
@@ -92,11 +95,11 @@ class Report(Mapping[str, Statistics]):
     __hash__ = None  # type: ignore[assignment]
 
     @property
-    def groups(self) -> dict[Any, Any]:
+    def groups(self) -> Mapping[Any, Any]:
         """Reports of groups by key; with several groupings, these by the names of their columns."""
         if len(self._groups) == 1:
-            return dict(next(iter(self._groups.values())))
-        return {",".join(names): dict(found) for names, found in self._groups.items()}
+            return next(iter(self._groups.values()))
+        return {",".join(names): found for names, found in self._groups.items()}
 
     @property
     def weighted(self) -> bool:
@@ -241,7 +244,8 @@ class Report(Mapping[str, Statistics]):
         Sorted by key, or by `sort`: the label of a loss, largest mean first, or "count". Of one loss, its other
         statistics follow. `top` groups at the most; 0 stands for all.
         """
-        found = list(self._groups[names].items())
+        groups = self._groups[names]
+        found = [(key, groups[key]) for key in (list(groups)[: top or None] if not sort else groups)]
         if sort == "count":
             found.sort(key=lambda each: -each[1].rows)
         elif sort:
@@ -287,9 +291,37 @@ class Report(Mapping[str, Statistics]):
         return "\n".join([*aligned(self.table(), 1), *notes, *self.warnings()])
 
 
-def _sorted(groups: Mapping[Any, Report]) -> dict[Any, Report]:
-    """Return groups in the order of their keys, whatever order they were found in."""
-    return dict(sorted(groups.items(), key=lambda each: key_order(each[0])))
+class GroupReports(Mapping[Any, Report]):
+    """Read-only mapping of keys, in their order, to reports that are made when they are asked for.
+
+    A hundred thousand reports take seconds, and a table shows twenty.
+    """
+
+    def __init__(self, found: Mapping[Any, Any], make: Callable[[Any], Report] | None = None) -> None:
+        self._found = dict(sorted(found.items(), key=lambda each: key_order(each[0])))
+        self._make = make
+        self._made: dict[int, Report] = {}
+
+    def __getitem__(self, key: Any) -> Report:
+        found = self._found[key]
+        if self._make is None:
+            return found  # type: ignore[no-any-return]
+        if found not in self._made:
+            self._made[found] = self._make(found)
+        return self._made[found]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __reduce__(self) -> Any:
+        return GroupReports, (dict(self),)
+
+    def __repr__(self) -> str:
+        keys = ", ".join(repr(key) for key in list(self)[:5])
+        return f"<reports of {len(self):,} groups: {keys}{', ...' if len(self) > 5 else ''}>"
 
 
 def _united(a: Mapping[Any, Report], b: Mapping[Any, Report]) -> dict[Any, Report]:

@@ -10,7 +10,7 @@ from .. import _signals
 from .accumulate import Partial
 from .columns import with_arrow
 from .plan import Plan, Result
-from .report import Report, WorstRow, ranked
+from .report import GroupReports, Report, WorstRow, ranked
 from .sources import Selection, Source
 
 __all__ = ["results", "run"]
@@ -82,18 +82,23 @@ def run(
     )
 
 
-def _by_group(plan: Plan, grouping: int) -> dict[Any, Report]:
-    """Return a report for each group of a grouping."""
-    assert plan.groups is not None
-    labels = [e.label for e in plan.losses]
-    found = {}
-    for key, counted, moments in plan.groups.found(grouping, [e.figure for e in plan.losses]):
-        rows, null_rows, non_finite_rows = counted
-        states = dict(zip(labels, moments, strict=True))
-        found[key] = Report(
-            states, rows=rows, null_rows=null_rows, non_finite_rows=non_finite_rows, on_invalid=plan.on_invalid
+def _by_group(plan: Plan, grouping: int) -> GroupReports:
+    """Return a report for each group of a grouping, made when it is asked for."""
+    groups = plan.groups
+    assert groups is not None
+    labels, figures = [e.label for e in plan.losses], [e.figure for e in plan.losses]
+
+    def report(code: int) -> Report:
+        counted, moments = groups.state_of(grouping, code, figures)
+        return Report(
+            dict(zip(labels, moments, strict=True)),
+            rows=counted[0],
+            null_rows=counted[1],
+            non_finite_rows=counted[2],
+            on_invalid=plan.on_invalid,
         )
-    return found
+
+    return GroupReports({key: code for code, key in enumerate(groups.keys[grouping])}, report)
 
 
 def _rank(plan: Plan, worst: list[list[WorstRow]], result: Result) -> None:

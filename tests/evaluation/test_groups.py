@@ -2,6 +2,7 @@
 
 import datetime
 import math
+import pickle
 import subprocess
 import sys
 
@@ -203,6 +204,17 @@ def test_too_many_groups(monkeypatch):
     monkeypatch.setattr(tables, "WEIGHTED", 10)
     with pytest.raises(InputError, match="more than 10 groups of weighted rows"):
         fl.evaluate((*data, np.ones(50)), "mae", by=np.arange(50) % 20)
+
+
+def test_reports_are_made_when_they_are_asked_for():
+    data = (np.arange(40.0), np.zeros(40))
+    report = fl.evaluate(data, "mae", by=np.arange(40) % 20)
+    assert repr(report.groups) == "<reports of 20 groups: 0, 1, 2, 3, 4, ...>"
+    assert len(report.group_table(("by",), top=3)) == 4
+    assert len(report.groups._made) == 3
+    again = pickle.loads(pickle.dumps(report))
+    assert same(again, report)
+    assert again.groups[7] == report.groups[7] == fl.evaluate((data[0][7::20], data[1][7::20]), "mae")
 
 
 def test_reports_by_other_columns_do_not_merge():

@@ -55,24 +55,24 @@ class Groups:
 
     def found(self, grouping: int, figures: Sequence[str]) -> list[tuple[Any, list[int], list[Moments]]]:
         """Return key, counts of rows and the state of every loss, for each group of a grouping."""
+        return [(key, *self.state_of(grouping, code, figures)) for code, key in enumerate(self.keys[grouping])]
+
+    def state_of(self, grouping: int, code: int, figures: Sequence[str]) -> tuple[list[int], list[Moments]]:
+        """Return the counts of rows (all, with a null, not finite) and the state of every loss of a group."""
         states = [state[grouping] for state in self._all]
-        result = []
-        for code, key in enumerate(self.keys[grouping]):
-            left_out, *invalid = (
-                sum(int(c.table[code, j]) for c, _ in states if code < len(c.table)) for j in range(3)
-            )
-            moments = []
-            for k, figure in enumerate(figures):
-                parts = [of_losses[k].moments(code, figure) for _, of_losses in states]
-                whole = parts[0]
-                for part in parts[1:]:
-                    whole = whole.merge(part)
-                moments.append(whole)
-            # A count of every row would take a nanosecond each.
-            first = moments[0]
-            seen = first.finite + first.nan + first.above + first.below + first.ignored
-            result.append((key, [left_out + seen, *invalid], moments))
-        return result
+        tables = [counts.table for counts, _ in states if code < len(counts.table)]
+        left_out, *invalid = (sum(int(table[code, j]) for table in tables) for j in range(3))
+        moments = []
+        for k, figure in enumerate(figures):
+            parts = [of_losses[k].moments(code, figure) for _, of_losses in states]
+            whole = parts[0]
+            for part in parts[1:]:
+                whole = whole.merge(part)
+            moments.append(whole)
+        # A count of every row would take a nanosecond each.
+        first = moments[0]
+        seen = first.finite + first.nan + first.above + first.below + first.ignored
+        return [left_out + seen, *invalid], moments
 
 
 def groupings_of(by: Any, data: Any = None) -> tuple[tuple[tuple[str, ...], ...], dict[str, Any]]:
