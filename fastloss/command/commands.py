@@ -164,6 +164,9 @@ def evaluate(
     on_invalid: Annotated[str, ON_INVALID] = "fail",
     worst: Annotated[int, typer.Option(min=0, metavar="K", help="Show the K rows of largest loss.")] = 0,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the report as JSON; - for stdout.")] = None,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page of HTML; - for stdout.")] = None,
+    markdown: Annotated[str | None, typer.Option(metavar="FILE", help="Write Markdown; - for stdout.")] = None,
+    csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write CSV; - for stdout.")] = None,
     per_sample: Annotated[str | None, typer.Option(metavar="FILE.parquet", help="Write the loss of every row.")] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Use the predictions that ship with fastloss.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads that compute while others read.")] = None,
@@ -188,6 +191,9 @@ def evaluate(
         sort=sort,
         top=top,
         pred_is=pred_is,
+        html=html,
+        markdown=markdown,
+        csv=csv,
     )
     evaluate_command(request)
 

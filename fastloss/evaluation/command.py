@@ -43,6 +43,9 @@ class Request:
     sort: str = ""
     top: int = 20
     pred_is: str = ""
+    html: str | None = None
+    markdown: str | None = None
+    csv: str | None = None
 
     @property
     def selection(self) -> Selection:
@@ -88,7 +91,8 @@ def _evaluate(request: Request) -> None:
             make_console(stderr=True).print(text, style="yellow", soft_wrap=True)
     if request.json is not None:
         _write_json(request.json, reports)
-    if request.json != "-":
+    _write_pages(request, reports)
+    if "-" not in (request.json, request.html, request.markdown, request.csv):
         console = make_console()
         for i, (title, report) in enumerate(reports):
             if i:
@@ -101,7 +105,10 @@ def _evaluate(request: Request) -> None:
 
 
 def _check_outputs(request: Request) -> None:
-    outputs = [o for o in (request.json if request.json != "-" else None, request.per_sample) if o is not None]
+    written = (request.json, request.html, request.markdown, request.csv)
+    if sum(o == "-" for o in written) > 1:
+        raise InputError("several outputs are -; expected one on the standard output")
+    outputs = [o for o in (*written, request.per_sample) if o not in (None, "-")]
     if outputs:
         check_outputs(outputs, [] if request.sample else input_files(request.paths, request.selection))
 
@@ -264,6 +271,23 @@ def _print_groups(console: Any, report: Report, names: tuple[str, ...], request:
     count = report.group_count(names)
     if left := count - (len(rows) - 1):
         console.print(f"{left:,} of {count:,} groups not shown; --top 0 shows all", style="yellow", soft_wrap=True)
+
+
+def _write_pages(request: Request, reports: list[tuple[str, Report]]) -> None:
+    """Write the report as HTML, Markdown and CSV, as far as they are asked for."""
+    from . import page
+
+    titled = [(title or f"Losses of {', '.join(request.paths)}", report) for title, report in reports]
+    texts: list[tuple[str | None, Callable[[], str]]] = [
+        (request.html, lambda: page.html_page(titled, request.sort, request.top)),
+        (request.markdown, lambda: page.markdown(reports, request.sort, request.top)),
+        (request.csv, lambda: page.written_csv(reports)),
+    ]
+    for path, text in texts:
+        if path == "-":
+            print(text(), end="")
+        elif path is not None:
+            write_text(path, text())
 
 
 def _write_json(path: str, reports: list[tuple[str, Report]]) -> None:

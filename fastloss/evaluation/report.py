@@ -244,17 +244,10 @@ class Report(Mapping[str, Statistics]):
         Sorted by key, or by `sort`: the label of a loss, largest mean first, or "count". Of one loss, its other
         statistics follow. `top` groups at the most; 0 stands for all.
         """
-        groups = self._groups[names]
-        found = [(key, groups[key]) for key in (list(groups)[: top or None] if not sort else groups)]
-        if sort == "count":
-            found.sort(key=lambda each: -each[1].rows)
-        elif sort:
-            # A group without a mean comes last.
-            found.sort(key=lambda each: (math.isnan(each[1][sort].mean), -each[1][sort].mean))
         single = next(iter(self)) if len(self) == 1 else None
         heading = (*names, *(self if single is None else (f"{single} mean", "std", "min", "max")), "count")
         body = []
-        for key, report in found[: top or None]:
+        for key, report in self._ordered(names, sort, top):
             parts = key if len(names) > 1 else (key,)
             means = [s.mean for s in report.values()]
             if single is not None:
@@ -263,6 +256,59 @@ class Report(Mapping[str, Statistics]):
             count = max(s.count for s in report.values())
             body.append((*map(key_text, parts), *map(figure, means), f"{count:,}"))
         return [heading, *body]
+
+    def _ordered(self, names: tuple[str, ...], sort: str, top: int) -> list[tuple[Any, "Report"]]:
+        """Return the first groups in the order that `sort` names."""
+        groups = self._groups[names]
+        found = [(key, groups[key]) for key in (list(groups)[: top or None] if not sort else groups)]
+        if sort == "count":
+            found.sort(key=lambda each: -each[1].rows)
+        elif sort:
+            # A group without a mean comes last.
+            found.sort(key=lambda each: (math.isnan(each[1][sort].mean), -each[1][sort].mean))
+        return found[: top or None]
+
+    @property
+    def groupings(self) -> list[tuple[str, ...]]:
+        """Columns of each grouping."""
+        return list(self._groups)
+
+    def reports_by(self, names: tuple[str, ...]) -> Mapping[Any, "Report"]:
+        """Return the reports of the groups of a grouping, by key."""
+        return self._groups[names]
+
+    def group_means(self, names: tuple[str, ...], sort: str = "", top: int = 0) -> list[float]:
+        """Return the mean of the first loss of the groups that `group_table` shows."""
+        label = next(iter(self))
+        return [report[label].mean for _, report in self._ordered(names, sort, top)]
+
+    def to_html(self, title: str = "Losses") -> str:
+        """Return a page of HTML that needs nothing but itself: statistics, up to 200 groups, the worst rows."""
+        from .page import html_page
+
+        return html_page([(title, self)])
+
+    def to_arrow(self) -> Any:
+        """Return a table of Arrow: a row for each loss of all rows, and for each loss of each group."""
+        import pyarrow as pa
+
+        from .page import table_of
+
+        return pa.table(table_of(self))
+
+    def to_pandas(self) -> Any:
+        """Return the table of `to_arrow` as a data frame of pandas."""
+        table = self.to_arrow()
+        try:
+            return table.to_pandas()
+        except ModuleNotFoundError as error:
+            raise ImportError("to_pandas needs pandas: pip install pandas", name="pandas") from error
+
+    def _repr_html_(self) -> str:
+        """Return the tables as a notebook shows them."""
+        from .page import html_tables
+
+        return "\n".join(html_tables(self, top=20))
 
     def group_count(self, names: tuple[str, ...]) -> int:
         """Return the number of groups of a grouping."""
