@@ -34,9 +34,13 @@ IRRATIONAL = {
 
 
 def exact(x: float) -> Fraction:
-    """The number meant by a float literal: 1/3 for 0.333..., and otherwise the float itself."""
+    """The number meant by a float literal: 1/3 for 0.333..., 1/16! for 4.779...e-14, and otherwise the float itself."""
     simple = Fraction(x).limit_denominator(10**6)
-    return simple if float(simple) == x else Fraction(x)
+    if float(simple) == x:
+        return simple
+    # Beyond 10**14, reciprocals lie closer than floats: each float would be one.
+    whole = Fraction(1, round(1 / x)) if 1e-14 < abs(x) < 1e-6 else simple
+    return whole if float(whole) == x else Fraction(x)
 
 
 def mp_number(x: float):

@@ -47,6 +47,7 @@ VARIANTS = {
         {"log_var": True, "beta": 1.0, "full": True},
     ],
     "student_t_nll": [{"df": 0.5}, {"df": 1.0}, {"df": 30.0}, {"df": 1e6}],
+    "interval_score": [{"alpha": 0.5}],
     "evidential_regression": [{"lam": 0.0}, {"lam": 1.0}],
     "bce": [{"pos_weight": 3.0}, {"label_smoothing": 0.1}, {"pos_weight": 0.5, "label_smoothing": 1.0}],
     "bce_with_logits": [{"pos_weight": 3.0}, {"label_smoothing": 0.1}, {"pos_weight": 0.5, "label_smoothing": 1.0}],

@@ -139,7 +139,7 @@ class Share(NamedTuple):
     """Product with a weight."""
     rest: Callable[..., Any]
     """Function for the parts after this one."""
-    checked: bool = False
+    checked: bool
     """Whether violations are counted."""
 
 
@@ -173,12 +173,10 @@ def evaluate_element(x, p):
     return out[0], out[1], out[2], out[use.SURROGATE], wrong
 
 
-def begin_lanes(part, count, total, bad):
-    """Clear the lanes of values and violations."""
+def begin_lanes(part, total):
+    """Clear lanes, and those of float64 that they are added to."""
     clear(part, 0)
-    clear(count, 0)
     clear(total, 0)
-    clear(bad, 0)
 
 
 def settle_lanes(part, count, total, bad):
@@ -237,8 +235,9 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, str
     part, count = lanes(use.ZERO, use.STEP), lanes(use.ZERO, use.STEP)
     total, bad = lanes(0.0, use.STEP), lanes(0.0, use.STEP)
     shares, sums = lanes(use.ZERO, use.LANES), lanes(0.0, use.LANES)
-    use.begin(part, count, total, bad)
-    use.begin(shares, shares, sums, sums)
+    use.begin(part, total)
+    use.begin(count, bad)
+    use.begin(shares, sums)
     p = use.unpack(params)
     s = T(scale)
     n = preds[0].size
@@ -393,10 +392,10 @@ def _sums(parts: int, weighted: bool, checked: bool, step: int) -> dict[str, Any
         return found
     tally: Any = access.nothing[4]
     for k in reversed(range(parts)):
-        tally = inner(tally_part, SCALAR, Share(step, k * step, access.times[weighted], tally))
+        tally = inner(tally_part, SCALAR, Share(step, k * step, access.times[weighted], tally, checked))
     own = {"gather": gather_parts, "spare": spare_parts, "close": close_parts}
     found |= {k: inner(f, INLINED, common) for k, f in own.items()}
-    return found | {"tally": inner(tally_parts, SCALAR, Share(step, 0, ABSENT, tally))}
+    return found | {"tally": inner(tally_parts, SCALAR, Share(step, 0, ABSENT, tally, checked))}
 
 
 def elementwise_chunk(

@@ -252,7 +252,7 @@ def _print(console: Any, title: str, report: Report) -> None:
 def print_rows(console: Any, rows: list[tuple[str, ...]], left: int) -> None:
     """Print a heading and rows; the first columns are text, the others numbers."""
     if not console.is_terminal:
-        print("\n".join(map(printable, aligned(rows, left))), flush=True)
+        print("\n".join(map(printable, aligned(rows, left))))
         return
     heading, *body = rows
     table = Table(box=None, header_style="bold", pad_edge=False)

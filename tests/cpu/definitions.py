@@ -340,6 +340,9 @@ DEFINITIONS = {
     "student_t_nll": student_t,
     "evidential_regression": evidential,
     "crps_gaussian": crps_gaussian,
+    "interval_score": lambda low, high, t, alpha: (
+        high - low + 2 / alpha * (max(low - t, held(0)) + max(t - high, held(0)))
+    ),
     "bce": bce,
     "bce_with_logits": bce_with_logits,
     "focal": focal,

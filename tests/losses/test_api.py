@@ -161,7 +161,7 @@ NOT_HERE = (
         "fastloss.evaluation",
         "fastloss.data",
     ),
-    *("fastloss.performance.command", "fastloss.tracking.command"),
+    *("fastloss.performance.command", "fastloss.tracking.command", "fastloss.interop.jax"),
 )
 
 
@@ -173,6 +173,13 @@ def modules():
 @pytest.mark.parametrize("module", modules())
 def test_examples_of_modules_run(module):
     assert doctest.testmod(importlib.import_module(module)).failed == 0
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("module", ["jax", "jax_arrays", "jax_ffi", "jax_rules"])
+def test_examples_of_modules_that_need_jax_run(module):
+    pytest.importorskip("jax")
+    assert doctest.testmod(importlib.import_module(f"fastloss.interop.{module}")).failed == 0
 
 
 @pytest.mark.parametrize("method", ["__call__", "value_and_grad", "grad_and_hess", "bind", "warmup"])
