@@ -275,7 +275,7 @@ def _print_groups(console: Any, report: Report, names: tuple[str, ...], request:
 
 def _write_pages(request: Request, reports: list[tuple[str, Report]]) -> None:
     """Write the report as HTML, Markdown and CSV, as far as they are asked for."""
-    from . import page
+    from .report import page
 
     titled = [(title or f"Losses of {', '.join(request.paths)}", report) for title, report in reports]
     texts: list[tuple[str | None, Callable[[], str]]] = [

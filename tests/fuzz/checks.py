@@ -141,7 +141,8 @@ def close(got, expected, call, what, size=0.0):
     finite = np.isfinite(expected)
     size = max(size, float(np.abs(expected[finite]).max(initial=0.0)), 1.0)
     require(got.shape == expected.shape, f"{what} has shape {got.shape}, not {expected.shape}")
-    wrong = finite & ~(np.abs(got - expected) <= tolerance * size)
+    with np.errstate(invalid="ignore"):  # both may be infinite
+        wrong = finite & ~(np.abs(got - expected) <= tolerance * size)
     if wrong.any():
         at = tuple(np.argwhere(wrong)[0])
         raise Finding(f"{what} is {got[at]!r}, not {expected[at]!r}, at {at}")

@@ -5,11 +5,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .accumulate import Moments, Statistics
-from .columns import InputError, natural
-from .groups.keys import key_from_json, key_order, key_text, key_to_json
+from ..accumulate import Moments, Statistics
+from ..columns import InputError, natural
+from ..groups.keys import key_from_json, key_order, key_text, key_to_json
+from .text import aligned, figure
 
-__all__ = ["GroupReports", "Report", "WorstRow", "aligned"]
+__all__ = ["GroupReports", "Report", "WorstRow", "aligned", "figure", "ranked"]
 
 FORMAT = 1
 COLUMNS = ("loss", "mean", "std", "min", "max", "count", "non-finite", "weight sum")
@@ -380,27 +381,9 @@ def _united(a: Mapping[Any, Report], b: Mapping[Any, Report]) -> dict[Any, Repor
     return dict(found.values())
 
 
-def aligned(rows: list[tuple[str, ...]], left: int) -> list[str]:
-    """Return a heading, a rule and rows as lines of aligned columns; the first are text, the others numbers."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
-        for r in rows
-    ]
-    lines.insert(1, "  ".join("-" * w for w in widths))
-    return lines
-
-
 def ranked(rows: list[WorstRow], k: int) -> list[WorstRow]:
     """Return the k rows of largest loss, the first among equals."""
     return sorted(rows, key=lambda w: (-w.loss, natural(w.file), w.row))[:k]
-
-
-def figure(value: float | None) -> str:
-    """Return a number as text of six digits, so that the table fits a terminal of 80 columns."""
-    if value is None:
-        return "-"
-    return "0" if value == 0 else f"{value:.6g}"
 
 
 def _finite(value: float) -> float | str:

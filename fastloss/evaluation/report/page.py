@@ -5,11 +5,14 @@ import io
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .._terminal import printable
-from .groups.keys import key_text
-from .report import Report, figure
+from ..._terminal import printable
+from ..groups.keys import key_text
+from .text import figure
+
+if TYPE_CHECKING:
+    from . import Report
 
 __all__ = ["html_page", "html_tables", "markdown", "table_of", "written_csv"]
 
@@ -61,7 +64,7 @@ def _class(column: int, left: int) -> str:
     return ' class="text"' if column < left else ""
 
 
-def html_tables(report: Report, sort: str = "", top: int = 0) -> list[str]:
+def html_tables(report: "Report", sort: str = "", top: int = 0) -> list[str]:
     """Return lines of HTML: warnings, statistics, groups and worst rows of a report."""
     lines = [f'<p class="warn">{_text(warning)}</p>' for warning in report.warnings()]
     lines += _table(report.table(), 1)
@@ -81,7 +84,7 @@ def html_tables(report: Report, sort: str = "", top: int = 0) -> list[str]:
     return lines
 
 
-def html_page(reports: Sequence[tuple[str, Report]], sort: str = "", top: int = 0) -> str:
+def html_page(reports: Sequence[tuple[str, "Report"]], sort: str = "", top: int = 0) -> str:
     """Return a page of one or several reports with their titles: no script, nothing from the network."""
     titles = [title for title, _ in reports if title]
     title = titles[0] if len(titles) == 1 else "Losses"
@@ -102,7 +105,7 @@ def _markdown_table(rows: Sequence[Sequence[str]], left: int) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (heading, rule, *body)]
 
 
-def markdown(reports: Sequence[tuple[str, Report]], sort: str = "", top: int = 0) -> str:
+def markdown(reports: Sequence[tuple[str, "Report"]], sort: str = "", top: int = 0) -> str:
     """Return reports as tables of Markdown."""
     lines: list[str] = []
     for title, report in reports:
@@ -116,7 +119,7 @@ def markdown(reports: Sequence[tuple[str, Report]], sort: str = "", top: int = 0
     return "\n".join(lines)
 
 
-def table_of(report: Report) -> dict[str, list[Any]]:
+def table_of(report: "Report") -> dict[str, list[Any]]:
     """Return columns with a row for each loss of all rows, and for each loss of each group.
 
     `by` names the columns of a grouping and `key` its values as text; both are empty for all rows.
@@ -138,7 +141,7 @@ def table_of(report: Report) -> dict[str, list[Any]]:
     return columns
 
 
-def written_csv(reports: Sequence[tuple[str, Report]]) -> str:
+def written_csv(reports: Sequence[tuple[str, "Report"]]) -> str:
     """Return reports as CSV with full precision; of several, the first column is their title."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
