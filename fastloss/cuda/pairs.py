@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
+from ..cpu.embeddings.pairs import of_cosines
 from ..cpu.runtime import access
 from ..cpu.runtime.slots import ABSENT, unbound
 from ..cpu.runtime.specialize import bind
@@ -367,7 +368,7 @@ STEPS = (
 
 def kind_of(record: Formula) -> str:
     """Return the kind of measure that a formula takes: "one" distance, "two" of them, or an "angle"."""
-    return "two" if len(record.predictions) == 3 else "angle" if "cosine" in record.name else "one"
+    return "two" if len(record.predictions) == 3 else "angle" if of_cosines(record) else "one"
 
 
 def _targets(record: Formula) -> tuple[str, ...]:

@@ -287,12 +287,17 @@ HELPERS = {
 }
 
 
+def of_cosines(record: Any) -> bool:
+    """Whether the formula takes one less the cosine, and the cosine, in place of a distance."""
+    return bool(record.function.__code__.co_varnames[:2] == ("h", "c"))
+
+
 def prepare(call: Any) -> Callable[[Any], None]:
     """Return what evaluates every pair or triplet of calls like one."""
     record, first, empty = call.record, call[call.record.predictions[0]], np.empty((0, 0), call.dtype)
     count, numbers = len(record.predictions), call.numbers()
     target = next((k for k in record.inputs if k not in record.predictions), None)
-    template = triples if count == 3 else cosines if "cosine" in record.name else single
+    template = triples if count == 3 else cosines if of_cosines(record) else single
     euclidean = call.parameters.get("p", 2.0) == 2.0
     flags = (*steps(euclidean), ("targets", target is not None))
     name = record.name if euclidean else f"{record.name}_p"

@@ -1,9 +1,10 @@
-"""Losses of a user's own over several arrays: the scalar formula of one point, and the built-in loop over points."""
+"""Losses of a user's own over several arrays: a scalar formula of a point, a region or a pair, and a built-in loop."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...call import check
+from ...formulas import pairs, regions
 from ...spec.derive import NotDerivableError, derivative
 from ...spec.graph import EXACT
 from ...spec.record import Input, described
@@ -40,27 +41,54 @@ def _check_inputs(inputs: Any) -> None:
             )
 
 
+class Loop(NamedTuple):
+    """Built-in loop that computes the numbers of a formula from arrays of its own."""
+
+    path: str
+    """Kernel module."""
+    numbers: tuple[str, ...]
+    """Arguments of the formula that the loop computes."""
+    fields: dict[str, Any]
+    """Arrays, units and options of the losses of the loop."""
+    target: bool = False
+    """Whether the formula may take the target of a unit, `t`, after those."""
+
+
+LOOPS = {
+    "regions": Loop(
+        "regions.sums",
+        ("tp", "fp", "fn", "tn"),
+        {"inputs": regions.INPUTS, "options": {**regions.SQUARED, **regions.OPTIONS}, **regions.UNITS},
+    ),
+    "pairs": Loop("embeddings.pairs", ("d",), {"inputs": pairs.PAIR, "units": "*"}, True),
+}
+"""Loops beside points, by name."""
+
+
 def array_loss(
     loop: str = "points",
     /,
     *,
-    inputs: Mapping[str, int],
+    inputs: Mapping[str, int] | None = None,
     grad: Sequence[str] = (),
     name: str = "",
     stable: bool = True,
     **properties: Any,
 ) -> Callable[[Callable[..., Any]], CustomArrayLoss]:
-    """Return a decorator that makes a loss over several arrays of the scalar formula of one point.
+    """Return a decorator that makes a loss over several arrays of a scalar formula.
 
     Parameters
     ----------
-    loop : {"points"}, default "points"
-        Built-in loop: points by themselves, such as boxes with their targets.
+    loop : {"points", "regions", "pairs"}, default "points"
+        Built-in loop. "points" calls the formula for points by themselves, such as boxes with their targets. "regions"
+        calls it for each class of each sample, with the sums tp, fp, fn and tn over its pixels; the loss takes the
+        arrays and options that `fastloss.dice` takes. "pairs" calls it for each pair of vectors, with their distance d
+        and, if the formula has an argument t, the target of the pair.
     inputs : mapping of str to int
-        How many numbers a point has in each array: 1 for arrays (...,), 4 for boxes (..., 4). The formula takes the
-        numbers of all arrays in this order, then parameters with defaults.
+        Of points alone: how many numbers a point has in each array, 1 for arrays (...,), 4 for boxes (..., 4). The
+        formula takes the numbers of all arrays in this order, then parameters with defaults.
     grad : sequence of str, optional
-        Arrays that the loss is differentiated by; by default the first.
+        Of points alone: arrays that the loss is differentiated by; by default the first.
     name : str, optional
         Name of the loss; by default that of the function.
     stable : bool, default True
@@ -71,12 +99,13 @@ def array_loss(
     Returns
     -------
     function
-        Decorator that returns a loss as `fastloss.iou` is one, with values of its own for each point.
+        Decorator that returns a loss as `fastloss.iou`, `fastloss.dice` or `fastloss.contrastive` is one, with values
+        of its own for each point, sample or pair.
 
     Raises
     ------
     TypeError
-        Functions that are no formula of so many numbers.
+        Functions that are no formula of these numbers.
 
     Examples
     --------
@@ -86,9 +115,21 @@ def array_loss(
     ...     return np.hypot(x - u, y - v)
     >>> distance.value_and_grad(np.array([[3.0, 4.0]]), np.zeros((1, 2)))
     (5.0, array([[0.6, 0.8]]))
+    >>> @fl.array_loss("regions")
+    ... def missed(tp, fp, fn, tn):
+    ...     return fn / (tp + fn)
+    >>> missed(np.array([[[0.75, 0.5]]]), np.array([[[1.0, 0.0]]]))
+    0.25
     """
+    if loop in LOOPS:
+        if inputs is not None or grad:
+            given = "inputs" if inputs is not None else "grad"
+            raise FormulaError(f"array_loss: {given} is given for {loop}, whose arrays are fixed; leave it out")
+        return lambda function: _made_by(LOOPS[loop], function, name, stable, properties)
     if loop != "points":
-        raise FormulaError(f"array_loss: loop is {check.shown(loop)}; expected 'points'")
+        raise FormulaError(f"array_loss: loop is {check.shown(loop)}; expected 'points', 'regions' or 'pairs'")
+    if inputs is None:
+        raise FormulaError("array_loss: points need inputs, how many numbers a point has in each array: {'boxes': 4}")
     _check_inputs(inputs)
     wanted = tuple(grad) or tuple(inputs)[:1]
     for key in wanted:
@@ -100,18 +141,57 @@ def array_loss(
 def _made_of(
     function: Any, inputs: dict[str, int], wanted: tuple[str, ...], name: str, stable: bool, properties: dict[str, Any]
 ) -> CustomArrayLoss:
-    called = name or getattr(function, "__name__", "loss").replace("<lambda>", "loss")
-    building.named(called)
-    arguments = building.arguments_of(function, called, False, MOST_NUMBERS)
+    called, arguments = _arguments(function, name)
     if len(arguments.predictions) != sum(inputs.values()):
         counted = " + ".join(map(str, inputs.values()))
         raise FormulaError(
             f"{called}: the formula takes {len(arguments.predictions)} numbers; its inputs hold {counted} of them"
         )
+    owners = [key for key, width in inputs.items() for _ in range(width)]
+    moving = [i for i, key in enumerate(owners) if key in wanted]
+    fields = {"inputs": {k: _input(width, k in wanted) for k, width in inputs.items()}, "units": "*"}
+    return _compiled("points", function, called, arguments, moving, stable, properties | {"fields": fields})
+
+
+def _made_by(loop: Loop, function: Any, name: str, stable: bool, properties: dict[str, Any]) -> CustomArrayLoss:
+    """Return the loss of a formula whose numbers a loop computes."""
+    called, arguments = _arguments(function, name)
+    wanted = (*loop.numbers, "t") if loop.target and len(arguments.predictions) > len(loop.numbers) else loop.numbers
+    if tuple(arguments.predictions) != wanted:
+        takes, expected = ", ".join(arguments.predictions), ", ".join(loop.numbers)
+        also = ", and t for a target" if loop.target else ""
+        raise FormulaError(f"{called}: the formula takes {takes}; expected {expected}{also}, then parameters")
+    fields = dict(loop.fields)
+    if wanted != loop.numbers:
+        fields["inputs"] = fields["inputs"] | {"target": Input("*", "target of each pair")}
+    moving = list(range(len(loop.numbers)))
+    return _compiled(loop.path, function, called, arguments, moving, stable, properties | {"fields": fields})
+
+
+def _arguments(function: Any, name: str) -> tuple[str, building.Arguments]:
+    """Return the name of a loss and the arguments of its formula."""
+    called = name or getattr(function, "__name__", "loss").replace("<lambda>", "loss")
+    building.named(called)
+    return called, building.arguments_of(function, called, False, MOST_NUMBERS)
+
+
+def _compiled(
+    path: str,
+    function: Any,
+    called: str,
+    arguments: building.Arguments,
+    moving: list[int],
+    stable: bool,
+    properties: dict[str, Any],
+) -> CustomArrayLoss:
+    """Return the loss of a formula, with its derivatives by the numbers that move."""
+    own = properties.pop("fields")
     for key in ("prediction", "target"):
         if key in properties:
             raise FormulaError(f"{called}: {key} is no option of a loss over several arrays; leave it out")
     building.not_options(called, CustomArrayLoss, arguments.defaults, "parameter")
+    if taken := sorted(set(arguments.defaults) & set(own.get("options", ()))):
+        raise FormulaError(f"{called}: {taken[0]} is an option of this loop; give the parameter another name")
     fields = building.options(called, arguments, properties)
 
     def run_on(operands: Any) -> Any:
@@ -120,19 +200,19 @@ def _made_of(
     graph, operands, results = building.traced(called, arguments, run_on, STABLE if stable else EXACT)
     if len(results) > 1:
         raise FormulaError(f"{called}: returns derivatives; return the value alone, from which they are derived")
-    owners = [key for key, width in inputs.items() for _ in range(width)]
     try:
-        slopes = tuple(derivative(results[0], z) for z, key in zip(operands, owners, strict=False) if key in wanted)
+        slopes = tuple(derivative(results[0], operands[i]) for i in moving)
     except NotDerivableError as error:
         raise FormulaError(f"{called}: {error}") from None
     names = [*arguments.predictions, *arguments.defaults]
     doc = function.__doc__ or ""
-    compiled = formula("formula", names, (results[0], slopes), arguments.defaults, doc)
+    # Pairs take the derivative by their distance itself, the other loops a tuple.
+    slope = slopes[0] if path == LOOPS["pairs"].path else slopes
+    compiled = formula("formula", names, (results[0], slope), arguments.defaults, doc)
     plain = building.traced(called, arguments, run_on, EXACT)[2]
     written = source(formula("formula", names, plain, arguments.defaults))
     origin = building.Origin(source(compiled), written, tuple(graph.rewrites), 0, building.text_of(function), doc)
-    fields |= {"inputs": {k: _input(width, k in wanted) for k, width in inputs.items()}, "units": "*"}
-    record = described(compiled, "arrays", "points", fields, called)
+    record = described(compiled, "arrays", path, fields | own, called)
     return made(CustomArrayLoss(record), origin)  # type: ignore[no-any-return]
 
 
