@@ -87,6 +87,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Loss functions on your own files. Start with: [bold]fastloss eval --sample[/bold]",
 )
 app.add_typer(track, name="track")
@@ -304,11 +305,15 @@ def bench(
 
 
 @app.command("list")
-def list_losses() -> None:
-    """List all losses."""
+def list_losses(
+    problem: Annotated[
+        str, typer.Option("--for", metavar="PROBLEM", help="For outliers, imbalance, counts, ranking ...")
+    ] = "",
+) -> None:
+    """List all losses, or those for a problem."""
     from ..evaluation.describe import print_list
 
-    print_list()
+    print_list(problem)
 
 
 @app.command()

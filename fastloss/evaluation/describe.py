@@ -72,17 +72,47 @@ def _default(record: Any, name: str, values: Any = None) -> str:
     return meant if isinstance(meant, str) else str(spec.show(value).lower())
 
 
-def print_list() -> None:
-    """Print all losses: name, parameters with defaults, summary."""
+FOR = {
+    "outliers": ("huber", "log_cosh", "mae", "smooth_l1", "charbonnier", "cauchy", "welsch", "tukey", "barron"),
+    "quantiles": ("quantile", "expectile", "ordered_quantiles", "interval_score"),
+    "counts": ("poisson", "negative_binomial_nll", "tweedie", "gamma"),
+    "uncertainty": ("gaussian_nll", "crps_gaussian", "student_t_nll", "laplace_nll", "evidential_regression"),
+    "imbalance": ("focal", "asymmetric", "bce_with_logits", "softmax_focal", "tversky", "focal_tversky", "poly1_bce"),
+    "mislabelled": ("generalized_cross_entropy", "label_relaxation", "cross_entropy", "mae"),
+    "ordinal": ("ordinal", "wasserstein_1d", "crps_ensemble"),
+    "segmentation": ("dice", "jaccard", "tversky", "focal_tversky", "lovasz_softmax", "boundary"),
+    "boxes": ("iou", "giou", "diou", "ciou", "siou", "smooth_l1"),
+    "embeddings": ("info_nce", "ntxent", "supcon", "triplet", "batch_hard_triplet", "contrastive", "vicreg"),
+    "ranking": ("lambda_rank", "listnet", "softmax_ranking", "margin_ranking", "auc_pairwise"),
+    "language": ("linear_cross_entropy", "sequence_cross_entropy", "ctc", "dpo", "orpo", "self_critical"),
+    "survival": ("cox", "aft"),
+    "fairness": ("demographic_parity", "equal_opportunity", "equalized_odds", "bounded_group_loss", "mindiff"),
+}
+"""Losses for a problem, those to begin with first."""
+
+
+def print_list(problem: str = "") -> None:
+    """Print all losses, or those for a problem: name, parameters with defaults, summary."""
     import fastloss
 
+    if problem and problem not in FOR:
+        raise InputError(f"--for is {problem!r}; allowed: {', '.join(FOR)}")
+    losses = [fastloss.LOSSES[name] for name in (FOR[problem] if problem else fastloss.LOSSES)]
+    rows = []
+    for loss in losses:
+        record = loss.record
+        rows.append((loss.name, ", ".join(f"{p}={_default(record, p)}" for p in record.parameters), record.summary))
+    if not sys.stdout.isatty():
+        # One line a loss, whose parameters come last: they are what is long.
+        width = max(len(name) for name, _, _ in rows)
+        print("\n".join(f"{n:<{width}}  {what}{f' ({given})' if given else ''}" for n, given, what in rows))
+        return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("loss", no_wrap=True, style="bold")
     table.add_column("parameters", overflow="fold")
     table.add_column("what it is", overflow="fold")
-    for name, loss in fastloss.LOSSES.items():
-        record = loss.record
-        table.add_row(name, ", ".join(f"{p}={_default(record, p)}" for p in record.parameters), record.summary)
+    for row in rows:
+        table.add_row(*row)
     _print(table)
 
 

@@ -243,6 +243,14 @@ def test_losses_of_ones_own_are_shown_and_compiled(tmp_path, monkeypatch):
     assert out.startswith("2 losses ready")
 
 
+def test_losses_for_problems_are_losses():
+    from fastloss.evaluation.describe import FOR
+
+    for names in FOR.values():
+        assert len(set(names)) == len(names)
+        assert set(names) <= set(fl.LOSSES), set(names) - set(fl.LOSSES)
+
+
 def test_list_show_doctor_and_version():
     code, out, _ = run("list")
     assert code == 0
@@ -254,6 +262,9 @@ def test_list_show_doctor_and_version():
         assert all(word in out for word in (name, record.summary, record.paper, *record.parameters))
     assert "ties=breslow" in run("list")[1]
     assert re.search(r"^dice .*activation=none", run("list")[1], re.MULTILINE)
+    assert max(map(len, run("list", "--for", "outliers")[1].splitlines())) < 160
+    assert run("list", "--for", "love")[2].startswith("fastloss: --for is 'love'; allowed: outliers, quantiles,")
+    assert run("eval", "-h") == run("eval", "--help")
     code, out, _ = run("doctor")
     assert code == 0
     for word in ("fastloss", "numba", "threads", "vectors", "cache", "CUDA"):
