@@ -7,10 +7,8 @@ on the machine matters little. Small calls are timed in groups of 50. `--write` 
 bench/results/jax_adapter.md.
 """
 
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,9 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fastloss as fl
-from fastloss.performance.machine import about, sentence
-
-FILE = Path(__file__).parent / "results" / "jax_adapter.md"
+from bench.beside import tabulate
 
 
 def huber(p: Any, t: Any) -> Any:
@@ -76,25 +72,10 @@ def measured(own: Any, other: Any, p: Any, t: Any, n: int) -> tuple[float, float
     return float(np.median(times[:, 0])), float(np.median(times[:, 1])), float(np.median(times[:, 1] / times[:, 0]))
 
 
-def table() -> str:
-    """Return the measurements as a table."""
-    lines = ["| loss | n | fl.jax | JAX | ratio |", "|---|---:|---:|---:|---:|"]
-    for n in (100, 10_000, 10_000_000):
-        for name, (own, other, p, t) in cases(n).items():
-            a, b, ratio = measured(own, other, p, t, n)
-            unit, factor = ("ms", 1e3) if n > 1e6 else ("us", 1e6)
-            lines.append(f"| `{name}` | {n:,} | {a * factor:.3g} {unit} | {b * factor:.3g} {unit} | {ratio:.2f} |")
-            print(lines[-1], flush=True)
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Measure, and write the table where `--write` is given."""
     fl.set_num_threads(2)
-    rows = table()
-    if "--write" in sys.argv:
-        head = "# `fl.jax` beside JAX's own operations\n\nWritten by `python -m bench.jax_adapter --write`."
-        FILE.write_text(f"{head} {sentence(about())}\n\n{rows}\n", encoding="utf-8")
+    tabulate("`fl.jax` beside JAX's own operations", ("fl.jax", "JAX"), cases, measured, "jax_adapter")
 
 
 if __name__ == "__main__":
