@@ -127,6 +127,16 @@ PREDICTION = typer.Option(
 )
 
 
+TARGET = typer.Option("--target", "-t", metavar="COLUMN", help="Column of the target.")
+WEIGHT = typer.Option("--weight", "-w", metavar="COLUMN", help="Column of the rows' weights.")
+PRED_IS = typer.Option(metavar="prob|logit|log-prob|mean", help="What predictions are: converted for each loss.")
+BY = typer.Option(
+    "--by",
+    metavar="COLUMN[,COLUMN...]",
+    help="Also by group: by a column, or several crossed; repeat it for another grouping.",
+)
+THREADS = typer.Option(min=1, help="Threads that compute while others read.")
+
 ON_INVALID = typer.Option(
     metavar="fail|skip|propagate", help="What to do about rows with a null, NaN or infinity, or such a loss."
 )
@@ -142,24 +152,10 @@ def evaluate(
     ] = None,
     loss: Annotated[list[str] | None, LOSS] = None,
     pred: Annotated[list[str] | None, PREDICTION] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", "-t", metavar="COLUMN", help="Column of the target.")
-    ] = None,
-    weight: Annotated[
-        str | None, typer.Option("--weight", "-w", metavar="COLUMN", help="Column of the rows' weights.")
-    ] = None,
-    pred_is: Annotated[
-        str,
-        typer.Option(metavar="prob|logit|log-prob|mean", help="What predictions are: converted for each loss."),
-    ] = "",
-    by: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--by",
-            metavar="COLUMN[,COLUMN...]",
-            help="Also by group: by a column, or several crossed; repeat it for another grouping.",
-        ),
-    ] = None,
+    target: Annotated[str | None, TARGET] = None,
+    weight: Annotated[str | None, WEIGHT] = None,
+    pred_is: Annotated[str, PRED_IS] = "",
+    by: Annotated[list[str] | None, BY] = None,
     sort: Annotated[str, typer.Option(metavar="LOSS|count", help="Order of groups, largest first; else by key.")] = "",
     top: Annotated[int, typer.Option(min=0, metavar="K", help="Show K groups of a grouping; 0 for all.")] = 20,
     on_invalid: Annotated[str, ON_INVALID] = "fail",
@@ -170,7 +166,7 @@ def evaluate(
     csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write CSV; - for stdout.")] = None,
     per_sample: Annotated[str | None, typer.Option(metavar="FILE.parquet", help="Write the loss of every row.")] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Use the predictions that ship with fastloss.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads that compute while others read.")] = None,
+    threads: Annotated[int | None, THREADS] = None,
 ) -> None:
     """Evaluate losses on files of any size, all in one read."""
     from ..evaluation.command import Request, evaluate_command
@@ -216,18 +212,12 @@ def compare(
     against: Annotated[
         list[str] | None, typer.Option("--against", "-a", metavar="COLUMN", help="Column of the second prediction.")
     ] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", "-t", metavar="COLUMN", help="Column of the target.")
-    ] = None,
-    weight: Annotated[
-        str | None, typer.Option("--weight", "-w", metavar="COLUMN", help="Column of the rows' weights.")
-    ] = None,
+    target: Annotated[str | None, TARGET] = None,
+    weight: Annotated[str | None, WEIGHT] = None,
     on: Annotated[
         str | None, typer.Option("--on", metavar="COLUMN", help="Identifier by which rows of two inputs are joined.")
     ] = None,
-    by: Annotated[
-        list[str] | None, typer.Option("--by", metavar="COLUMN[,COLUMN...]", help="Also by group, as for eval.")
-    ] = None,
+    by: Annotated[list[str] | None, BY] = None,
     cluster_by: Annotated[
         list[str] | None,
         typer.Option("--cluster-by", metavar="COLUMN", help="Rows of one key, such as a user, are not independent."),
@@ -237,13 +227,10 @@ def compare(
     correction: Annotated[
         str, typer.Option(metavar="holm|bh", help="Correction of the p values of groups for their number.")
     ] = "holm",
-    pred_is: Annotated[
-        str,
-        typer.Option(metavar="prob|logit|log-prob|mean", help="What predictions are: converted for each loss."),
-    ] = "",
+    pred_is: Annotated[str, PRED_IS] = "",
     on_invalid: Annotated[str, typer.Option(metavar="fail|skip", help="What to do about invalid rows.")] = "fail",
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write all figures as JSON; - for stdout.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads that compute while others read.")] = None,
+    threads: Annotated[int | None, THREADS] = None,
 ) -> None:
     """Compare two predictions of the same rows: paired differences of losses, with intervals."""
     from ..evaluation.compare.command import Request, compare_command
