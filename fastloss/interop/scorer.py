@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluation.scales import converted
 from ..spec.record import SIGNS, UNIT
 from .hosts import loss_of
 
@@ -66,12 +67,10 @@ class Scorer:
         if record.link in ("logit", "half-logit"):
             if not hasattr(estimator, "predict_proba"):
                 return np.asarray(self._asked(estimator, "decision_function")(X), np.float64)
-            p = self._probabilities(estimator, X)[:, 1]
-            with np.errstate(divide="ignore"):
-                z = np.log(p) - np.log1p(-p)
+            z = converted(self._probabilities(estimator, X)[:, 1], "prob", record)
             # The largest score of a probability in float64: a score of infinity is no number to learn from.
-            z = np.clip(z, -745.0, 745.0)
-            return 0.5 * z if record.link == "half-logit" else z
+            most = 372.5 if record.link == "half-logit" else 745.0
+            return np.clip(z, -most, most)
         if record.link == "margin":
             return np.asarray(self._asked(estimator, "decision_function")(X), np.float64)
         if record.prediction_domains[0] == UNIT:
