@@ -298,10 +298,10 @@ class Library(NamedTuple):
 
     name: str
     names: str
-    """Names that its expressions use."""
+    """Names that the library's expressions use, with the imports they stand for."""
     same: tuple[Same, ...]
     module: str
-    """Module that it is imported by."""
+    """Module to import to see whether the library is installed."""
     checked: str = ""
     """Version that the expressions were executed with by hand; empty for those that the tests execute."""
     tolerance: float = 1e-9

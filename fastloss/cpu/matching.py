@@ -16,7 +16,7 @@ class Matches(NamedTuple):
     overlap: Any
     """Largest intersection over union of each prior with a box of its image (n, a) float64; -1 without boxes."""
     tied: Any
-    """Whether that of the prior with any box is the box's largest, and above 0 (n, a) bool."""
+    """Whether no prior overlaps some box more than this one, which overlaps it at all (n, a) bool."""
     nearest: Any
     """Row of that box in the table of all boxes (n, a) int64; the first of equal ones."""
     best: Any

@@ -9,9 +9,10 @@ import numpy as np
 from ..spec.record import registered
 from .fixed_point import BIAS, DIGITS
 
-__all__ = ["Moments", "Partial", "Statistics", "figure"]
+__all__ = ["HIGHEST", "Moments", "Partial", "Statistics", "figure", "from_ordered", "integer"]
 
-_HIGHEST = 0x7FFFFFFFFFFFFFFF
+HIGHEST = 0x7FFFFFFFFFFFFFFF
+"""Largest int64: the pattern that no extreme of a double has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class Partial:
         self.digits = np.zeros((4 if weighted else 2, DIGITS), np.int64)
         self.counts = np.zeros(4, np.int64)
         self.ignored = 0
-        self.extremes = np.array([_HIGHEST, -_HIGHEST], np.int64)
+        self.extremes = np.array([HIGHEST, -HIGHEST], np.int64)
 
     def add(self, values: Any, weights: Any) -> None:
         """Add float64 losses, with weights unless they are None."""
@@ -172,11 +173,21 @@ class Partial:
     def moments(self, figure: str = "") -> Moments:
         """Return the state as Python integers."""
         finite, nan, above, below = (int(c) for c in self.counts)
-        ordered = self.extremes ^ ((self.extremes >> 63) & _HIGHEST)
-        low, high = ordered.view(np.float64).tolist() if finite else (math.inf, -math.inf)
-        sums = tuple(sum(int(d) << (32 * j) for j, d in enumerate(row) if d) for row in self.digits)
+        low, high = from_ordered(self.extremes) if finite else (math.inf, -math.inf)
+        sums = tuple(map(integer, self.digits))
         # Adding 0.0 turns -0.0 into 0.0: which of two equal zeros came first must not show.
         return Moments(finite, nan, above, below, self.ignored, low + 0.0, high + 0.0, sums, figure)
+
+
+def from_ordered(extremes: Any) -> tuple[float, float]:
+    """Return the doubles that two ordered integers stand for, the smallest and the largest."""
+    low, high = (extremes ^ ((extremes >> 63) & HIGHEST)).view(np.float64).tolist()
+    return low, high
+
+
+def integer(digits: Any) -> int:
+    """Return the sum that base-2**32 digits hold."""
+    return sum(int(d) << (32 * j) for j, d in enumerate(digits) if d)
 
 
 def _rounded(weight: int, first: int, second: int) -> tuple[float, float]:

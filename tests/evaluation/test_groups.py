@@ -199,7 +199,7 @@ def test_refusals(by, message):
 def test_too_many_groups(monkeypatch):
     data = (np.arange(50.0), np.zeros(50))
     monkeypatch.setattr(keys.Keys.__init__, "__defaults__", (49,))
-    with pytest.raises(InputError, match="by by finds more than 49 groups"):
+    with pytest.raises(InputError, match="by key finds more than 49 groups"):
         fl.evaluate(data, "mae", by=np.arange(50))
     monkeypatch.setattr(tables, "WEIGHTED", 10)
     with pytest.raises(InputError, match="more than 10 groups of weighted rows"):
@@ -210,7 +210,7 @@ def test_reports_are_made_when_they_are_asked_for():
     data = (np.arange(40.0), np.zeros(40))
     report = fl.evaluate(data, "mae", by=np.arange(40) % 20)
     assert repr(report.groups) == "<reports of 20 groups: 0, 1, 2, 3, 4, ...>"
-    assert len(report.group_table(("by",), top=3)) == 4
+    assert len(report.group_table(("key",), top=3)) == 4
     assert len(report.groups._made) == 3
     again = pickle.loads(pickle.dumps(report))
     assert same(again, report)
@@ -220,7 +220,7 @@ def test_reports_are_made_when_they_are_asked_for():
 def test_reports_by_other_columns_do_not_merge():
     data = (np.ones(2), np.zeros(2))
     by, plain = fl.evaluate(data, "mae", by=[1, 2]), fl.evaluate(data, "mae")
-    with pytest.raises(InputError, match="cannot merge reports by by and by none"):
+    with pytest.raises(InputError, match="cannot merge reports by key and by none"):
         by.merge(plain)
 
 

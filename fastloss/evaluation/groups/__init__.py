@@ -80,7 +80,7 @@ def groupings_of(by: Any, data: Any = None) -> tuple[tuple[tuple[str, ...], ...]
     if by is None:
         return (), {}
     if isinstance(data, tuple):
-        keys = dict(by) if isinstance(by, Mapping) else {"by": by}
+        keys = dict(by) if isinstance(by, Mapping) else {"key": by}
         for name, values in keys.items():
             if isinstance(values, str) or np.ndim(values) != 1:
                 what = repr(values) if isinstance(values, str) else f"of shape {np.shape(values)}"

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..accumulate import Moments
+from ..accumulate import HIGHEST, Moments, from_ordered, integer
 from ..columns import InputError
 from ..fixed_point import BIAS, DIGITS
 
@@ -13,11 +13,9 @@ __all__ = ["Counts", "Tables"]
 WEIGHTED = 20_000
 """Largest number of groups of weighted rows, which take 7 kB a loss and thread."""
 
-_HIGHEST = 0x7FFFFFFFFFFFFFFF
-
 
 def _grown(a: Any, size: int, fill: Any = 0) -> Any:
-    """Return an array with at least so many rows, the old ones kept."""
+    """Return the array, or a larger copy of at least `size` rows whose new rows are filled."""
     if len(a) >= size:
         return a
     new = np.full((max(size, 2 * len(a), 64), *a.shape[1:]), fill, a.dtype)
@@ -105,7 +103,7 @@ class Tables:
         self.digits, self.counts, self.extremes = (
             _grown(a, self.used) for a in (self.digits, self.counts, self.extremes)
         )
-        self.extremes[new:] = _HIGHEST, -_HIGHEST
+        self.extremes[new:] = HIGHEST, -HIGHEST
         ends = np.append(starts, len(codes))
         slots = self.slots[found] - 1
         kernels.add_any(values, weights, order, ends, slots, self.digits, self.counts, self.extremes)
@@ -135,11 +133,10 @@ class Tables:
             slot = self.slots[code] - 1
             finite, nan, above, below = (int(c) for c in self.counts[slot])
             if finite:
-                ordered = self.extremes[slot] ^ ((self.extremes[slot] >> 63) & _HIGHEST)
-                least, most = ordered.view(np.float64).tolist()
+                least, most = from_ordered(self.extremes[slot])
                 low, high, count = min(low, least), max(high, most), count + finite
             for j, row in enumerate(self.digits[slot]):
-                sums[j] += sum(int(d) << (32 * k) for k, d in enumerate(row) if d)
+                sums[j] += integer(row)
         unknown, ignored = self.other[code].tolist() if code < len(self.other) else (0, 0)
         return Moments(count, nan + unknown, above, below, ignored, low + 0.0, high + 0.0, tuple(sums), figure)
 
