@@ -25,6 +25,7 @@ LAZY = {
     "losses_from": ".losses.custom.elements",
     "objective": ".interop.boosting",
     "optim": "",
+    "plot": "",
     "polars": "",
     "recipes": "",
     "rewards": "",

@@ -52,7 +52,7 @@ from .losses.rows import Details
 from .spec.spelling import FormulaError as FormulaError
 from .text.sequences import sequence_log_probs as sequence_log_probs
 from .train.search.run import search as search
-from . import duckdb as duckdb, jax as jax, polars as polars, scipy as scipy, torch as torch
+from . import duckdb as duckdb, jax as jax, plot as plot, polars as polars, scipy as scipy, torch as torch
 from .interop.boosting import objective as objective
 from .interop.scorer import scorer as scorer
 

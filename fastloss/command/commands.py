@@ -312,6 +312,24 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="The loss to s
 
 
 @app.command()
+def plot(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Losses, such as mse or huber:delta=2.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE.png|svg", help="Picture to write.")] = "losses.svg",
+    target: Annotated[float | None, typer.Option("--target", "-t", help="Target of every curve.")] = None,
+    over: Annotated[str, typer.Option(metavar="LOW,HIGH", help="Range of the prediction.")] = "",
+    show: Annotated[str, typer.Option(metavar="PANELS", help="Panels to draw.")] = "loss,gradient,curvature",
+    sweep: Annotated[
+        list[str] | None, typer.Option(metavar="PARAMETER=VALUE,...", help="A curve for each value; may be repeated.")
+    ] = None,
+) -> None:
+    """Draw losses, their gradients and curvatures against the prediction."""
+    from ..plot.command import Request
+    from ..plot.command import plot as draw
+
+    draw(Request(names, out, target, over, show, sweep or []))
+
+
+@app.command()
 def warmup(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME...]", help="Losses; all if none is named.")

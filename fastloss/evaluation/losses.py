@@ -11,7 +11,7 @@ from .accumulate import figure
 from .columns import InputError
 from .scales import SCALES, converted, scale_of
 
-__all__ = ["Evaluated", "by_rows", "named", "other_name"]
+__all__ = ["Evaluated", "by_rows", "found", "named", "other_name"]
 
 IGNORED = -100
 
