@@ -1,0 +1,382 @@
+"""Value, gradient and curvature of losses of linear models, z = X W^T + b, in one pass over X.
+
+X is read once: a block of rows at a time, small enough for the second-level cache, is multiplied with the coefficients,
+goes through the kernel of the loss that all other calls run, and is multiplied with the derivatives. Rows are divided
+among parts by their number alone, and the sums of the parts are added in order: results have the same bits on any
+number of threads.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange, types
+
+from ..call.arrays import NAMES
+from . import dispatch
+from .linear_products import LANES, scores_of, spread_of
+from .runtime.intrinsics import array, call
+from .runtime.slots import unbound
+from .runtime.specialize import INNER, LOOP, compile_driver, inner
+
+__all__ = ["Pass", "element_pass", "row_pass"]
+
+BLOCK = 1 << 15
+"""Elements of X per block: 128 KiB in float32, so that the second product finds the block in the second-level cache."""
+
+PARTS = 32
+"""Largest number of parts among which rows are divided."""
+
+PART = 1 << 16
+"""Elements of X per part, at least: a part clears and adds up sums of its own."""
+
+
+class Products(NamedTuple):
+    """Functions and constants that the products with a block of rows read."""
+
+    T: type
+    """Number type of the arrays, np.float32 or np.float64."""
+    V: int
+    """Lanes of a vector."""
+    scores: Callable[..., None]
+    """X w + b for groups of rows."""
+    spread8: Callable[..., None]
+    """X^T r for eight vectors of columns; so for the others."""
+    spread4: Callable[..., None]
+    spread2: Callable[..., None]
+    spread1: Callable[..., None]
+
+
+class Curves(NamedTuple):
+    """Constant and function that the curvature of a block reads."""
+
+    V: int
+    """Lanes of a vector."""
+    sums: Callable[..., None]
+    """X^T r for a block, added to sums of float64."""
+
+
+class Blocks(NamedTuple):
+    """Constants and functions that a pass over blocks of rows reads."""
+
+    T: type
+    """Number type of the arrays."""
+    V: int
+    """Lanes of a vector."""
+    product: Callable[..., None]
+    """X w + b for a block."""
+    sums: Callable[..., None]
+    """X^T r for a block, added to sums of float64."""
+    curves: Callable[..., None]
+    """X^T diag(h) X for a block, added to sums of float64."""
+
+
+class Drive(NamedTuple):
+    """Function that runs the blocks of one part."""
+
+    part: Callable[..., None]
+    """Pass over the rows of one part."""
+
+
+use: Any = unbound(Products, Curves, Blocks, Drive)
+
+
+def product(x, start, m, d, w, padded, z):
+    """Write X w + b for m rows of a block, b the last of w."""
+    groups = m // use.V
+    # Short rows are read a whole vector at a time, which for the last ones reaches beyond the array.
+    while groups > 0 and start + groups * use.V * d + use.V > x.size + d:
+        groups -= 1
+    use.scores(x, start, groups, d, padded, w[d], z)
+    for i in range(groups * use.V, m):
+        s = w[d]
+        row = x[start + i * d : start + i * d + d]
+        for j in range(row.size):
+            s += row[j] * w[j]
+        z[i] = s
+
+
+def sums(x, start, m, d, r, g, out, first, ahead):
+    """Add X^T r of m rows of a block to sums of float64, from a vector of columns on, and the sum of r to the last."""
+    V = use.V
+    vectors, whole = (d + V - 1) // V, d // V
+    rows = m // 8 * 8
+    while rows > 0 and start + rows * d + V > x.size + d:
+        rows -= 8
+    g[:] = use.T(0.0)
+    c = first
+    while c + 8 <= vectors:
+        use.spread8(x, start, rows, d, r, c, g, ahead)
+        c += 8
+    if c + 4 <= vectors:
+        use.spread4(x, start, rows // 2, d, r, c, g, ahead)
+        c += 4
+    if c + 2 <= vectors:
+        use.spread2(x, start, rows // 4, d, r, c, g, ahead)
+        c += 2
+    if c < vectors:
+        use.spread1(x, start, rows // 8, d, r, c, g, ahead)
+    for j in range(first * V, whole * V):
+        out[j] += np.float64(g[j])
+    # The last vector ends with the row, or begins with it where the row is shorter.
+    shift = V - d if d >= V else 0
+    for j in range(whole * V, d):
+        out[j] += np.float64(g[whole * V + j + shift])
+    for i in range(rows, m):
+        f = np.float64(r[i])
+        row = x[start + i * d : start + i * d + d]
+        for j in range(first * V, row.size):
+            out[j] += f * np.float64(row[j])
+    total = 0.0
+    for i in range(m):
+        total += np.float64(r[i])
+    out[d] += total
+
+
+def curves(x, start, m, d, h, q, g, out):
+    """Add the upper half of X^T diag(h) X of a block to sums of float64, with a last column of ones."""
+    for j in range(d):
+        for i in range(m):
+            q[i] = h[i] * x[start + i * d + j]
+        # Starts with the vector that holds the diagonal: the matrix is symmetric.
+        use.sums(x, start, m, d, q, g, out[j], j // use.V, 0)
+    use.sums(x, start, m, d, h, g, out[d], d // use.V, 0)
+
+
+def element_part(address, arrays, params, block, bounds, grad, hess, stats):
+    """Pass over the rows of one part for an elementwise loss."""
+    x, w, padded, target, weight = arrays
+    lo, hi, d = bounds
+    k = w.shape[0]
+    T = use.T
+    slope, curved = grad.size > 0, hess.size > 0
+    z = np.empty(block * k, T)
+    r = np.empty(block * k if slope else 0, T)
+    h = np.empty(block * k if curved else 0, T)
+    one = np.empty(block, T)
+    q = np.empty(block, T)
+    g = np.empty((d + use.V - 1) // use.V * use.V, T)
+    own = np.zeros(2)
+    none = z[:0]
+    total, bad = 0.0, 0.0
+    for a in range(lo, hi, block):
+        m = min(hi, a + block) - a
+        start, n = a * d, m * k
+        for c in range(k):
+            column = z if k == 1 else one
+            use.product(x, start, m, d, w[c], padded[c], column)
+            if k > 1:
+                for i in range(m):
+                    z[i * k + c] = one[i]
+        first = a * k
+        wb = weight[first : first + n] if weight.size > 0 else none
+        tb = target[first : first + n] if target.size > 0 else none
+        rb, hb = r[: n if slope else 0], h[: n if curved else 0]
+        call(address, ((z[:n],), tb, wb, none, (rb,), (hb,), 1.0, params, False, own))
+        total += own[0]
+        bad += own[1]
+        ahead = block * d if start + 2 * block * d <= x.size else 0
+        if slope:
+            for c in range(k):
+                column = r if k == 1 else one
+                if k > 1:
+                    for i in range(m):
+                        one[i] = r[i * k + c]
+                use.sums(x, start, m, d, column, g, grad[c], 0, ahead)
+        if curved:
+            for c in range(k):
+                column = h if k == 1 else one
+                if k > 1:
+                    for i in range(m):
+                        one[i] = h[i * k + c]
+                use.curves(x, start, m, d, column, q, g, hess[c])
+    stats[0], stats[1] = total, bad
+
+
+def row_part(address, arrays, params, block, bounds, grad, stats):
+    """Pass over the rows of one part for a loss of rows of K scores."""
+    x, w, padded, labels, target, weight, class_weight, helpers, room = arrays
+    lo, hi, d = bounds
+    k = w.shape[0]
+    T = use.T
+    slope = grad.size > 0
+    z = np.empty((block, k), T)
+    r = np.empty((block if slope else 0, k), T)
+    scratch = np.empty(room, T)
+    one = np.empty(block, T)
+    g = np.empty((d + use.V - 1) // use.V * use.V, T)
+    own = np.zeros(2)
+    nothing, details = np.empty((0, k), T), np.empty((0, 0))
+    total, bad = 0.0, 0.0
+    for a in range(lo, hi, block):
+        m = min(hi, a + block) - a
+        start, b = a * d, a + m
+        for c in range(k):
+            use.product(x, start, m, d, w[c], padded[c], one)
+            for i in range(m):
+                z[i, c] = one[i]
+        inputs = (z[:m], labels[a:b], target[a:b], weight[a:b], class_weight)
+        outputs = (weight[:0], r[: m if slope else 0], nothing, details)
+        call(address, (inputs, outputs, 1.0, params, helpers, False, scratch, own))
+        total += own[0]
+        bad += own[1]
+        ahead = block * d if start + 2 * block * d <= x.size else 0
+        if slope:
+            for c in range(k):
+                for i in range(m):
+                    one[i] = r[i, c]
+                use.sums(x, start, m, d, one, g, grad[c], 0, ahead)
+    stats[0], stats[1] = total, bad
+
+
+def drive_elements(address, arrays, params, d, block, grad, hess, stats, parallel):
+    """Run all parts of a pass for an elementwise loss."""
+    n = arrays[0].size // d
+    parts = stats.shape[0]
+    for p in prange(parts):
+        bounds = (n * p // parts, n * (p + 1) // parts, d)
+        use.part(address, arrays, params, block, bounds, grad[p], hess[p], stats[p])
+
+
+def drive_row_scores(address, arrays, params, d, block, grad, stats, parallel):
+    """Run all parts of a pass for a loss of rows."""
+    n = arrays[0].size // d
+    parts = stats.shape[0]
+    for p in prange(parts):
+        use.part(address, arrays, params, block, (n * p // parts, n * (p + 1) // parts, d), grad[p], stats[p])
+
+
+@cache
+def _functions(dtype: str) -> Any:
+    """Return the functions of products, compiled for kernels of a dtype."""
+    T, V = getattr(np, dtype), LANES[dtype]
+    made = Products(T, V, scores_of(dtype), *(spread_of(dtype, count, 8 // count) for count in (8, 4, 2, 1)))
+    added = inner(sums, LOOP, made)
+    return Blocks(T, V, inner(product, LOOP, made), added, inner(curves, LOOP, Curves(V, added)))
+
+
+@cache
+def _element_driver(dtype: str) -> Any:
+    one, two, doubles = array(dtype), array(dtype, 2), array("float64")
+    part = inner(element_part, INNER, _functions(dtype))
+    arrays = types.Tuple((one, two, two, one, one))
+    three, four = array("float64", 3), array("float64", 4)
+    signature = types.void(
+        *(types.intp, arrays, doubles, types.intp, types.intp, three, four, array("float64", 2), types.boolean)
+    )
+    with dispatch.compiling:
+        return compile_driver(drive_elements, f"linear_{dtype}", signature, Drive(part))
+
+
+@cache
+def _row_driver(dtype: str) -> Any:
+    one, two, doubles = array(dtype), array(dtype, 2), array("float64")
+    part = inner(row_part, INNER, _functions(dtype))
+    arrays = types.Tuple((one, two, two, array("int64"), two, one, one, array("int64"), types.intp))
+    signature = types.void(
+        *(types.intp, arrays, doubles, types.intp, types.intp, array("float64", 3)),
+        *(array("float64", 2), types.boolean),
+    )
+    with dispatch.compiling:
+        return compile_driver(drive_row_scores, f"linear_rows_{dtype}", signature, Drive(part))
+
+
+class Pass:
+    """Pass over one X for one loss: the sum of the losses with its derivatives, by the coefficients."""
+
+    def __init__(self, x: Any, outputs: int) -> None:
+        self.n, self.d = x.shape
+        self.outputs, self.dtype = outputs, x.dtype
+        self.x = x.reshape(-1)
+        lanes = LANES[NAMES[x.dtype]]
+        self.block = max(lanes, BLOCK // self.d // 64 * 64 or BLOCK // self.d // lanes * lanes)
+        self.parts = max(1, min(PARTS, x.size // PART, self.n // self.block))
+        self.lanes = lanes
+
+    def sums(self, curved: bool, slope: bool) -> tuple[Any, Any, Any]:
+        """Return cleared sums of each part: gradient, curvature, and losses with violations."""
+        k, m = self.outputs, self.d + 1
+        grad = np.zeros((self.parts, k, m) if slope else (self.parts, 0, 0))
+        hess = np.zeros((self.parts, k, m, m) if curved else (self.parts, 0, 0, 0))
+        return grad, hess, np.zeros((self.parts, 2))
+
+    def coefficients(self, w: Any) -> tuple[Any, Any]:
+        """Return coefficients, (outputs, d + 1), in the dtype of X, and without the last in whole vectors."""
+        w = np.ascontiguousarray(w, self.dtype)
+        d, lanes = self.d, self.lanes
+        whole = d // lanes * lanes
+        padded = np.zeros((len(w), -(-d // lanes) * lanes), self.dtype)
+        padded[:, :whole] = w[:, :whole]
+        if whole < d <= lanes:
+            padded[:, :d] = w[:, :d]
+        elif whole < d:
+            padded[:, whole - d :] = w[:, whole:d]
+        return w, padded
+
+    def run(self, driver: Any, address: int, arrays: tuple[Any, ...], params: Any, *results: Any) -> None:
+        """Run a driver on all parts."""
+        work = self.x.size * (1 + self.outputs) + 8 * self.n * self.outputs
+        with np.errstate(all="ignore"):
+            dispatch.launch(driver, work, address, arrays, params, self.d, self.block, *results)
+
+
+Summed = tuple[float, Any, Any]
+"""Sum of the losses (infinite where a prediction is outside its domain), gradient and curvature."""
+
+
+def _total(stats: Any) -> float:
+    return float(np.add.reduce(stats[:, 0])) if not stats[:, 1].any() else np.inf
+
+
+def element_pass(record: Any, packed: Any, usual: bool, x: Any, target: Any, weight: Any) -> Callable[..., Summed]:
+    """Return the function of (coefficients, slope, curvature) for an elementwise loss.
+
+    Coefficients are (outputs, d + 1), with the intercept last; target and weight are (n outputs,), in the dtype of X, a
+    weight of None stands for 1. `curvature` is "" or a mode of `grad_and_hess`.
+    """
+    dtype, none = NAMES[x.dtype], np.empty(0, x.dtype)
+    made = Pass(x, max(1, target.size // x.shape[0]))
+
+    def run(w: Any, slope: bool = True, curvature: str = "") -> Summed:
+        mode = curvature or ("grad" if slope else "value")
+        address = dispatch.elementwise(record, dtype, mode, weight is not None, usual=usual)[0]
+        grad, hess, stats = made.sums(bool(curvature), slope or bool(curvature))
+        arrays = (made.x, *made.coefficients(w), target, none if weight is None else weight)
+        made.run(_element_driver(dtype), address, arrays, packed, grad, hess, stats)
+        return _total(stats), np.add.reduce(grad), _mirrored(np.add.reduce(hess))
+
+    return run
+
+
+def _mirrored(upper: Any) -> Any:
+    """Return symmetric matrices from their upper halves."""
+    return np.triu(upper) + np.triu(upper, 1).transpose(0, 2, 1) if upper.size else upper
+
+
+def row_pass(loss: Any, x: Any, k: int, labels: Any, target: Any, weight: Any) -> Callable[..., Summed]:
+    """Return the function of (coefficients, slope) for a loss of rows of K scores.
+
+    Coefficients are (K, d + 1); labels are (n,), int64, and the target is (0, 0), or labels are empty and the target is
+    (n, columns).
+    """
+    record, dtype, none = loss.record, NAMES[x.dtype], np.empty(0, x.dtype)
+    made = Pass(x, k)
+    kind = "labels" if labels.size else "dense"
+    smooth = kind == "labels" and loss.defaults.get("label_smoothing", 0.0) > 0.0
+    tiled = kind in record.row_loop.tiles and k <= dispatch.TILED_TO
+    read = smooth or (kind == "dense" and "dense" in record.row_loop.tiles)
+    class_weight = np.ones(k, x.dtype) if read else none
+    helpers = dispatch.helpers(k, x.dtype, tiled)
+
+    def run(w: Any, slope: bool = True, curvature: str = "") -> Summed:
+        mode = "grad" if slope else "value"
+        address = dispatch.rows(record, dtype, mode, kind, smooth, tiled)[0]
+        room = dispatch.room(k, mode, kind, tiled, record.loop, made.block)
+        grad, hess, stats = made.sums(False, slope)
+        own = none if weight is None else weight
+        arrays = (made.x, *made.coefficients(w), labels, target, own, class_weight, helpers, room)
+        made.run(_row_driver(dtype), address, arrays, loss._packed, grad, stats)
+        return _total(stats), np.add.reduce(grad), np.add.reduce(hess)
+
+    return run
