@@ -8,7 +8,7 @@ import json
 
 import pytest
 from cases import KERNELS, elementwise_kernel
-from static import COUNTS, DEVICES, measured
+from static import COUNTS, DEVICES, compiled, for_device, measured
 
 import fastloss as fl
 
@@ -50,6 +50,14 @@ def test_kernel(name):
         assert now["wide_loads"] >= then["wide_loads"]
         assert now["wide_stores"] >= then["wide_stores"]
         assert now["instructions"] <= then["instructions"]
+
+
+@pytest.mark.parametrize("name", list(KERNELS)[::40])
+def test_generations_have_one_text(name):
+    """The counts of both generations come from one text."""
+    kernel = KERNELS[name]()
+    first, *others = compiled(kernel, DEVICES)
+    assert others == [for_device(first, cc) for cc in DEVICES[1:]]
 
 
 def test_every_kernel_is_recorded_and_no_other():

@@ -1,57 +1,70 @@
 """Kernels for a GPU run by Numba's simulator: NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 pytest tests/cuda/simulated.
 
-The simulator has no shuffles; here they are, for warps whose every thread reaches them. Blocks are a warp or two, as
-each of their threads is one of Python.
+The simulator has no shuffles; here they are, for warps whose every thread reaches them. It takes a thread of the
+operating system for each thread of a block, whose handing over took three quarters of the time of these tests and more:
+here they are greenlets of one thread. Blocks are a warp or two.
 """
 
+import contextvars
+import random
 import sys
-import threading
+from collections import deque
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from greenlet import getcurrent, greenlet
 from numba import config
 
 if not config.ENABLE_CUDASIM:
     pytest.exit("the tests of simulated kernels need NUMBA_ENABLE_CUDASIM=1 (and are faster with NUMBA_DISABLE_JIT=1)")
 
 from numba import cuda
-from numba.cuda.simulator.kernel import BlockManager, BlockThread
-from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
+from numba.cuda.simulator import kernelapi
+from numba.cuda.simulator.kernel import BlockManager
+from numba.cuda.simulator.kernelapi import Dim3, FakeCUDAModule, FakeCUDAShared
 
 from fastloss.cuda import placement
 from fastloss.cuda.runtime import sums
 
 
+class Thread(greenlet):
+    """One thread of a block, which runs until it waits for others or ends."""
+
+    def __init__(self, run, manager, block, point):
+        super().__init__(run)
+        # Formulas compute both sides of each choice, of which NumPy's numbers warn: the state of the test is ours.
+        self.gr_context = contextvars.copy_context()
+        self.manager, self.blockIdx, self.threadIdx = manager, Dim3(*block), Dim3(*point)
+        x, y, z = point
+        width, height, _ = manager._block_dim
+        self.thread_id = x + width * (y + height * z)
+        self.turns = {}
+
+    def syncthreads(self):
+        self.manager.gate.wait()
+
+
 class Gate:
     """Where some threads wait for each other; those that have ended are not waited for."""
 
-    def __init__(self, live, manager):
-        self.guard, self.live, self.waiting, self.manager = threading.Lock(), live, [], manager
+    def __init__(self, live, ready):
+        self.live, self.ready, self.waiting = live, ready, []
 
     def wait(self):
-        with self.guard:
-            last = len(self.waiting) + 1 == self.live
-            if last:
-                self.open()
-            else:
-                turn = threading.Lock()
-                turn.acquire()
-                self.waiting.append(turn)
-        if not last and not self.manager.failed:
-            turn.acquire()
-        if self.manager.failed:
-            raise RuntimeError("another thread of the block failed")
+        thread = getcurrent()
+        self.waiting.append(thread)
+        self.open_if_all_are_here()
+        thread.parent.switch()
 
     def leave(self):
-        with self.guard:
-            self.live -= 1
-            if len(self.waiting) == self.live:
-                self.open()
+        self.live -= 1
+        self.open_if_all_are_here()
 
-    def open(self):
-        waiting, self.waiting = self.waiting, []
-        for turn in waiting:
-            turn.release()
+    def open_if_all_are_here(self):
+        if len(self.waiting) == self.live:
+            self.ready.extend(self.waiting)
+            self.waiting.clear()
 
 
 def _exchange(mask, value, source):
@@ -59,14 +72,16 @@ def _exchange(mask, value, source):
 
     The lanes of the mask wait for each other, and for nobody else: other rows may be done, or have been left out.
     """
-    thread = threading.current_thread()
-    manager, warp, lanes = thread._manager, thread.thread_id & ~31, int(mask) & 0xFFFFFFFF
+    thread = getcurrent()
+    manager, warp, lanes = thread.manager, thread.thread_id & ~31, int(mask) & 0xFFFFFFFF
     # Each exchange has a board of its own: nobody need wait until all have read.
-    turns = thread.__dict__.setdefault("turns", {})
-    turn = turns[lanes] = turns.get(lanes, 0) + 1
+    turn = thread.turns[lanes] = thread.turns.get(lanes, 0) + 1
     board = manager.boards.setdefault((warp, lanes, turn), {})
     board[thread.thread_id] = value
-    manager.gates.setdefault((warp, lanes), Gate(lanes.bit_count(), manager)).wait()
+    gate = manager.gates.get((warp, lanes))
+    if gate is None:
+        gate = manager.gates[warp, lanes] = Gate(lanes.bit_count(), manager.ready)
+    gate.wait()
     lane = source(thread.thread_id & 31)
     return board.get(warp + lane, value) if 0 <= lane < 32 else value
 
@@ -76,58 +91,47 @@ def _ballot(module, mask, predicate):
 
 
 def _run_block(manager, grid_point, *args):
-    """In place of the simulator's own way, which polls its threads and is several times as slow."""
+    """Run the threads of a block in turns, in an order that no kernel may rely on: each turn ends where one waits."""
     points = list(np.ndindex(*manager._block_dim))
-    manager.failed, manager.boards, manager.gates = False, {}, {}
-    manager.gate = Gate(len(points), manager)
-    threads = [BlockThread(lambda: manager._f(*args), manager, grid_point, p, manager._debug) for p in points]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for thread in threads:
-        if thread.exception and "another thread" not in str(thread.exception[0]):
-            raise thread.exception[0].with_traceback(thread.exception[1])
-
-
-def _run_thread(thread, run=BlockThread.run):
-    # Formulas compute both sides of each choice, of which NumPy's numbers warn; each thread has a state of its own.
-    with np.errstate(all="ignore"):
-        run(thread)
-    manager = thread._manager
-    manager.gate.leave()
-    if thread.exception:
-        # Nobody waits for a thread that has failed.
-        manager.failed = True
-        for gate in (manager.gate, *list(manager.gates.values())):
-            with gate.guard:
-                gate.open()
-
-
-_shared_guard = threading.Lock()
+    random.Random(len(points)).shuffle(points)
+    manager.boards, manager.gates, manager.ready = {}, {}, deque()
+    manager.gate = Gate(len(points), manager.ready)
+    threads = [Thread(manager._f, manager, grid_point, p) for p in points]
+    try:
+        for thread in threads:
+            thread.switch(*args)
+            if thread.dead:
+                manager.gate.leave()
+        while manager.ready:
+            thread = manager.ready.popleft()
+            thread.switch()
+            if thread.dead:
+                manager.gate.leave()
+        stuck = sorted(thread.thread_id for thread in threads if not thread.dead)
+        assert not stuck, f"threads {stuck} of a block wait for others that never come"
+    finally:
+        for thread in threads:
+            thread.throw()
 
 
 def _shared_array(shared, shape, dtype):
-    """Shared memory of the line that asks; the simulator itself may give two threads that ask at once one each."""
+    """Shared memory of the line that asks, full of garbage."""
     frame = sys._getframe(1)
     place = frame.f_code.co_filename, frame.f_lineno
-    garbage = np.nan if np.dtype(dtype).kind == "f" else -1
-    with _shared_guard:
-        return shared._allocations.setdefault(place, np.full(shape, garbage, dtype))
+    if place not in shared._allocations:
+        shared._allocations[place] = np.full(shape, np.nan if np.dtype(dtype).kind == "f" else -1, dtype)
+    return shared._allocations[place]
 
 
 FakeCUDAShared.array = _shared_array
-# A thread that waits hands over at once: half the time.
-sys.setswitchinterval(5e-5)
 BlockManager.run = _run_block
-BlockThread.run = _run_thread
-BlockThread.syncthreads = lambda thread: thread._manager.gate.wait()
+kernelapi.threading = SimpleNamespace(current_thread=getcurrent, Lock=kernelapi.threading.Lock)
 FakeCUDAModule.shfl_sync = lambda module, mask, value, lane: _exchange(mask, value, lambda own: lane)
 FakeCUDAModule.shfl_up_sync = lambda module, mask, value, step: _exchange(mask, value, lambda own: own - step)
 FakeCUDAModule.shfl_down_sync = lambda module, mask, value, step: _exchange(mask, value, lambda own: own + step)
 FakeCUDAModule.shfl_xor_sync = lambda module, mask, value, bits: _exchange(mask, value, lambda own: own ^ bits)
 FakeCUDAModule.ballot_sync = _ballot
-FakeCUDAModule.syncwarp = lambda module, mask=0xFFFFFFFF: threading.current_thread().syncthreads()
+FakeCUDAModule.syncwarp = lambda module, mask=0xFFFFFFFF: getcurrent().syncthreads()
 
 
 @pytest.fixture(autouse=True, params=[32])
