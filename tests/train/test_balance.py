@@ -42,6 +42,12 @@ def test_gramian(k, n, dtype):
     np.testing.assert_array_equal(balance.gramian(list(grads)), balance.gramian(grads))
 
 
+def test_gramian_of_positive_elements_loses_no_digits_to_its_length():
+    grads = np.random.default_rng(0).random((3, 500_000), dtype=np.float32)
+    exact = gramian_of(grads.astype(float))
+    np.testing.assert_allclose(balance.gramian(grads), exact, rtol=np.finfo(np.float32).eps / 8)
+
+
 def test_gramian_has_the_same_bits_on_any_number_of_threads():
     grads = np.random.default_rng(0).normal(size=(5, 300_000)).astype(np.float32)
     threads = fl.get_num_threads()

@@ -9,7 +9,7 @@ from numba.extending import intrinsic
 
 from .specialize import INNER
 
-__all__ = ["array", "call", "combine", "prefetch", "widest_vectors"]
+__all__ = ["array", "call", "combine", "emit_prefetch", "prefetch", "widest_vectors"]
 
 
 def array(dtype: str, ndim: int = 1) -> Any:
@@ -88,6 +88,17 @@ def _widest_vectors(typingctx):
 widest_vectors = (lambda: None) if config.DISABLE_JIT else _widest_vectors
 
 
+def emit_prefetch(builder, pointer):
+    """Emit a request for the cache line of an address, which may lie outside of any array."""
+    from numba.core import cgutils
+
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch.p0i8"
+    )
+    builder.call(function, [builder.bitcast(pointer, byte), word(0), word(3), word(1)])
+
+
 @intrinsic
 def _prefetch(typingctx, a, start, stop):
     """Ask for the cache lines of elements start to stop of a contiguous array, ahead of gathers that would wait."""
@@ -96,16 +107,11 @@ def _prefetch(typingctx, a, start, stop):
     def codegen(context, builder, signature, args):
         kind = signature.args[0]
         data = context.make_array(kind)(context, builder, args[0]).data
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
         # Asks once for each cache line of 64 bytes.
         per_line = 64 * 8 // kind.dtype.bitwidth
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch.p0i8"
-        )
         step = ir.Constant(args[1].type, per_line)
         with cgutils.for_range_slice(builder, args[1], args[2], step) as (index, _):
-            line = builder.bitcast(builder.gep(data, [index]), byte)
-            builder.call(function, [line, word(0), word(3), word(1)])
+            emit_prefetch(builder, builder.gep(data, [index]))
         return context.get_dummy_value()
 
     return types.void(a, types.intp, types.intp), codegen

@@ -82,7 +82,7 @@ def gramian(grads: Any) -> Any:
 
     .. math:: G_{ij} = \langle g_i, g_j \rangle
 
-    Products of 1024 elements are summed in the gradients' precision, these sums in float64, in a fixed order: results
+    Products of 512 elements are summed in the gradients' precision, these sums in float64, in a fixed order: results
     have the same bits on any number of threads.
 
     Parameters
