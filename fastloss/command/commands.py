@@ -158,6 +158,8 @@ def evaluate(
     by: Annotated[list[str] | None, BY] = None,
     sort: Annotated[str, typer.Option(metavar="LOSS|count", help="Order of groups, largest first; else by key.")] = "",
     top: Annotated[int, typer.Option(min=0, metavar="K", help="Show K groups of a grouping; 0 for all.")] = 20,
+    hist: Annotated[int, typer.Option(min=0, metavar="BINS", help="Histograms of losses and columns.")] = 0,
+    quantiles: Annotated[str, typer.Option(metavar="Q[,Q...]", help="Quantiles of losses, such as .5,.9,.99.")] = "",
     on_invalid: Annotated[str, ON_INVALID] = "fail",
     worst: Annotated[int, typer.Option(min=0, metavar="K", help="Show the K rows of largest loss.")] = 0,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the report as JSON; - for stdout.")] = None,
@@ -170,6 +172,7 @@ def evaluate(
 ) -> None:
     """Evaluate losses on files of any size, all in one read."""
     from ..evaluation.command import Request, evaluate_command
+    from ..evaluation.details.command import parsed
     from ..evaluation.groups import groupings_of
 
     request = Request(
@@ -191,6 +194,7 @@ def evaluate(
         html=html,
         markdown=markdown,
         csv=csv,
+        details=parsed(hist=hist, quantiles=quantiles),
     )
     evaluate_command(request)
 

@@ -22,6 +22,8 @@ def evaluate(
     weight: str | None = None,
     pred_is: str = "",
     by: Any = None,
+    hist: int = 0,
+    quantiles: float | Sequence[float] = (),
     on_invalid: str = "fail",
     worst: int = 0,
     per_sample: str | os.PathLike[str] | None = None,
@@ -55,6 +57,11 @@ def evaluate(
         alone. A tuple, or names joined by commas, crosses columns; several in a list are groupings of their own.
         Columns may be text, numbers, booleans, dates or dictionaries; a null is a group, and directories named
         ``country=US`` are a column. Up to 100,000 groups. For a tuple of arrays, an array of keys or a mapping.
+    hist : int, optional
+        Bins of `report.histograms`: of each loss, and of predictions and targets where they are single numbers.
+    quantiles : float or sequence of float, optional
+        Shares, such as ``[0.5, 0.99]``, of `report.quantiles`. Up to 131,072 values are kept, and quantiles are those
+        of NumPy; of more they are within 0.1%. The same for any split of the rows.
     on_invalid : {"fail", "skip", "propagate"}
         Treatment of rows with a null, NaN or infinity, or with a loss that is not finite: raise an error that names
         file and row; leave them out; or let them through, so that the figures become NaN.
@@ -85,6 +92,7 @@ def evaluate(
     >>> fl.evaluate((logits, labels), losses=["bce_with_logits", "focal"])["bce_with_logits"].count
     3
     """
+    from .details import options_of
     from .files import check_outputs
     from .groups import groupings_of
     from .losses import named
@@ -96,6 +104,7 @@ def evaluate(
         raise InputError(f"on_invalid is {on_invalid!r}; allowed: {', '.join(ON_INVALID)}")
     if isinstance(worst, bool) or not isinstance(worst, int) or worst < 0:
         raise InputError(f"worst is {worst!r}; expected a whole number, 0 or more")
+    details = options_of(hist=hist, quantiles=quantiles)
     evaluated = named(losses, pred_is)
     preds = (pred,) if isinstance(pred, str) else tuple(pred)
     groupings, keys = groupings_of(by, data)
@@ -104,7 +113,8 @@ def evaluate(
             raise InputError(f"per_sample is {os.fspath(per_sample)}; it is written as Parquet, expected FILE.parquet")
         check_outputs([per_sample], input_files(data, Selection(preds, target, weight)))
     source, selection = open_source(data, Selection(preds, target, weight, groupings), keys)
-    plan = Plan(evaluated, selection.weight is not None, on_invalid, worst, per_sample is not None, groupings)
+    weighted, keeps = selection.weight is not None, per_sample is not None
+    plan = Plan(evaluated, weighted, on_invalid, worst, keeps, groupings, details if details.wanted else None)
     return run(source, selection, plan, threads=thread_count(threads), per_sample=per_sample, progress=progress)
 
 

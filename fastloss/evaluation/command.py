@@ -4,9 +4,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
@@ -16,6 +16,7 @@ from .._terminal import console as make_console
 from .._terminal import printable
 from . import evaluate
 from .columns import InputError
+from .details.command import asked, print_details
 from .files import check_outputs, write_text
 from .losses import Evaluated, named, other_name
 from .report import Report, aligned, figure
@@ -46,6 +47,8 @@ class Request:
     html: str | None = None
     markdown: str | None = None
     csv: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `evaluate` that ask for details."""
 
     @property
     def selection(self) -> Selection:
@@ -98,6 +101,7 @@ def _evaluate(request: Request) -> None:
             if i:
                 console.print()
             _print(console, title, report)
+            print_details(console, report, print_rows)
             for names in request.by:
                 _print_groups(console, report, names, request)
         if request.per_sample is not None:
@@ -108,7 +112,7 @@ def _check_outputs(request: Request) -> None:
     written = (request.json, request.html, request.markdown, request.csv)
     if sum(o == "-" for o in written) > 1:
         raise InputError("several outputs are -; expected one on the standard output")
-    outputs = [o for o in (*written, request.per_sample) if o not in (None, "-")]
+    outputs = [o for o in (*written, request.per_sample, *_tables(request).values()) if o not in (None, "-")]
     if outputs:
         check_outputs(outputs, [] if request.sample else input_files(request.paths, request.selection))
 
@@ -149,6 +153,7 @@ def _files(request: Request, losses: list[Evaluated]) -> Report:
             per_sample=request.per_sample,
             threads=request.threads,
             progress=progress,
+            **request.details,
         )
 
 
@@ -184,6 +189,7 @@ def _sample(request: Request, losses: list[Evaluated]) -> list[tuple[str, Report
                     worst=request.worst,
                     threads=request.threads,
                     progress=progress,
+                    **request.details,
                 )
                 for (file, pred, target), es in chosen.items()
                 if file == s.file
@@ -288,6 +294,16 @@ def _write_pages(request: Request, reports: list[tuple[str, Report]]) -> None:
             print(text(), end="")
         elif path is not None:
             write_text(path, text())
+    for table, path in _tables(request).items():
+        write_text(path, page.written_csv(reports, table))
+
+
+def _tables(request: Request) -> dict[str, str]:
+    """Return the files beside that of `--csv` for the tables of details: of out.csv, out.quantiles.csv and others."""
+    if request.csv in (None, "-"):
+        return {}
+    stem, ending = os.path.splitext(str(request.csv))
+    return {name: f"{stem}.{name}{ending}" for name in asked(request.details)}
 
 
 def _write_json(path: str, reports: list[tuple[str, Report]]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from ..call.errors import CallError
 from .accumulate import Partial
 from .columns import InputError
+from .details import Collector, Options
 from .groups import Groups, Keys
 from .losses import Evaluated
 from .scales import ScaleError, may_be_probabilities
@@ -63,9 +64,11 @@ class Plan:
         worst: int,
         keep_values: bool,
         by: Sequence[tuple[str, ...]] = (),
+        details: Options | None = None,
     ) -> None:
         self.losses = losses
         self.groups = Groups([Keys(names) for names in by], len(losses), weighted) if by else None
+        self.details = Collector(details, [e.label for e in losses], weighted) if details else None
         self.partials = len(losses)
         self.weighted = weighted
         self.on_invalid = on_invalid
@@ -91,6 +94,8 @@ class Plan:
         step = max(1, ELEMENTS // max(1, width))
         for start in range(0, batch.rows, step):
             rows = self._rows(batch, found, columns, start, min(batch.rows, start + step), result)
+            if self.details:
+                self.details.add_rows(rows.preds, rows.target, rows.weight)
             for k in range(len(self.losses)):
                 self._evaluate(batch, rows, start, k, result)
         return result
@@ -173,8 +178,10 @@ class Plan:
         self._check_finite(batch, loss, values, first, index)
         if self.groups:
             self.groups.add(k, values, weight, result.codes, places(first, values, index))
-        if self.keep_values or self.worst:
+        if self.keep_values or self.worst or self.details:
             values = loss.shown(values)
+        if self.details:
+            self.details.add_loss(k, values, weight)
         if self.keep_values:
             result.values[k][places(first, values, index)] = values
         if self.worst:

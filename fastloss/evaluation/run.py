@@ -78,6 +78,7 @@ def run(
         worst=dict(zip(labels, worst, strict=True)) if plan.worst else None,
         worst_k=plan.worst,
         suspects=[e.label for e, found in zip(plan.losses, plan.may_be_probabilities, strict=True) if found and rows],
+        details=plan.details.found() if plan.details else None,
         groups={names: _by_group(plan, k) for k, names in enumerate(plan.groups.by)} if plan.groups else None,
     )
 

@@ -73,7 +73,9 @@ def test_results_have_the_attributes_that_are_promised():
 
 def test_the_keys_of_a_report_are_promised():
     files = table("File")
-    report = fl.evaluate((np.ones(3), np.zeros(3), np.ones(3)), losses=["bce_with_logits"], worst=1, by=[0, 1, 1])
+    report = fl.evaluate(
+        (np.ones(3), np.zeros(3), np.ones(3)), losses=["bce_with_logits"], worst=1, by=[0, 1, 1], hist=1
+    )
     written = json.loads(report.to_json())
     assert set(written) == code(files["`eval --json`"][0]) - {"--sample", "null"}
     assert set(written["losses"]["bce_with_logits"]) == public(report["bce_with_logits"]) | {"exact"}

@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 from ..accumulate import Moments, Statistics
 from ..columns import InputError, natural
+from ..details import Details
+from ..details.distribution import Distribution, Histogram
 from ..groups.keys import key_from_json, key_order, key_text, key_to_json
+from .tables import text_tables
 from .text import aligned, figure
 
 __all__ = ["GroupReports", "Report", "WorstRow", "aligned", "figure", "ranked"]
@@ -61,6 +64,7 @@ class Report(Mapping[str, Statistics]):
         worst_k: int = 0,
         groups: Mapping[tuple[str, ...], Mapping[Any, "Report"]] | None = None,
         suspects: Iterable[str] = (),
+        details: Details | None = None,
     ) -> None:
         self._moments = dict(moments)
         self.rows = rows
@@ -70,6 +74,7 @@ class Report(Mapping[str, Statistics]):
         self.worst = {k: list(v) for k, v in (worst or {}).items()}
         self._worst_k = worst_k
         self._suspects = set(suspects)
+        self._details = details
         self._groups = {
             names: found if isinstance(found, GroupReports) else GroupReports(found)
             for names, found in (groups or {}).items()
@@ -107,6 +112,34 @@ class Report(Mapping[str, Statistics]):
         """Whether rows were weighted."""
         return any(s.weight_sum is not None for s in self.values())
 
+    @property
+    def distributions(self) -> Mapping[str, Distribution]:
+        """Distribution of each loss, by label; empty unless `hist` or `quantiles` asked for it."""
+        return dict(self._details.distributions) if self._details else {}
+
+    @property
+    def quantiles(self) -> dict[str, dict[float, float]]:
+        """Quantiles of each loss that `quantiles` asked for: by label, then by share."""
+        shares = self._details.options.quantiles if self._details else ()
+        if not shares:
+            return {}
+        return {n: dict(zip(shares, d.quantile(shares).tolist(), strict=True)) for n, d in self.distributions.items()}
+
+    @property
+    def histograms(self) -> dict[str, Histogram]:
+        """Histograms that `hist` asked for: of each loss, then of "prediction" and "target" where they are numbers."""
+        if not self._details or not self._details.options.hist:
+            return {}
+        found = {**self._details.columns, **self._details.distributions}
+        names = [*self._details.distributions, *(n for n in self._details.columns if n not in self)]
+        return {n: found[n].histogram(self._details.options.hist) for n in names}
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables that `to_arrow` and `to_pandas` have."""
+        found = {"losses": True, "quantiles": self.quantiles, "histogram": self.histograms}
+        return [name for name, each in found.items() if each]
+
     def merge(self, *others: "Report") -> "Report":
         """Return the combined report of this and other rows: the same bits in any order and for any split.
 
@@ -133,6 +166,8 @@ class Report(Mapping[str, Statistics]):
         if set(self._groups) != set(other._groups):
             mine, theirs = (" and ".join(",".join(n) for n in r._groups) or "none" for r in (self, other))
             raise InputError(f"cannot merge reports by {mine} and by {theirs}")
+        if (self._details is None) != (other._details is None):
+            raise InputError("cannot merge a report with details, such as histograms, and one without")
         k = min(self._worst_k, other._worst_k)
         worst = {n: ranked(self.worst.get(n, []) + other.worst.get(n, []), k) for n in self} if k else None
         return Report(
@@ -146,6 +181,7 @@ class Report(Mapping[str, Statistics]):
             groups={names: _united(found, other._groups[names]) for names, found in self._groups.items()},
             # Of no rows nothing is known.
             suspects=self._suspects & other._suspects if self.rows and other.rows else self._suspects | other._suspects,
+            details=self._details.merge(other._details) if self._details and other._details else None,
         )
 
     def beside(self, *others: "Report", order: Sequence[str]) -> "Report":
@@ -168,6 +204,7 @@ class Report(Mapping[str, Statistics]):
                 for names, found in self._groups.items()
             },
             suspects=set().union(*(r._suspects for r in reports)),
+            details=self._details and self._details.beside([r._details for r in others if r._details], order),
         )
 
     def _state(self) -> dict[str, Any]:
@@ -183,6 +220,8 @@ class Report(Mapping[str, Statistics]):
             state["worst_k"] = self._worst_k
             # JSON has no infinity; a string tells it from a number.
             state["worst"] = {n: [[w.file, w.row, _finite(w.loss)] for w in rows] for n, rows in self.worst.items()}
+        if self._details:
+            state["details"] = self._details.to_dict()
         if self._suspects:
             state["suspects"] = sorted(self._suspects)
         if self._groups:
@@ -228,6 +267,7 @@ class Report(Mapping[str, Statistics]):
                 for g in state.get("groups", [])
             },
             suspects=state.get("suspects", ()),
+            details=Details.from_dict(state["details"]) if "details" in state else None,
         )
 
     def table(self) -> list[tuple[str, ...]]:
@@ -289,19 +329,25 @@ class Report(Mapping[str, Statistics]):
 
         return html_page([(title, self)])
 
-    def to_arrow(self) -> Any:
-        """Return a table of Arrow: a row for each loss of all rows, and for each loss of each group."""
+    def to_arrow(self, table: str = "losses") -> Any:
+        """Return a table of Arrow: a row for each loss of all rows, and for each loss of each group.
+
+        `table` names another one: "quantiles" or "histogram", where they were asked for.
+        """
         import pyarrow as pa
 
         from .page import table_of
+        from .tables import columns_of
 
-        return pa.table(table_of(self))
+        if table not in self.tables:
+            raise InputError(f"the report has no table {table!r}; it has {', '.join(self.tables)}")
+        return pa.table(table_of(self) if table == "losses" else columns_of(self, table))
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self, table: str = "losses") -> Any:
         """Return the table of `to_arrow` as a data frame of pandas."""
-        table = self.to_arrow()
+        found = self.to_arrow(table)
         try:
-            return table.to_pandas()
+            return found.to_pandas()
         except ModuleNotFoundError as error:
             raise ImportError("to_pandas needs pandas: pip install pandas", name="pandas") from error
 
@@ -335,7 +381,8 @@ class Report(Mapping[str, Statistics]):
     def __repr__(self) -> str:
         notes = self.notes()
         notes += [f"{len(found):,} groups by {','.join(names)}" for names, found in self._groups.items()]
-        return "\n".join([*aligned(self.table(), 1), *notes, *self.warnings()])
+        more = [line for title, rows, left in text_tables(self) for line in ("", title, *aligned(rows, left))]
+        return "\n".join([*aligned(self.table(), 1), *notes, *self.warnings(), *more])
 
 
 class GroupReports(Mapping[Any, Report]):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..._terminal import printable
 from ..groups.keys import key_text
+from .pictures import bars, histogram_svg, outer
+from .tables import columns_of, text_tables
 from .text import figure
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .75rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th.text, td.text { text-align: left; white-space: normal; overflow-wrap: break-word; max-width: 28rem; }
 th { font-weight: 600; }
+svg.plot { display: block; width: 100%; max-width: 40rem; height: auto; } svg.plot text { fill: var(--soft); font: 12px
+  system-ui, sans-serif; } .bars { fill: var(--bar); } .rule { stroke: var(--line); fill: none; }
 td.bar { background: linear-gradient(to right, var(--bar) var(--share), transparent 0)
   left bottom / 100% 3px no-repeat; }
 """
@@ -69,6 +73,7 @@ def html_tables(report: "Report", sort: str = "", top: int = 0) -> list[str]:
     lines = [f'<p class="warn">{_text(warning)}</p>' for warning in report.warnings()]
     lines += _table(report.table(), 1)
     lines += [f'<p class="soft">{_text(note)}</p>' for note in report.notes()]
+    lines += _details(report)
     for names in report.groupings:
         rows = report.group_table(names, sort, min(top or GROUPS, GROUPS))
         means = report.group_means(names, sort, len(rows) - 1)
@@ -81,6 +86,18 @@ def html_tables(report: "Report", sort: str = "", top: int = 0) -> list[str]:
     for label, worst in report.worst.items():
         rows = [("file", "row, from 0", "loss"), *((w.file or "-", f"{w.row:,}", figure(w.loss)) for w in worst)]
         lines += [f"<h2>Rows of largest {_text(label)}</h2>", *_table(rows, 1)]
+    return lines
+
+
+def _details(report: "Report") -> list[str]:
+    """Return lines of HTML: tables and pictures of details."""
+    lines = []
+    for title, rows, left in text_tables(report):
+        lines += [f"<h2>{_text(title.capitalize())}</h2>", *_table(rows, left)]
+    for name, histogram in report.histograms.items():
+        lines += [f"<h2>Histogram of {_text(name)}</h2>", *histogram_svg(printable(name), histogram)]
+        if note := outer(histogram):
+            lines.append(f'<p class="soft">{_text(note.capitalize())}</p>')
     return lines
 
 
@@ -113,6 +130,11 @@ def markdown(reports: Sequence[tuple[str, "Report"]], sort: str = "", top: int =
         lines += [f"**{printable(warning)}**\n" for warning in report.warnings()]
         lines += [*_markdown_table(report.table(), 1), ""]
         lines += [f"{printable(note)}\n" for note in report.notes()]
+        for heading, rows, left in text_tables(report):
+            lines += [f"### {printable(heading.capitalize())}", "", *_markdown_table(rows, left), ""]
+        for name, histogram in report.histograms.items():
+            ends = [figure(edge) for edge in histogram.edges[[0, -1]].tolist()] if len(histogram.edges) else ["", ""]
+            lines += [f"### Histogram of {printable(name)}", "", f"{ends[0]} `{bars(histogram)}` {ends[1]}", ""]
         for names in report.groupings:
             rows = report.group_table(names, sort, top)
             lines += [f"### By {printable(', '.join(names))}", "", *_markdown_table(rows, len(names)), ""]
@@ -141,12 +163,12 @@ def table_of(report: "Report") -> dict[str, list[Any]]:
     return columns
 
 
-def written_csv(reports: Sequence[tuple[str, "Report"]]) -> str:
-    """Return reports as CSV with full precision; of several, the first column is their title."""
+def written_csv(reports: Sequence[tuple[str, "Report"]], table: str = "losses") -> str:
+    """Return a table of reports as CSV with full precision; of several, the first column is their title."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     for i, (title, report) in enumerate(reports):
-        columns = table_of(report)
+        columns = table_of(report) if table == "losses" else columns_of(report, table)
         first = ["data"] if len(reports) > 1 else []
         if not i:
             writer.writerow([*first, *columns])
