@@ -13,6 +13,7 @@ from .losses.catalogue import LOSSES
 
 LAZY = {
     "FormulaError": ".spec.spelling",
+    "advise": ".advice",
     "array_loss": ".losses.custom.arrays",
     "balance": "",
     "compare": ".evaluation.compare",
@@ -23,6 +24,7 @@ LAZY = {
     "jax": "",
     "loss": ".losses.custom.elements",
     "losses_from": ".losses.custom.elements",
+    "mismatches": ".advice",
     "objective": ".interop.boosting",
     "optim": "",
     "plot": "",

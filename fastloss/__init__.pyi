@@ -17,6 +17,7 @@ from .call.errors import CallTypeError as CallTypeError, CallValueError as CallV
 from .cuda.placement import synchronize as synchronize
 from .evaluation import evaluate as evaluate
 from .evaluation.compare import compare as compare
+from .advice import advise as advise, mismatches as mismatches
 from .spec.record import Formula
 from .call.memory import release_memory as release_memory
 from .losses.sums.combine import combine as combine

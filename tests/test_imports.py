@@ -18,7 +18,7 @@ LAYERS = (
     {"cuda"},
     {"losses"},
     {"text", "rewards", "recipes", "train", "optim", "balance", "risk", "evaluation", "data"},
-    {"interop", "duckdb", "jax", "plot", "polars", "scipy", "torch"},
+    {"advice", "interop", "duckdb", "jax", "plot", "polars", "scipy", "torch"},
     {"performance", "tracking"},
     {"command", "__main__"},
 )

@@ -245,6 +245,26 @@ def compare(
     compare_command(Request(paths, loss or [], pred or [], against or [], json, options))
 
 
+@app.command("advise")
+def advise(
+    paths: Annotated[list[str], typer.Argument(metavar="PATHS...", help="As for eval.")],
+    target: Annotated[str | None, TARGET] = None,
+    pred: Annotated[list[str] | None, PREDICTION] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", "-g", metavar="COLUMN", help="Column of groups, or of queries to rank.")
+    ] = None,
+    wanted: Annotated[
+        str | None, typer.Option(metavar="mean|median|quantile:Q|probability|ranking", help="What predictions are for.")
+    ] = None,
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the advice as JSON; - for stdout.")] = None,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page of HTML; - for stdout.")] = None,
+) -> None:
+    """Advise on the loss to train with, from targets, predictions and groups."""
+    from ..advice.command import Request, advise_command
+
+    advise_command(Request(paths, target, pred or [], group, wanted, json, html))
+
+
 @app.command()
 def bench(
     names: Annotated[

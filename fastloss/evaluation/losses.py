@@ -38,8 +38,8 @@ class Evaluated:
 
     @property
     def takes_logits(self) -> bool:
-        """Whether predictions are logits, and were not said to be anything."""
-        return not self.pred_is and scale_of(self.loss.record) in ("logit", "half-logit")
+        """Whether predictions are logits or scores of both signs, and were not said to be anything."""
+        return not self.pred_is and scale_of(self.loss.record) in ("logit", "half-logit", "margin")
 
     @property
     def by_rows(self) -> bool:
