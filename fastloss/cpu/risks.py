@@ -7,7 +7,7 @@ sample; it is empty where every sample weighs 1.
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,9 @@ __all__ = ["Level", "by_level", "excess", "exponential", "level_above", "mass_at
 
 BLOCK = 1 << 15
 """Samples per block."""
+
+PART = 1 << 12
+"""Samples of a block that are compared at a time, and stay in the first-level cache."""
 
 ROOM = BLOCK // 8
 """Samples of one block that a selection copies at most."""
@@ -55,31 +58,32 @@ def count_levels(lo, hi, losses, masses, bracket, partial, kept, kept_masses):
     widest_vectors()
     one, nothing = use.T(1.0), use.T(0.0)
     low, high = bracket[0], bracket[1]
-    inside = np.empty(BLOCK, np.uint8)
+    inside, groups = np.empty(PART, np.uint8), np.empty(PART // 8 + 1, np.int32)
     words = inside.view(np.uint64)
     for block in range(lo, hi):
-        first = block * BLOCK
-        x, row = losses[first : min(first + BLOCK, losses.size)], kept[block]
+        row, end = kept[block], min(block * BLOCK + BLOCK, losses.size)
         # Keeps as many samples in a vector as their dtype allows: single precision counts a block exactly.
-        above = nothing
-        for i in range(x.size):
-            m = use.T(masses[first + i]) if use.weighted else one
-            above += m if x[i] > high else nothing
-        for i in range(x.size):
-            inside[i] = np.uint8((x[i] > low) & (x[i] <= high))
-        inside[x.size :] = 0
-        k = 0
-        for j in range(words.size):
-            # Most groups of eight have no sample between the levels; a look at each sample takes 4 times as long.
-            if words[j] == 0:
-                continue
-            for i in range(8 * j, min(8 * j + 8, x.size)):
-                if inside[i] != 0:
+        above, k = nothing, 0
+        for first in range(block * BLOCK, end, PART):
+            x = losses[first : min(first + PART, end)]
+            for i in range(x.size):
+                m = use.T(masses[first + i]) if use.weighted else one
+                above += m if x[i] > high else nothing
+                inside[i] = np.uint8((x[i] > low) & (x[i] <= high))
+            inside[x.size :] = 0
+            # Skips most groups of eight, without a branch to mispredict: a look at each sample takes 10 times as long.
+            found = 0
+            for j in range(words.size):
+                groups[found] = j
+                found += words[j] != 0
+            for j in range(found):
+                start = 8 * np.intp(groups[j])
+                for i in range(start, min(start + 8, x.size)):
                     if k < ROOM:
                         row[k] = x[i]
                         if use.weighted:
                             kept_masses[block, k] = masses[first + i]
-                    k += 1
+                    k += np.intp(inside[i])
         partial[block, 0], partial[block, 1] = above, float(k)
 
 
@@ -222,9 +226,15 @@ def _sorted_level(losses: Any, masses: Any, target: float, above: float) -> Leve
     return Level(float(tau), above + float(m[x > tau].sum()), float(m[x == tau].sum()))
 
 
+@lru_cache(maxsize=2)
+def _drawn(size: int) -> Any:
+    """Return the places of a random sample, in order: reading them takes a third of the time, and training repeats."""
+    return np.sort(np.random.default_rng(0).integers(size, size=DRAWN))
+
+
 def _bracketed(losses: Any, masses: Any, target: float, total: float) -> Level | None:
     """Return the level of many samples in one pass, between two losses of a random sample; None where it missed."""
-    drawn = np.random.default_rng(0).integers(losses.size, size=DRAWN)
+    drawn = _drawn(losses.size)
     share = 1.0 - target / total
     if masses is None:
         order, middle = np.sort(losses[drawn]), share * DRAWN
