@@ -204,9 +204,9 @@ def _quantile(found: Evidence, level: float) -> Advice:
     more = recommended(
         "ordered_quantiles",
         ["For several levels at once: they never cross."],
-        code="base, column = np.asarray(pred, float)[:, None], np.asarray(y, float)[:, None]\n"
-        "outputs = base + np.array([-1.0, 0.0, 1.0])  # a model of three outputs\n"
-        "value, grad = fl.quantile.value_and_grad(outputs, np.repeat(column, 3, axis=1), q=[0.1, 0.5, 0.9])",
+        code="levels = np.array([0.1, 0.5, 0.9])\n"
+        "scores = np.c_[pred, np.zeros((len(pred), 2))]  # a model of three outputs\n"
+        "value, grad = fl.ordered_quantiles.value_and_grad(scores, y, levels)",
     )
     return Advice("numbers of which a quantile is wanted", "clear", facts, [first, more])
 

@@ -32,6 +32,8 @@ def recommended(
     output = OUTPUTS.get(record.link, "The output is the prediction itself.")
     if name in SECOND:
         output = f"The model has two outputs: the mean or location, and {SECOND[name][1]}, which is positive."
+    if name == "ordered_quantiles":
+        output = "The outputs are the lowest quantile, and what softplus turns into the steps to the others."
     if name == "ordinal":
         output = "The outputs are K - 1 logits a row: column k is that of a label above k."
     return Recommendation(
