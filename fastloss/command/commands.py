@@ -135,6 +135,7 @@ BY = typer.Option(
     metavar="COLUMN[,COLUMN...]",
     help="Also by group: by a column, or several crossed; repeat it for another grouping.",
 )
+SHOW = typer.Option("--show", metavar="COLUMN[,COLUMN...]", help="Columns of the worst rows, such as id,text.")
 THREADS = typer.Option(min=1, help="Threads that compute while others read.")
 
 ON_INVALID = typer.Option(
@@ -162,6 +163,7 @@ def evaluate(
     quantiles: Annotated[str, typer.Option(metavar="Q[,Q...]", help="Quantiles of losses, such as .5,.9,.99.")] = "",
     on_invalid: Annotated[str, ON_INVALID] = "fail",
     worst: Annotated[int, typer.Option(min=0, metavar="K", help="Show the K rows of largest loss.")] = 0,
+    show: Annotated[list[str] | None, SHOW] = None,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the report as JSON; - for stdout.")] = None,
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page of HTML; - for stdout.")] = None,
     markdown: Annotated[str | None, typer.Option(metavar="FILE", help="Write Markdown; - for stdout.")] = None,
@@ -183,6 +185,7 @@ def evaluate(
         weight=weight,
         on_invalid=on_invalid,
         worst=worst,
+        show=tuple(n for each in show or () for n in each.split(",") if n),
         json=json,
         per_sample=per_sample,
         sample=sample,
@@ -363,6 +366,18 @@ def warmup(
     from ..evaluation.describe import warm
 
     warm(names or [])
+
+
+@app.command()
+def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="The shell.")]) -> None:
+    """Print a script that completes commands, options and losses in a shell."""
+    from .completion import SHELLS, script
+
+    if shell not in SHELLS:
+        raise typer.BadParameter(f"{shell!r} is no shell that is known; allowed: {', '.join(SHELLS)}")
+    import fastloss
+
+    print(script(typer.main.get_command(app), shell, list(fastloss.LOSSES)), end="")
 
 
 @app.command()

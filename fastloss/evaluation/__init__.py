@@ -26,6 +26,7 @@ def evaluate(
     quantiles: float | Sequence[float] = (),
     on_invalid: str = "fail",
     worst: int = 0,
+    show: str | Sequence[str] = (),
     per_sample: str | os.PathLike[str] | None = None,
     threads: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
@@ -67,6 +68,8 @@ def evaluate(
         file and row; leave them out; or let them through, so that the figures become NaN.
     worst : int
         Number of rows of largest loss to report.
+    show : str or sequence of str
+        Columns to report of these rows, such as an identifier or the text.
     per_sample : path, optional
         Parquet file to write every row's loss to: columns file, row, and one for each loss. It appears whole or not
         at all, in place of an older one; a pipe or device is written into.
@@ -112,9 +115,13 @@ def evaluate(
         if FORMATS.get(os.path.splitext(per_sample)[1].lower(), "parquet") != "parquet":
             raise InputError(f"per_sample is {os.fspath(per_sample)}; it is written as Parquet, expected FILE.parquet")
         check_outputs([per_sample], input_files(data, Selection(preds, target, weight)))
-    source, selection = open_source(data, Selection(preds, target, weight, groupings), keys)
+    shown = (show,) if isinstance(show, str) else tuple(show)
+    if shown and not worst:
+        raise InputError(f"show {', '.join(shown)} is of the worst rows; give worst as well, such as worst=10")
+    source, selection = open_source(data, Selection(preds, target, weight, groupings, shown), keys)
     weighted, keeps = selection.weight is not None, per_sample is not None
     plan = Plan(evaluated, weighted, on_invalid, worst, keeps, groupings, details if details.wanted else None)
+    plan.shows = bool(shown)
     return run(source, selection, plan, threads=thread_count(threads), per_sample=per_sample, progress=progress)
 
 

@@ -60,7 +60,9 @@ def jobs_of(parts: Sequence[tuple[Any, Selection, Sequence[Evaluated]]]) -> list
             batch = next(batches, None)
         if batch is None:
             continue
-        columns = [joined(batch.numbers(g)) for g in range(len(batch.groups) - len(selection.by))]
+        columns = [
+            joined(batch.numbers(g)) for g in range(len(batch.groups) - len(selection.by) - bool(selection.show))
+        ]
         arrays = [None if c is None else c[0] for c in columns]
         kinds |= {(a.dtype.str, a.flags.writeable) for a in arrays if a is not None}
         weights.add(arrays[-1] is not None)

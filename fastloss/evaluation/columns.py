@@ -18,7 +18,10 @@ __all__ = [
     "chosen",
     "from_arrow",
     "from_numpy",
+    "line",
     "natural",
+    "place",
+    "plain",
     "plain_rows",
     "reading",
     "with_arrow",
@@ -97,6 +100,26 @@ def chosen(patterns: Sequence[str], known: Iterable[str], role: str, where: str)
 def _listed(known: list[str]) -> str:
     shown = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
     return f"it has {shown}" if known else "it has no columns"
+
+
+def line(path: str, row: int) -> int | None:
+    """Return the line of a CSV file that holds a row, below a heading and without blank lines; None in other files."""
+    return row + 2 if re.search(r"\.[ct]sv(\.\w+)?$", path.lower()) else None
+
+
+def place(path: str, row: int) -> str:
+    """Return the words for a row of a file ("" for arrays and tables): its index from 0, and its line in CSV files."""
+    found = line(path, row)
+    return f"{path}{', ' if path else ''}row {row}{f' (line {found})' if found else ''}"
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: what is no number, text, list or null becomes text."""
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return value if isinstance(value, float) and np.isfinite(value) else str(value)
 
 
 def plain_rows(mask: Any) -> Any:

@@ -15,7 +15,7 @@ from rich.text import Text
 from .._terminal import console as make_console
 from .._terminal import printable
 from . import evaluate
-from .columns import InputError
+from .columns import InputError, place
 from .details.command import asked, print_details
 from .files import check_outputs, write_text
 from .losses import Evaluated, named, other_name
@@ -40,6 +40,7 @@ class Request:
     per_sample: str | None
     sample: bool
     threads: int | None
+    show: tuple[str, ...] = ()
     by: tuple[tuple[str, ...], ...] = ()
     sort: str = ""
     top: int = 20
@@ -53,7 +54,7 @@ class Request:
     @property
     def selection(self) -> Selection:
         """Columns to read."""
-        return Selection(tuple(self.pred), self.target, self.weight, self.by)
+        return Selection(tuple(self.pred), self.target, self.weight, self.by, self.show)
 
 
 OPTIONS = (
@@ -61,13 +62,18 @@ OPTIONS = (
     (r"pred_is=[\"']([\w-]+)[\"']", r"--pred-is \1"),
     (r"by pred '", "by --pred '"),
     (r"so pred as often", "so --pred as often"),
-    (r"for (pred|target|weight|by)(?=;)", r"for --\1"),
+    (r"for (pred|target|weight|by|show)(?=;)", r"for --\1"),
+    (
+        r"^show (.+) is of the worst rows; give worst as well, such as worst=10",
+        r"--show \1 is of --worst rows; give it too",
+    ),
 )
 """Arguments of `evaluate` that messages name, and the options of the command that they are."""
 
 
 def in_options(text: str) -> str:
     """Return a message of `evaluate` with its arguments named as options of the command."""
+    text = re.sub(r"(?<= )(row \d+)(?=: )|^(row \d+)(?=: )", r"\1\2 (from 0)", text)
     for pattern, option in OPTIONS:
         text = re.sub(pattern, option, text)
     return text
@@ -89,6 +95,8 @@ def _evaluate(request: Request) -> None:
     _check_outputs(request)
     reports = _sample(request, losses) if request.sample else [("", _files(request, losses))]
     for _, report in reports:
+        if not report.rows:
+            raise InputError(f"{', '.join(request.paths) or 'the input'} has no rows; expected at least one")
         for warning in report.warnings():
             text = f"warning: {printable(in_options(warning))}"
             make_console(stderr=True).print(text, style="yellow", soft_wrap=True)
@@ -150,6 +158,7 @@ def _files(request: Request, losses: list[Evaluated]) -> Report:
             by=list(request.by) or None,
             on_invalid=request.on_invalid,
             worst=request.worst,
+            show=request.show,
             per_sample=request.per_sample,
             threads=request.threads,
             progress=progress,
@@ -223,17 +232,23 @@ def progress_shown() -> Iterator[tuple[Callable[[int, int | None], None] | None,
         BarColumn(),
         TextColumn("{task.fields[rows]}", markup=False),
         TimeElapsedColumn(),
-        TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[unit]}"),
     )
     with Progress(*columns, console=make_console(stderr=True), transient=True, refresh_per_second=8) as bar:
-        task = bar.add_task("starting", total=None, rows="")
+        task = bar.add_task("starting", total=None, rows="", unit="")
+        begun = False
 
         def progress(done: int, total: int | None) -> None:
+            nonlocal begun
+            if not begun:
+                # The time that compilation took says nothing about the rows.
+                bar.reset(task, rows="", unit="remaining")
+                begun = True
             speed = bar.tasks[task].finished_speed or bar.tasks[task].speed
             rate = f", {speed / 1e6:.1f}M rows/s" if speed else ""
-            # An estimated total may turn out too small.
-            known = None if total is None else max(total, done)
+            # An estimated total may turn out too small: then nothing is known, and no full bar goes on counting.
+            known = None if total is None or done > total else total
             bar.update(task, description="evaluating", completed=done, total=known, rows=f"{done:,} rows{rate}")
 
         yield progress, lambda text: bar.update(task, description=text)
@@ -249,10 +264,13 @@ def _print(console: Any, title: str, report: Report) -> None:
     else:
         print("".join(f"{printable(note)}\n" for note in report.notes()), end="")
     for label, worst in report.worst.items():
-        console.print(f"\nrows of largest {printable(label)}", style="bold")
+        console.print(f"\nrows of largest {printable(label)}, counted from 0", style="bold")
+        if worst and worst[0].shown:
+            rows = report.worst_table(label)
+            print_rows(console, rows, len(rows[0]) - 1)
+            continue
         for w in worst:
-            where = f"{printable(w.file)}, row {w.row:,}" if w.file else f"row {w.row:,}"
-            console.print(f"  {figure(w.loss):>12}  {where}", soft_wrap=True)
+            console.print(f"  {figure(w.loss):>12}  {printable(place(w.file, w.row))}", soft_wrap=True)
 
 
 def print_rows(console: Any, rows: list[tuple[str, ...]], left: int) -> None:

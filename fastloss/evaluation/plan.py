@@ -9,7 +9,7 @@ import numpy as np
 
 from ..call.errors import CallError
 from .accumulate import Partial
-from .columns import InputError
+from .columns import InputError, place
 from .details import Collector, Options
 from .groups import Groups, Keys
 from .losses import Evaluated
@@ -38,6 +38,8 @@ class Result:
     null_rows: int = 0
     non_finite_rows: int = 0
     worst: list[list[tuple[float, int]]] = field(default_factory=list)
+    shown: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Columns to show of the rows in `worst`."""
     values: list[Any] = field(default_factory=list)
     codes: list[Any] = field(default_factory=list)
     """Codes of the groups of the rows, for each grouping."""
@@ -73,6 +75,8 @@ class Plan:
         self.weighted = weighted
         self.on_invalid = on_invalid
         self.worst = worst
+        self.shows = False
+        """Whether the last group of a batch's columns is shown of the worst rows."""
         self.keep_values = keep_values
         self.floors = [-np.inf] * len(losses)
         self.may_be_probabilities = [e.takes_logits for e in losses]
@@ -85,10 +89,11 @@ class Plan:
         result.worst = [[] for _ in self.losses]
         if self.keep_values:
             result.values = [np.full(batch.rows, np.nan) for _ in self.losses]
-        read = len(batch.groups) - (len(self.groups.by) if self.groups else 0)
+        end = len(batch.groups) - self.shows
+        read = end - (len(self.groups.by) if self.groups else 0)
         found = [batch.numbers(g) for g in range(read)]
         if self.groups:
-            result.codes = self.groups.codes(batch.groups[read:], batch)
+            result.codes = self.groups.codes(batch.groups[read:end], batch)
         columns = [joined(group) for group in found]
         width = max((c[0].shape[1] for c in columns if c is not None and c[0].ndim == 2), default=1)
         step = max(1, ELEMENTS // max(1, width))
@@ -98,6 +103,8 @@ class Plan:
                 self.details.add_rows(rows.preds, rows.target, rows.weight)
             for k in range(len(self.losses)):
                 self._evaluate(batch, rows, start, k, result)
+        if self.shows:
+            result.shown = {row: batch.row(end, row) for found_rows in result.worst for _, row in found_rows}
         return result
 
     def _rows(self, batch: Batch, found: list[Any], columns: list[Any], start: int, stop: int, result: Result) -> _Rows:
@@ -267,7 +274,7 @@ class Plan:
         self._fail(batch, _at(first, index, low), f"{text}{hint}")
 
     def _fail(self, batch: Batch, row: int, text: str) -> NoReturn:
-        raise InputError(f"{batch.source + ', ' if batch.source else ''}row {batch.start + row}: {text}")
+        raise InputError(f"{place(batch.source, batch.start + row)}: {text}")
 
 
 def widened(a: Any, out: Any) -> bool:
@@ -326,7 +333,7 @@ def _nulls(masks: list[Any], start: int, stop: int) -> Any:
 
 def _complaint(batch: Batch, columns: list[Any], row: int) -> str:
     """Return a sentence that names the column and the invalid value of a row."""
-    for names, group in zip(batch.groups, columns, strict=True):
+    for names, group in zip(batch.groups, columns, strict=False):  # keys of groups follow
         for (name, _), (values, mask) in zip(names, group, strict=True):
             if mask is not None and not mask[row]:
                 return f"{name} is null{HINT}"

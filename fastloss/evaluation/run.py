@@ -105,7 +105,7 @@ def _by_group(plan: Plan, grouping: int) -> GroupReports:
 def _rank(plan: Plan, worst: list[list[WorstRow]], result: Result) -> None:
     for k, found in enumerate(result.worst):
         if found:
-            new = [WorstRow(result.source, result.start + row, value) for value, row in found]
+            new = [WorstRow(result.source, result.start + r, value, result.shown.get(r, {})) for value, r in found]
             worst[k] = ranked(worst[k] + new, plan.worst)
             if len(worst[k]) == plan.worst:
                 plan.floors[k] = worst[k][-1].loss

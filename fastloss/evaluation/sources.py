@@ -18,6 +18,7 @@ from .columns import (
     from_arrow,
     from_numpy,
     natural,
+    plain,
     with_arrow,
 )
 from .groups import partitions
@@ -62,11 +63,14 @@ class Selection:
     weight: str | None
     by: tuple[tuple[str, ...], ...] = ()
     """Groupings, each by the columns whose values together are a key."""
+    show: tuple[str, ...] = ()
+    """Columns shown of the worst rows; no loss reads them."""
 
     @property
     def names(self) -> list[str]:
-        """All names and globs, the keys of groups last."""
-        return [n for n in (*self.pred, self.target, self.weight, *sorted(self.keys)) if n is not None]
+        """All names and globs, the keys of groups and the columns to show last."""
+        roles = (*self.pred, self.target, self.weight)
+        return [n for n in dict.fromkeys((*roles, *sorted(self.keys), *self.show)) if n is not None]
 
     @property
     def keys(self) -> set[str]:
@@ -74,7 +78,7 @@ class Selection:
         return {n for grouping in self.by for n in grouping} - {*self.pred, self.target, self.weight}
 
     def resolve(self, known: Iterable[str], where: str) -> list[list[str]]:
-        """Return column names by role: a group for each prediction, the target and the weight (or none), each grouping.
+        """Return column names by role: a group for each prediction, target, weight, each grouping, and those shown.
 
         A key that no column has is looked for in the directories of the file, `column=value`, and is not read.
         """
@@ -88,6 +92,8 @@ class Selection:
         for grouping in self.by:
             read = [n for n in grouping if n in known or n not in there]
             groups.append([n for group in chosen(read, known, "by", where) for n in group])
+        if self.show:
+            groups.append([n for group in chosen(self.show, known, "show", where) for n in group])
         return groups
 
     def wanted(self, known: Sequence[str], where: str) -> set[str]:
@@ -108,6 +114,12 @@ class Batch:
     start: int
     rows: int
     groups: list[list[tuple[str, Any]]]
+
+    def row(self, group: int, row: int) -> dict[str, Any]:
+        """Return the values of a row in one group of columns, as JSON can hold them."""
+        return {
+            n: plain(c[row].as_py() if hasattr(c[row], "as_py") else c[row].tolist()) for n, c in self.groups[group]
+        }
 
     def numbers(self, group: int) -> list[tuple[Any, Any]]:
         """Return the arrays and masks of one group of columns."""
@@ -363,4 +375,4 @@ def _from_tuple(
     columns = {n: _array(a) for n, a in named.items()}
     target, weight = (n if n in named else None for n in ("target", "weight"))
     columns |= {n: _array(a) for n, a in (keys or {}).items()}
-    return Arrays(columns), Selection(pred, target, weight, selection.by)
+    return Arrays(columns), Selection(pred, target, weight, selection.by, selection.show)

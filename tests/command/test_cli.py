@@ -72,7 +72,7 @@ def test_weights_worst_rows_and_globs_of_columns(folder):
     code, out, _ = run("eval", "*.parquet", "--loss", "mse", "--pred", "p", "--target", "t", "--worst", 2, "-w", "t")
     assert code == 0
     assert "weight sum" in out
-    assert re.search(r"rows of largest mse\n +[\d.]+  holes\.parquet, row 2\n", out)
+    assert re.search(r"rows of largest mse, counted from 0\n +[\d.]+  holes\.parquet, row 2\n", out)
     code, out, _ = run("eval", "data.parquet", "--loss", "cross_entropy", "--pred", "logit_*", "--target", "t")
     assert code == 0
     assert "cross_entropy" in out
@@ -121,7 +121,7 @@ def test_invalid_rows(folder):
     columns = ("eval", "holes.parquet", "--loss", "mse", "--pred", "z", "--target", "t")
     code, out, err = run(*columns)
     assert (code, out) == (2, "")
-    assert err.startswith("fastloss: holes.parquet, row 1: z is null")
+    assert err.startswith("fastloss: holes.parquet, row 1 (from 0): z is null")
     code, out, _ = run(*columns, "--on-invalid", "skip")
     assert code == 0
     assert "1 of 3 rows with a null: left out" in out
@@ -159,7 +159,7 @@ MISUSES = {
     "unknown column": (("eval", "data.parquet", "-l", "mse", "-p", "xyz", "-t", "t"), "it has z, t, p, w"),
     "domain": (
         ("eval", "holes.parquet", "-l", "bce", "-p", "p", "-t", "t"),
-        "holes.parquet, row 2: bce: prediction is 3.2",
+        "holes.parquet, row 2 (from 0): bce: prediction is 3.2",
     ),
     "mode": (("eval", "data.parquet", "-l", "mse", "-p", "z", "-t", "t", "--on-invalid", "no"), "allowed: fail, skip"),
     "worst": (("eval", "data.parquet", "--worst", "-1"), "--worst"),

@@ -245,7 +245,7 @@ def test_invalid_rows(tmp_path, suffix):
     t = pa.array([0.0, 0.0, 0.0, 0.0, float("inf"), None], pa.float64())
     path = write(pa.table({"z": z, "t": t}), tmp_path / f"a{suffix}")
     columns = {"pred": "z", "target": "t"}
-    with pytest.raises(InputError, match=rf"a\{suffix}, row 1: z is null"):
+    with pytest.raises(InputError, match=rf"a\{suffix}, row 1( \(line 3\))?: z is null"):
         fl.evaluate(path, "mse", **columns)
     skipped = fl.evaluate(path, ["mse", "mae"], on_invalid="skip", **columns)
     assert (skipped.rows, skipped.null_rows, skipped.non_finite_rows) == (6, 2, 2)

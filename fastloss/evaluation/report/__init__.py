@@ -3,10 +3,11 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..accumulate import Moments, Statistics
-from ..columns import InputError, natural
+from ..columns import InputError, line, natural
 from ..details import Details
 from ..details.distribution import Distribution, Histogram
 from ..groups.keys import key_from_json, key_order, key_text, key_to_json
@@ -20,11 +21,12 @@ COLUMNS = ("loss", "mean", "std", "min", "max", "count", "non-finite", "weight s
 
 
 class WorstRow(NamedTuple):
-    """Row of large loss: its file ("" for arrays and tables), its index there (from 0), its loss."""
+    """Row of large loss: its file ("" for arrays and tables), its index there (from 0), its loss, columns to show."""
 
     file: str
     row: int
     loss: float
+    shown: Mapping[str, Any] = MappingProxyType({})
 
 
 class Report(Mapping[str, Statistics]):
@@ -219,7 +221,7 @@ class Report(Mapping[str, Statistics]):
         if self._worst_k:
             state["worst_k"] = self._worst_k
             # JSON has no infinity; a string tells it from a number.
-            state["worst"] = {n: [[w.file, w.row, _finite(w.loss)] for w in rows] for n, rows in self.worst.items()}
+            state["worst"] = {n: [_row_state(w) for w in rows] for n, rows in self.worst.items()}
         if self._details:
             state["details"] = self._details.to_dict()
         if self._suspects:
@@ -260,7 +262,10 @@ class Report(Mapping[str, Statistics]):
             null_rows=state["null_rows"],
             non_finite_rows=state["non_finite_rows"],
             on_invalid=state["on_invalid"],
-            worst={n: [WorstRow(f, r, float(v)) for f, r, v in rows] for n, rows in state.get("worst", {}).items()},
+            worst={
+                n: [WorstRow(f, r, float(v), *more) for f, r, v, *more in rows]
+                for n, rows in state.get("worst", {}).items()
+            },
             worst_k=state.get("worst_k", 0),
             groups={
                 tuple(g["by"]): {key_from_json(r["key"]): cls._from_state(r) for r in g["found"]}
@@ -278,6 +283,24 @@ class Report(Mapping[str, Statistics]):
             for n, s in self.items()
         ]
         return [row[:shown] for row in (COLUMNS, *body)]
+
+    def worst_table(self, label: str) -> list[tuple[str, ...]]:
+        """Return headings and one row of text for each of a loss's worst rows: its place, columns shown, the loss."""
+        worst = self.worst[label]
+        names = tuple(worst[0].shown) if worst else ()
+        body = [
+            (
+                w.file or "-",
+                f"{w.row}",
+                str(line(w.file, w.row) or ""),
+                *(_cell(w.shown.get(n)) for n in names),
+                figure(w.loss),
+            )
+            for w in worst
+        ]
+        heading = ("file", "row, from 0", "line", *names, "loss")
+        kept = [i for i in range(len(heading)) if i != 2 or any(row[2] for row in body)]
+        return [tuple(row[i] for i in kept) for row in (heading, *body)]
 
     def group_table(self, names: tuple[str, ...], sort: str = "", top: int = 0) -> list[tuple[str, ...]]:
         """Return headings and one row of text for each group: its key, the mean of each loss, the number of rows.
@@ -431,6 +454,19 @@ def _united(a: Mapping[Any, Report], b: Mapping[Any, Report]) -> dict[Any, Repor
 def ranked(rows: list[WorstRow], k: int) -> list[WorstRow]:
     """Return the k rows of largest loss, the first among equals."""
     return sorted(rows, key=lambda w: (-w.loss, natural(w.file), w.row))[:k]
+
+
+SHOWN = 60
+"""Most characters of a cell of a worst row."""
+
+
+def _cell(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def _row_state(w: WorstRow) -> list[Any]:
+    return [w.file, w.row, _finite(w.loss), *([dict(w.shown)] if w.shown else [])]
 
 
 def _finite(value: float) -> float | str:

@@ -83,9 +83,9 @@ def html_tables(report: "Report", sort: str = "", top: int = 0) -> list[str]:
         lines.append(f'<p class="soft">Bars: mean of {_text(next(iter(report)))}, beside the largest</p>')
         if left := report.group_count(names) - len(means):
             lines.append(f'<p class="soft">{left:,} more groups are not shown</p>')
-    for label, worst in report.worst.items():
-        rows = [("file", "row, from 0", "loss"), *((w.file or "-", f"{w.row:,}", figure(w.loss)) for w in worst)]
-        lines += [f"<h2>Rows of largest {_text(label)}</h2>", *_table(rows, 1)]
+    for label in report.worst:
+        rows = report.worst_table(label)
+        lines += [f"<h2>Rows of largest {_text(label)}</h2>", *_table(rows, len(rows[0]) - 1)]
     return lines
 
 
