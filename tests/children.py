@@ -1,4 +1,4 @@
-"""Python processes of their own, for tests of threads, forks and the disk cache."""
+"""Python processes of their own, for tests of threads, forks and the disk cache; the command, without one."""
 
 import os
 import signal
@@ -6,8 +6,20 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).parents[1]
+
+
+def command(*words):
+    """Exit code and output of the command `fastloss`, run in this process: a process of its own takes a second."""
+    from typer.testing import CliRunner
+
+    from fastloss.command.commands import app
+
+    done = CliRunner().invoke(app, [str(word) for word in words], prog_name="fastloss")
+    return SimpleNamespace(returncode=done.exit_code, stdout=done.stdout, stderr=done.stderr)
+
 
 CLEARED = ("FASTLOSS_", "NUMBA_", "OMP_", "KMP_", "PYTHONHASHSEED")
 

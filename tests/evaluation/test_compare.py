@@ -2,13 +2,12 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from children import command
 from scipy import stats
 
 import fastloss as fl
@@ -225,10 +224,9 @@ def test_a_row_invalid_under_one_prediction_counts_under_neither():
 
 def test_the_command(tmp_path):
     pq.write_table(pa.table(DATA), tmp_path / "ab.parquet")
-    command = [sys.executable, "-m", "fastloss", "compare", str(tmp_path / "ab.parquet"), "-l", "mse", "-t", "t"]
 
     def run(*options):
-        return subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        return command("compare", tmp_path / "ab.parquet", "-l", "mse", "-t", "t", *options)
 
     shown = run("-p", "a", "-a", "b", "--by", "g").stdout.splitlines()
     assert shown[0].split() == ["loss", "first", "second", "difference", "95%", "interval", "p"]

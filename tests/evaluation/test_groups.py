@@ -3,13 +3,12 @@
 import datetime
 import math
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from children import command
 
 import fastloss as fl
 from fastloss.evaluation import InputError, Report
@@ -229,9 +228,9 @@ def test_the_command_shows_groups(tmp_path):
     pq.write_table(
         pa.table({"p": [1.0, 2, 3, 4], "t": [0.0] * 4, "country": ["US", "DE", None, "DE"], "m": [1, 1, 2, 2]}), path
     )
-    command = [sys.executable, "-m", "fastloss", "eval", str(path), "-l", "mae", "-l", "mse", "-p", "p", "-t", "t"]
+    call = ["eval", path, "-l", "mae", "-l", "mse", "-p", "p", "-t", "t"]
     options = ["--by", "country", "--by", "country,m", "--sort", "mse", "--top", "2"]
-    shown = subprocess.run([*command, *options], capture_output=True, text=True, check=True).stdout
+    shown = command(*call, *options).stdout
     by_country, crossed = shown.split("\n\n")[1:]
     assert by_country.splitlines() == [
         "by country",
@@ -242,5 +241,5 @@ def test_the_command_shows_groups(tmp_path):
         "1 of 3 groups not shown; --top 0 shows all",
     ]
     assert crossed.splitlines()[3] == "DE       2    4   16      1"
-    wrong = subprocess.run([*command, "--by", "m", "--sort", "x"], capture_output=True, text=True, check=False)
+    wrong = command(*call, "--by", "m", "--sort", "x")
     assert (wrong.returncode, wrong.stderr) == (2, "fastloss: --sort is 'x'; allowed: mae, mse, count\n")

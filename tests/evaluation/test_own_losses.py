@@ -1,11 +1,10 @@
 """Losses of a user's own on the command line: of a Python file, and of an expression."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from children import command
 
 import fastloss as fl
 
@@ -32,10 +31,6 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(FILE)
     np.savez("data.npz", score=SCORE, label=LABEL)
     return tmp_path
-
-
-def command(*words):
-    return subprocess.run([sys.executable, "-m", "fastloss", *words], capture_output=True, text=True)
 
 
 def skewed(ratio):

@@ -2,14 +2,13 @@
 
 import csv
 import io
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from children import command
 
 import fastloss as fl
 
@@ -95,13 +94,13 @@ def test_a_frame_of_pandas():
     assert frame[(frame.key == "US") & (frame.loss == "mse")]["mean"].tolist() == [8.5]
 
 
-def test_the_command_writes_them(tmp_path):
+def test_the_command_writes_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"p": PRED, "t": TARGET, "g|h": ["a", "b", "a", "b"]}), path)
-    command = [sys.executable, "-m", "fastloss", "eval", str(path), "-l", "mae", "-p", "p", "-t", "t", "--by", "g|h"]
 
     def run(*options):
-        return subprocess.run([*command, *options], capture_output=True, text=True, check=False, cwd=tmp_path)
+        return command("eval", path, "-l", "mae", "-p", "p", "-t", "t", "--by", "g|h", *options)
 
     written = list(csv.DictReader(io.StringIO(run("--html", "a.html", "--csv", "-").stdout)))
     assert [(row["by"], row["key"], row["mean"]) for row in written] == [

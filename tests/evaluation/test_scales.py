@@ -1,12 +1,10 @@
 """Predictions that are probabilities, logits, logarithms or means, for losses that take something else."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from children import command
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.metrics import brier_score_loss, log_loss, mean_poisson_deviance
 
@@ -102,10 +100,9 @@ def test_refusals(pred, loss, given, message):
 
 def test_the_command_names_options(tmp_path):
     pq.write_table(pa.table({"p": expit(Z), "z": Z, "y": Y}), tmp_path / "a.parquet")
-    command = [sys.executable, "-m", "fastloss", "eval", str(tmp_path / "a.parquet"), "-t", "y", "-l"]
 
     def said(*options):
-        return subprocess.run([*command, *options], capture_output=True, text=True, check=False).stderr
+        return command("eval", tmp_path / "a.parquet", "-t", "y", "-l", *options).stderr
 
     assert said("bce_with_logits", "-p", "p").startswith("warning: bce_with_logits takes logits, and all predictions")
     assert "--pred-is prob converts" in said("bce_with_logits", "-p", "p")

@@ -107,6 +107,8 @@ def test_derivatives_of_the_catalogue_lead_to_the_target():
     assert len(TRIED) > 25
     for name in TRIED:
         assert leads_to_target(fl.LOSSES[name]), name
+    # One loss for each set of probes: each of these compiles a kernel of its own.
+    for name in ("mse", "bce_with_logits", "hinge", "brier", "poisson"):
         assert not leads_to_target(-1.0 * fl.LOSSES[name]), name
     for name in ("cross_entropy", "softmax_focal", "generalized_cross_entropy", "gaussian_nll", "dice", "l1", *OTHER):
         assert leads_to_target(fl.LOSSES[name]), name

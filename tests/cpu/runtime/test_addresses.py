@@ -67,6 +67,10 @@ def placed(arrays, dtype, gap, shift):
         yield view
 
 
+VALUES_IN_SINGLE = ("mse", "bce_with_logits", "gaussian_nll", "tweedie", "cross_entropy", "kl_div", "multi_margin")
+"""One loss of each loop, with and without exponentials: the values of other losses have the same loops."""
+
+
 def bits(name, given, predictions, dtype, gap, shift):
     """The bytes of the value, and of the value and gradients that are computed together, for arrays in one buffer."""
     loss = fl.LOSSES[name]
@@ -81,7 +85,8 @@ def bits(name, given, predictions, dtype, gap, shift):
     else:
         z = tuple(given.pop(k) for k in predictions)
         z = z if len(z) > 1 else z[0]
-        alone, (value, _) = loss(z, *given.values()), loss.value_and_grad(z, *given.values(), out=out)
+        value, _ = loss.value_and_grad(z, *given.values(), out=out)
+        alone = loss(z, *given.values()) if dtype == np.float64 or name in VALUES_IN_SINGLE else 0.0
     return [np.float64(alone).tobytes(), np.float64(value).tobytes(), *(a.tobytes() for a in moved[len(keys) :])]
 
 
