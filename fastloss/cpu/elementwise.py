@@ -42,7 +42,7 @@ from .runtime.staging import (
 )
 from .runtime.worlds import cpu
 
-__all__ = ["elementwise_chunk", "elementwise_driver"]
+__all__ = ["elementwise_chunk", "elementwise_driver", "evaluation"]
 
 BLOCK = 1024
 """Elements summed in lanes of the array's own precision, 16 to a lane, before the sums move to float64."""
@@ -346,7 +346,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 @cache
-def _evaluation(
+def evaluation(
     function: Any,
     domains: tuple[Any, ...],
     count: int,
@@ -420,7 +420,7 @@ def elementwise_chunk(
     checked = weighted or any(access.check(d, dtype) for d in domains)
     use = Slots(
         T=getattr(np, dtype),
-        evaluate=_evaluation(record.function, domains, count, dtype, record.surrogate is not None, defaults, parts),
+        evaluate=evaluation(record.function, domains, count, dtype, record.surrogate is not None, defaults, parts),
         at=access.at[len(domains)],
         times=access.times[weighted],
         put_value=access.put["values"],

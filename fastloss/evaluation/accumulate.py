@@ -9,10 +9,14 @@ import numpy as np
 from ..spec.record import registered
 from .fixed_point import BIAS, DIGITS
 
-__all__ = ["HIGHEST", "Moments", "Partial", "Statistics", "figure", "from_ordered", "integer"]
+__all__ = ["HIGHEST", "Moments", "Partial", "Partials", "Statistics", "figure", "from_ordered", "integer"]
 
 HIGHEST = 0x7FFFFFFFFFFFFFFF
 """Largest int64: the pattern that no extreme of a double has."""
+
+
+ONE = np.zeros(1, np.int64)
+"""Index of the one loss of an accumulator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,18 +145,20 @@ class Partial:
 
     __slots__ = ("counts", "digits", "extremes", "ignored")
 
-    def __init__(self, weighted: bool) -> None:
-        self.digits = np.zeros((4 if weighted else 2, DIGITS), np.int64)
-        self.counts = np.zeros(4, np.int64)
+    def __init__(self, weighted: bool, arrays: tuple[Any, Any, Any] | None = None) -> None:
+        self.digits, self.counts, self.extremes = arrays or (row[0] for row in _zeros(1, weighted))
         self.ignored = 0
-        self.extremes = np.array([HIGHEST, -HIGHEST], np.int64)
 
     def add(self, values: Any, weights: Any) -> None:
         """Add float64 losses, with weights unless they are None."""
         from . import exact
 
         if weights is None:
-            exact.add(values, self.digits, self.counts, self.extremes)
+            none = np.empty(0)
+            state = self.digits[None], self.counts[None], self.extremes[None]
+            exact.tally(
+                none.view(np.int64), none.view(np.int64), none, values, values, ONE, *state, none[None], True, False
+            )
             return
         before = self.counts[1:].sum()
         exact.add_weighted(values, weights, self.digits[:3], self.counts, self.extremes)
@@ -177,6 +183,22 @@ class Partial:
         sums = tuple(map(integer, self.digits))
         # Adding 0.0 turns -0.0 into 0.0: which of two equal zeros came first must not show.
         return Moments(finite, nan, above, below, self.ignored, low + 0.0, high + 0.0, sums, figure)
+
+
+class Partials(list[Partial]):
+    """Accumulators of several losses, whose arrays are the rows of arrays for all."""
+
+    def __init__(self, size: int, weighted: bool) -> None:
+        self.digits, self.counts, self.extremes = arrays = _zeros(size, weighted)
+        super().__init__(Partial(weighted, each) for each in zip(*arrays, strict=True))
+
+
+def _zeros(size: int, weighted: bool) -> tuple[Any, Any, Any]:
+    """Return digits, counts and extremes of several losses that have seen no rows."""
+    digits = np.zeros((size, 4 if weighted else 2, DIGITS), np.int64)
+    extremes = np.empty((size, 2), np.int64)
+    extremes[:] = HIGHEST, -HIGHEST
+    return digits, np.zeros((size, 4), np.int64), extremes
 
 
 def from_ordered(extremes: Any) -> tuple[float, float]:

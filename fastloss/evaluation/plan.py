@@ -8,10 +8,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..call.errors import CallError
-from .accumulate import Partial
+from .accumulate import Partials
 from .columns import InputError, place
 from .details import Collector, Options
 from .groups import Groups, Keys
+from .lane import Lane
 from .losses import Evaluated
 from .scales import ScaleError, may_be_probabilities
 from .sources import Batch
@@ -34,7 +35,7 @@ class Result:
     source: str
     start: int
     rows: int
-    partials: list[Partial]
+    partials: Partials
     null_rows: int = 0
     non_finite_rows: int = 0
     worst: list[list[tuple[float, int]]] = field(default_factory=list)
@@ -53,6 +54,11 @@ class _Rows:
     target: Any
     weight: Any
     index: Any
+
+    def after(self, done: int) -> "_Rows":
+        """Return the rows from one on."""
+        target, weight, index = (None if a is None else a[done:] for a in (self.target, self.weight, self.index))
+        return _Rows([p[done:] for p in self.preds], target, weight, index)
 
 
 class Plan:
@@ -81,11 +87,12 @@ class Plan:
         self.floors = [-np.inf] * len(losses)
         self.may_be_probabilities = [e.takes_logits for e in losses]
         """Whether all predictions so far, for a loss of logits, could be probabilities."""
+        self.lane = Lane(losses)
         self._buffers = threading.local()
 
     def process(self, batch: Batch) -> Result:
         """Evaluate all losses on a batch."""
-        result = Result(batch.source, batch.start, batch.rows, [Partial(self.weighted) for _ in range(self.partials)])
+        result = Result(batch.source, batch.start, batch.rows, Partials(self.partials, self.weighted))
         result.worst = [[] for _ in self.losses]
         if self.keep_values:
             result.values = [np.full(batch.rows, np.nan) for _ in self.losses]
@@ -101,8 +108,7 @@ class Plan:
             rows = self._rows(batch, found, columns, start, min(batch.rows, start + step), result)
             if self.details:
                 self.details.add_rows(rows.preds, rows.target, rows.weight)
-            for k in range(len(self.losses)):
-                self._evaluate(batch, rows, start, k, result)
+            self._evaluate_all(batch, rows, start, result)
         if self.shows:
             result.shown = {row: batch.row(end, row) for found_rows in result.worst for _, row in found_rows}
         return result
@@ -174,6 +180,34 @@ class Plan:
         kept = [None if a is None else a[keep] for a in (*rows.preds, rows.target, rows.weight)]
         return _Rows(kept[:-2], kept[-2], kept[-1], rows.index[keep])
 
+    def _evaluate_all(self, batch: Batch, rows: _Rows, first: int, result: Result) -> None:
+        """Add all losses of some rows to the result: elementwise ones together, as far as they accept the rows."""
+        apart: Sequence[int] = range(len(self.losses))
+        if self.lane.takes(rows.preds, rows.target) and rows.target.size:
+            done = self._evaluate_together(rows, first, result)
+            if done < rows.target.size:
+                rest = rows.after(done)
+                for k in self.lane.losses:
+                    self._evaluate(batch, rest, first + done, k, result)
+            apart = [k for k in apart if k not in self.lane.losses]
+        for k in apart:
+            self._evaluate(batch, rows, first, k, result)
+
+    def _evaluate_together(self, rows: _Rows, first: int, result: Result) -> int:
+        """Add the losses of the fast path; return the number of rows before the first that one of them refuses."""
+        z, t, weight = rows.preds[0], rows.target, rows.weight
+        keeps = bool(self.groups or self.details or self.keep_values or self.worst or weight is not None)
+        strict = self.on_invalid == "fail"
+        done, kept = self.lane.run(z, t, result.partials, adds=weight is None, keeps=keeps, strict=strict)
+        self._look(z[:done], self.lane.losses)
+        if keeps and done:
+            index = None if rows.index is None else rows.index[:done]
+            for k, values in zip(self.lane.losses, kept, strict=True):
+                if weight is not None:
+                    result.partials[k].add(values[:done], weight[:done])
+                self._spread(k, values[:done], None if weight is None else weight[:done], first, index, result)
+        return int(done)
+
     def _evaluate(self, batch: Batch, rows: _Rows, first: int, k: int, result: Result) -> None:
         """Add one loss of some rows to the result."""
         loss = self.losses[k]
@@ -183,6 +217,11 @@ class Plan:
         values = self._values(batch, k, preds, target, first, index)
         result.partials[k].add(values, weight)
         self._check_finite(batch, loss, values, first, index)
+        self._spread(k, values, weight, first, index, result)
+
+    def _spread(self, k: int, values: Any, weight: Any, first: int, index: Any, result: Result) -> None:
+        """Add the values of one loss to groups, to the values that are written, and to the largest losses."""
+        loss = self.losses[k]
         if self.groups:
             self.groups.add(k, values, weight, result.codes, places(first, values, index))
         if self.keep_values or self.worst or self.details:
@@ -220,9 +259,7 @@ class Plan:
             pred = loss.prediction(preds, target)
         except ScaleError as error:
             self._fail(batch, _at(first, index, error.index), str(error))
-        # Looks no further once a prediction is outside [0, 1]: the first rows tell nearly always.
-        if self.may_be_probabilities[k] and not may_be_probabilities(pred, loss.loss.record):
-            self.may_be_probabilities[k] = False
+        self._look(pred, (k,))
         try:
             values = loss.call(pred, target)
         except (ValueError, TypeError) as error:
@@ -230,6 +267,13 @@ class Plan:
         if values.shape != preds[0].shape[:1]:
             raise InputError(f"{loss.label} gives {values.shape} values for {len(preds[0])} rows")
         return values
+
+    def _look(self, pred: Any, losses: Sequence[int]) -> None:
+        """Note losses of logits whose predictions cannot all be probabilities."""
+        for k in losses:
+            # Looks no further once a prediction is outside [0, 1]: the first rows tell nearly always.
+            if self.may_be_probabilities[k] and not may_be_probabilities(pred, self.losses[k].loss.record):
+                self.may_be_probabilities[k] = False
 
     def _check_finite(self, batch: Batch, loss: Evaluated, values: Any, first: int, index: Any) -> None:
         """Raise for a loss that is not finite, if invalid rows are to fail."""

@@ -31,6 +31,12 @@ ADVERSARIAL = {
     "around the window's edge": np.ldexp(RNG.normal(size=3000), RNG.integers(-300, -200, 3000)),
     "cancelling": np.concatenate([np.full(1500, 1e16), np.ones(1), np.full(1500, -1e16)]),
     "a block and one": np.full(1025, 0.1),
+    **{
+        f"{span} binary orders": np.ldexp(1.0 + RNG.random(1024), RNG.permutation(1024) % (span + 1)) * sign
+        for span, sign in zip(
+            (16, 17, 32, 33, 75, 76, 77), (1, -1, 1, -1, RNG.choice([-1, 1], 1024), 1, 1), strict=True
+        )
+    },
     "empty": np.empty(0),
 }
 

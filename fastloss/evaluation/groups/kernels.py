@@ -13,22 +13,9 @@ from numba.extending import intrinsic
 
 from ...cpu.runtime.intrinsics import widest_vectors
 from ...cpu.runtime.specialize import INNER, cached_jit
-from ..exact import BLOCK as SEGMENT
-from ..exact import (
-    INLINE,
-    LEAST,
-    POWER,
-    STEP,
-    _add_any,
-    _add_weighted,
-    _carry,
-    _drain,
-    _finite,
-    _inside,
-    _minus,
-    _scan,
-    _tail,
-)
+from ..exact import STEP, _add_any, _add_weighted, _carry, _drain, _finite, _inside, _scan
+from ..exact.slices import BLOCK as SEGMENT
+from ..exact.slices import INLINE, LEAST, POWER, _minus, _tail
 
 __all__ = [
     "COUNT",

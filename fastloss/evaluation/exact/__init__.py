@@ -7,73 +7,41 @@ spans so few binary orders that two slices and what they leave hold everything; 
 """
 
 import numpy as np
-from numba import config, njit, types
-from numba.extending import intrinsic
+from numba import njit
 
-from ..cpu.runtime.intrinsics import widest_vectors
-from ..cpu.runtime.specialize import INNER, cached_jit
-from .fixed_point import BIAS, DIGITS
-
-BLOCK = 1024
-WIDTH = 43  # bits in a slice: BLOCK of them stay below 2**53
-LEAST = -1074
-POWER = np.ldexp(1.0, np.arange(LEAST, 1024))  # POWER[k - LEAST] is 2**k
+from ...cpu.runtime.intrinsics import call, widest_vectors
+from ...cpu.runtime.specialize import INNER, cached_jit
+from ..fixed_point import DIGITS
+from .slices import (
+    BLOCK,
+    LEAST,
+    LOW,
+    NARROW_SPAN,
+    POWER,
+    SPAN,
+    WIDE_SPAN,
+    WIDTH,
+    _add_narrow,
+    _add_usual,
+    _add_wide,
+    _deposit,
+    _grid,
+    _minus,
+    _tail,
+)
 
 ABSOLUTE = np.int64(0x7FFFFFFFFFFFFFFF)
 INFINITE = np.int64(0x7FF0000000000000)
-LOW = np.int64(0xFFFFFFFF)
 # Within 2**-250 .. 2**250 a product of three values keeps all its bits; others are scaled into it by a power of two.
 WINDOW_LOW = np.int64((1023 - 250) << 52)
 WINDOW_HIGH = np.int64((1023 + 250) << 52)
 STEP = 500
-SPAN = 33  # binary orders within a block that the usual kernel can take
 
 PLAIN = {"error_model": "numpy", "nogil": True}
 # Sums of slices are exact in any order. The helpers that round or subtract must not be reassociated: without a flag of
 # their own they would inherit their caller's. With "nsz" beside "reassoc" on a sum, LLVM 22 cancels inside its
 # unflagged operands too: s += v - v becomes s += 0 even for NaN.
 SUMS = {**PLAIN, "fastmath": {"reassoc"}}
-INLINE = {**INNER, "forceinline": True, "fastmath": False}
-
-
-@intrinsic
-def _fused(typingctx, a, b, c):
-    """Return a * b + c with a single rounding."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.fma(*arguments)
-
-    return types.float64(types.float64, types.float64, types.float64), codegen
-
-
-def _dekker(a: float, b: float, product: float) -> float:
-    """Return a * b - product without rounding, on a Python without a fused multiply-add."""
-    c = a * 134217729.0
-    ah = c - (c - a)
-    d = b * 134217729.0
-    bh = d - (d - b)
-    al, bl = a - ah, b - bh
-    return al * bl - (((product - ah * bh) - al * bh) - ah * bl)
-
-
-if config.DISABLE_JIT:
-    _tail = _dekker
-else:
-
-    @njit(**INLINE)
-    def _tail(a, b, product):
-        """Return a * b - product without rounding."""
-        return _fused(a, b, -product)
-
-
-@njit(**INLINE)
-def _grid(x, magic):
-    return (x + magic) - magic
-
-
-@njit(**INLINE)
-def _minus(a, b):
-    return a - b
 
 
 @njit(**INNER)
@@ -111,20 +79,6 @@ def _scan(bits):
 
 
 @njit(**INNER)
-def _deposit(digits, total, grid, shift):
-    """Add total, a multiple of 2**grid below 2**53 of them, times 2**-shift to the digits."""
-    v = np.int64(total * POWER[-grid - LEAST])
-    place = grid - shift + BIAS
-    j = place >> 5
-    r = place & 31
-    low = np.uint64(v & LOW) << np.uint64(r)
-    high = (v >> 32) << r
-    digits[j] += np.int64(low & np.uint64(LOW))
-    digits[j + 1] += np.int64(low >> np.uint64(32)) + (high & LOW)
-    digits[j + 2] += high >> 32
-
-
-@njit(**INNER)
 def _carry(digits):
     """Bring every digit but the last into 0 .. 2**32 - 1."""
     for k in range(digits.shape[0]):
@@ -134,6 +88,12 @@ def _carry(digits):
             digits[k, j] = v & LOW
             carry = v >> 32
         digits[k, DIGITS - 1] += carry
+
+
+@njit(**INNER)
+def _carry_all(digits):
+    for j in range(digits.shape[0]):
+        _carry(digits[j])
 
 
 @njit(**INNER, fastmath={"reassoc"})
@@ -174,59 +134,6 @@ def _drain(x, digits, shift):
         _deposit(digits, a1, grid, shift)
         _deposit(digits, a2, grid - WIDTH, shift)
         _deposit(digits, a3, grid - 2 * WIDTH, shift)
-
-
-@njit(**INNER, fastmath={"reassoc"})
-def _cut_usual(x, m1, s1, s2, t1, t2):
-    """Return sums of one slice of x, two of its rounded square, two of the square's rounding error, and remainders."""
-    widest_vectors()
-    a1 = a2 = b1 = b2 = b3 = c1 = c2 = c3 = 0.0
-    for i in range(x.size):
-        v = x[i]
-        q = _grid(v, m1)
-        a1 += q
-        a2 += _minus(v, q)
-        square = v * v
-        q = _grid(square, s1)
-        r = _minus(square, q)
-        b1 += q
-        q = _grid(r, s2)
-        b2 += q
-        b3 += _minus(r, q)
-        tail = _tail(v, v, square)
-        q = _grid(tail, t1)
-        r = _minus(tail, q)
-        c1 += q
-        q = _grid(r, t2)
-        c2 += q
-        c3 += _minus(r, q)
-    return a1, a2, b1, b2, b3, c1, c2, c3
-
-
-@njit(**INNER)
-def _add_usual(x, largest, digits):
-    """Add a block of values within the window and SPAN binary orders, and their squares."""
-    g = (largest >> 52) - 1022 - WIDTH
-    s = 2 * (g + WIDTH) - WIDTH
-    t = s - 53
-    k = 52 - LEAST
-    a1, a2, b1, b2, b3, c1, c2, c3 = _cut_usual(
-        x,
-        1.5 * POWER[g + k],
-        1.5 * POWER[s + k],
-        1.5 * POWER[s - WIDTH + k],
-        1.5 * POWER[t + k],
-        1.5 * POWER[t - WIDTH + k],
-    )
-    first, second = digits[0], digits[1]
-    _deposit(first, a1, g, 0)
-    _deposit(first, a2, g - WIDTH, 0)
-    _deposit(second, b1, s, 0)
-    _deposit(second, b2, s - WIDTH, 0)
-    _deposit(second, b3, s - 2 * WIDTH, 0)
-    _deposit(second, c1, t, 0)
-    _deposit(second, c2, t - WIDTH, 0)
-    _deposit(second, c3, t - 2 * WIDTH, 0)
 
 
 @njit(**INNER)
@@ -305,28 +212,90 @@ def _finite(x, w, counts, values, weights):
     return n
 
 
+@njit(**INNER)
+def _add_block(block, found, digits, counts, extremes, scratch):
+    """Add a block of finite values, of which the scan found this, to the statistics."""
+    largest, least, bottom, top = found
+    counts[0] += block.size
+    extremes[0] = min(extremes[0], bottom)
+    extremes[1] = max(extremes[1], top)
+    if largest == 0:
+        return
+    span = (largest >> 52) - (least >> 52)
+    if largest >= WINDOW_HIGH or least < WINDOW_LOW or span >= WIDE_SPAN:
+        _add_any(block, digits, scratch)
+    elif span < NARROW_SPAN:
+        _add_narrow(block, largest, digits)
+    elif span < SPAN:
+        _add_usual(block, largest, digits)
+    else:
+        _add_wide(block, largest, digits)
+
+
+@njit(**INNER)
+def _add_checked(block, found, digits, counts, extremes, scratch):
+    """Add a block of any values to the statistics."""
+    if found[0] >= INFINITE:
+        finite = scratch[2][: _finite(block, block[:0], counts, scratch[2], scratch[2])]
+        if finite.size:
+            _add_block(finite, _scan(finite.view(np.int64)), digits, counts, extremes, scratch)
+        return
+    _add_block(block, found, digits, counts, extremes, scratch)
+
+
 @cached_jit(**PLAIN)
-def add(x, digits, counts, extremes):
-    """Add values to the digits (sum, sum of squares), counts (finite, NaN, inf, -inf) and extremes."""
+def tally(codes, ends, params, z, t, which, digits, counts, extremes, kept, adds, strict):
+    """Evaluate losses of z and t tile by tile, and add their values to the statistics.
+
+    Kernel j of `codes` takes the parameters that end before ends[j]. All write the values of as many losses, which
+    belong to the statistics `which`, one after another; without kernels, z holds the values of one loss. Values are
+    written to the rows of `kept`, where it has any, and `adds` says whether they are added. Return the number of rows
+    done: all, or those before the first tile that a loss refuses or, if `strict`, that has a loss that is not finite.
+    """
     scratch = np.empty((3, BLOCK))
-    for start in range(0, x.size, BLOCK):
-        block = x[start : start + BLOCK]
-        largest, least, bottom, top = _scan(block.view(np.int64))
-        if largest >= INFINITE:
-            block = scratch[2][: _finite(block, block[:0], counts, scratch[2], scratch[2])]
-            if block.size == 0:
-                continue
-            largest, least, bottom, top = _scan(block.view(np.int64))
-        counts[0] += block.size
-        extremes[0] = min(extremes[0], bottom)
-        extremes[1] = max(extremes[1], top)
-        if largest == 0:
-            continue
-        if largest < WINDOW_HIGH and least >= WINDOW_LOW and (largest >> 52) - (least >> 52) < SPAN:
-            _add_usual(block, largest, digits)
-        else:
-            _add_any(block, digits, scratch)
-    _carry(digits)
+    width = which.size
+    values = np.empty((width, BLOCK))
+    padded = np.empty((2, BLOCK))
+    found = np.empty((width, 4), np.int64)
+    stats = np.empty(2)
+    none = stats[:0]
+    each = width // max(1, codes.size)
+    for lo in range(0, z.size, BLOCK):
+        size = min(BLOCK, z.size - lo)
+        x, y = z[lo : lo + size], t[lo : lo + size]
+        if codes.size == 0:
+            values[0, :size] = x
+        elif size < BLOCK:
+            # Spares kernels any other length: what is left of a tile is its last row, again and again.
+            x, y = padded[0], padded[1]
+            for i in range(BLOCK):
+                x[i] = z[lo + min(i, size - 1)]
+                y[i] = t[lo + min(i, size - 1)]
+        wrong = 0.0
+        begin = 0
+        for k in range(codes.size):
+            out = values[k * each : (k + 1) * each].reshape(-1)
+            own = params[begin : ends[k]]
+            begin = ends[k]
+            call(codes[k], ((x,), y, none, out, (none,), (none,), 1.0, own, False, stats))
+            wrong += stats[1]
+        for k in range(width):
+            largest, least, bottom, top = _scan(values[k][:size].view(np.int64))
+            found[k, 0], found[k, 1], found[k, 2], found[k, 3] = largest, least, bottom, top
+            if strict and largest >= INFINITE:
+                wrong += 1.0
+        if wrong != 0.0:
+            _carry_all(digits)
+            return lo
+        for k in range(width):
+            block, j = values[k][:size], which[k]
+            if kept.shape[1]:
+                kept[k, lo : lo + size] = block
+            if adds:
+                scanned = found[k, 0], found[k, 1], found[k, 2], found[k, 3]
+                _add_checked(block, scanned, digits[j], counts[j], extremes[j], scratch)
+    _carry_all(digits)
+    return z.size
 
 
 @cached_jit(**PLAIN)
