@@ -26,14 +26,14 @@ class Exact:
     """Value and derivatives of a formula's text, as it is written, in many digits."""
 
     def __init__(
-        self, function: Callable[..., Any], data: Sequence[str], count: int, parameters: Sequence[str]
+        self, function: Callable[..., Any], data: Sequence[str], moving: Sequence[int], parameters: Sequence[str]
     ) -> None:
         self.mp = mpmath()
         operands = symbols(Graph(EXACT), data, parameters)
         self.value = evaluate(function, *operands)[0]
         self.names = [*data, *parameters]
-        first, second = derivatives(self.value, operands[:count])
-        several = count > 1
+        first, second = derivatives(self.value, [operands[i] for i in moving])
+        several = len(moving) > 1
         self.results: list[list[Operand]] = [
             [self.value],
             list(first) if several else [first],

@@ -90,6 +90,56 @@ def test_several_predictions_and_parameters():
     assert report.kinks == ("where mean - t = 0 the slope jumps",)
 
 
+def test_points_are_checked_by_their_own_kernel():
+    @fl.array_loss("points", inputs={"near": 1, "far": 2}, grad=("far",))
+    def margin(near, u, v, least=1.0):
+        return np.maximum(near - u * v + least, 0)
+
+    report = margin.bind(least=0.5).check(20)
+    assert len(report.kinks) == 1
+    assert report.domain == ""
+    assert math.isinf(report.lipschitz)
+    for accuracy in report.accuracy:
+        value, first = accuracy.errors
+        # The derivatives are the numbers of the point themselves; the value is a difference of rounded products.
+        assert first == 0.0
+        assert 0.0 < value < 1e6
+        assert accuracy.worst[0].order == "value"
+    assert "(value, first derivative; value as written)" in str(report)
+
+
+def test_points_that_lose_digits_say_where():
+    @fl.array_loss("points", inputs={"a": 1, "b": 1})
+    def lost(a, b):
+        return np.log(2 + np.exp(a)) - a + 0 * b
+
+    worst = lost.check(40).accuracy[0].worst[0]
+    assert worst.point["a"] > 10.0
+    assert worst.exact == pytest.approx(math.log1p(2.0 * math.exp(-worst.point["a"])), rel=1e-12)
+
+
+def test_regions_and_pairs_are_checked_by_their_formula():
+    @fl.array_loss("regions")
+    def missed(tp, fp, fn, tn, k=1.0):
+        return fn / (k * tp + fn)
+
+    report = missed.bind(k=2.0).check(20)
+    assert report.undefined is None
+    assert report.accuracy[1].errors[0] < 4.0
+    assert not report.convex
+    assert min(report.accuracy[0].worst[0].point.values()) >= 0.0
+
+    @fl.array_loss("pairs")
+    def contrast(d, t):
+        return np.where(t > 0.5, d * d, np.maximum(1.0 - d, 0.0) ** 2)
+
+    report = contrast.check(20)
+    assert report.convex
+    assert report.differentiable
+    assert report.accuracy[0].errors[0] < 4.0
+    assert "Finite: at all points" in str(report)
+
+
 def test_without_mpmath_it_names_the_extra(monkeypatch):
     real = builtins.__import__
 

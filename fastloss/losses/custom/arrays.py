@@ -1,19 +1,24 @@
 """Losses of a user's own over several arrays: a scalar formula of a point, a region or a pair, and a built-in loop."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from ...call import check
 from ...formulas import pairs, regions
-from ...spec.derive import NotDerivableError, derivative
-from ...spec.graph import EXACT
-from ...spec.record import Input, described
-from ...spec.render import formula, source
+from ...spec.derive import NotDerivableError, derivative, derivatives
+from ...spec.graph import EXACT, Graph, evaluate, symbols
+from ...spec.record import NONNEGATIVE, REAL, Input, described
+from ...spec.render import formula, restored, source, tuples
 from ...spec.spelling import FormulaError, run
 from ...spec.stable import STABLE
 from ..arrays import ArrayLoss
 from . import build as building
-from .elements import DOC, Own, made
+from .elements import DOC, CustomLoss, Own, made
+
+if TYPE_CHECKING:
+    from .check import Check, Subject
 
 __all__ = ["CustomArrayLoss", "array_loss"]
 
@@ -25,6 +30,82 @@ class CustomArrayLoss(Own, ArrayLoss):  # noqa: D101
     __doc__ = DOC
 
     __slots__ = ("origin",)
+
+    def check(self, points: int = 200, seed: int = 0) -> "Check":
+        """Return a report on the scalar formula, as `check` of an elementwise loss does.
+
+        The numbers of points are drawn from the whole line, sums of regions and distances from those of at least 0. The
+        report on points has no errors of second derivatives, which kernels of points do not compute.
+
+        Parameters
+        ----------
+        points : int, default 200
+            Samples in each precision.
+        seed : int, default 0
+            Seed of the samples.
+
+        Returns
+        -------
+        Check
+            Report, which prints as text.
+
+        Raises
+        ------
+        ImportError
+            mpmath is not installed; the extra `check` brings it.
+        """
+        from .check import check, report
+
+        if self.record.loop == "points":
+            return report(_subject(self), points, seed)
+        return check(_scalar(self), points, seed)
+
+
+def _subject(loss: CustomArrayLoss) -> "Subject":
+    """Return the formula of a point as the subject of a report, measured by the loss itself."""
+    from .check import Subject
+
+    record, function = loss.record, loss.record.function
+    names = tuple(_split(function)[0])
+    widths = [1 if x.dims == "*" else int(x.dims.split()[1]) for x in record.inputs.values()]
+    ends = np.cumsum(widths)
+    grads = [x.grad for x in record.inputs.values()]
+    moving = [i for i in range(len(names)) if grads[int(np.searchsorted(ends, i, side="right"))]]
+
+    def measured(data: list[Any]) -> list[list[Any]]:
+        columns = [data[end - w : end] for end, w in zip(ends, widths, strict=True)]
+        arrays = [c[0] if len(c) == 1 else np.stack(c, axis=-1) for c in columns]
+        slopes = tuples(loss.value_and_grad(*arrays, reduction="sum")[1])
+        return [[loss(*arrays, reduction="none")], [c for g in slopes for c in (g[None] if g.ndim == 1 else g.T)]]
+
+    fields = {"predictions": names, "target": None, "prediction_domains": (REAL,) * len(names)}
+    return Subject(record._replace(**fields), loss.origin, list(map(float, loss.defaults.values())), measured, moving)
+
+
+def _scalar(loss: CustomArrayLoss) -> CustomLoss:
+    """Return the elementwise loss of the formula that a loop calls with its sums or distances."""
+    record, written = loss.record, restored("formula", loss.origin.text)
+    names, parameters = _split(written)
+    own = {k: record.parameters[k] for k in (k if k in record.parameters else k.removesuffix("_") for k in parameters)}
+    operands = symbols(Graph(EXACT), names, list(own))
+    value = evaluate(written, *operands)[0]
+    try:
+        first, second = derivatives(value, operands[: len(names) - ("t" in names)])
+    except NotDerivableError as error:
+        raise FormulaError(f"{loss.name}: {error}; check() cannot look at it") from None
+    defaults = {k: record.defaults[k] for k in own}
+    compiled = formula("formula", [*names, *own], (value, first, second), defaults)
+    fields = {"parameters": own, "prediction": NONNEGATIVE}
+    scalar = described(compiled, "elementwise", "elementwise", fields, loss.name)
+    origin = loss.origin._replace(text=source(compiled))
+    return made(CustomLoss(scalar, {k: loss.defaults[k] for k in own}), origin)  # type: ignore[no-any-return]
+
+
+def _split(function: Any) -> tuple[list[str], list[str]]:
+    """Return the names of the numbers and of the parameters of a formula."""
+    names = list(function.__code__.co_varnames[: function.__code__.co_argcount])
+    count = len(names) - len(function.__defaults__ or ())
+    return names[:count], names[count:]
 
 
 def _check_inputs(inputs: Any) -> None:

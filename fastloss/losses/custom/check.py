@@ -1,7 +1,7 @@
 """Report on a loss of a user's own: accuracy, domain, kinks and shape, measured at samples of its domain."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from ...spec.render import DIALECT, expression, formula, restored, tuples
 from ...spec.worlds import World, carry
 from .points import columns, evaluated, words
 
-__all__ = ["Accuracy", "Check", "check"]
+__all__ = ["Accuracy", "Check", "Subject", "check", "report"]
 
 ORDERS = ("value", "first derivative", "second derivative")
 LISTED = 3
@@ -41,8 +41,8 @@ class Accuracy(NamedTuple):
     """Errors of one precision over all points."""
 
     dtype: str
-    errors: tuple[float, float, float]
-    """Largest error (units in the last place) of the value and the first and second derivative."""
+    errors: tuple[float, ...]
+    """Largest error (units in the last place) of the value, the first and, where kernels have it, second derivative."""
     as_written: float
     """Largest error of the value without stabilising rules."""
     worst: tuple[Worst, ...]
@@ -96,11 +96,12 @@ def _at(point: dict[str, float]) -> str:
 def _report(check: Check) -> Iterator[str]:
     yield f"{check.name}: {check.points} points of its domain, in float32 and float64, beside 50 digits"
     yield ""
-    yield "Compiled formula (value, first, second derivative):"
+    computed = ", ".join(w.removesuffix(" derivative") for w in ORDERS[: len(check.accuracy[0].errors)]) + " derivative"
+    yield f"Compiled formula ({computed}):"
     yield from (f"    {line}" for line in check.formula.splitlines())
     yield "Rewritten:" if check.rewrites else "Rewritten: nothing; no stabilising rule applies"
     yield from (f"    {rule}" for rule in check.rewrites)
-    yield "Largest errors (value, first, second derivative; value as written):"
+    yield f"Largest errors ({computed}; value as written):"
     for a in check.accuracy:
         yield f"    {a.dtype}: {', '.join(map(_ulps, a.errors))}; {_ulps(a.as_written)}"
         poor = [w for w in a.worst if w.ulp > POOR]
@@ -121,22 +122,52 @@ def _report(check: Check) -> Iterator[str]:
     yield f"Lipschitz: {'no' if math.isinf(check.lipschitz) else 'yes'}, {steep}"
 
 
+class Subject(NamedTuple):
+    """Scalar formula that a report is about, and how its kernels compute it."""
+
+    record: Any
+    """Record of an elementwise loss, whose predictions and target are the numbers of the formula."""
+    origin: Any
+    parameters: list[float]
+    measured: Callable[[list[Any]], list[list[Any]]]
+    """Function of columns of numbers that returns the kernels' values, derivatives and, if they have them, curvatures,
+    each as a list by prediction."""
+    moving: list[int]
+    """Numbers by which the loss is differentiated."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the numbers."""
+        return [*self.record.predictions, *([self.record.target] if self.record.target else [])]
+
+
 def check(loss: Any, points: int, seed: int) -> Check:
-    """Return the report on a loss at samples of its domain."""
-    record, origin = loss.record, loss.origin
-    names = [*record.predictions, *([record.target] if record.target else [])]
-    written = restored("formula", origin.written)
-    exact = Exact(written, names, len(record.predictions), list(record.parameters))
+    """Return the report on an elementwise loss at samples of its domain."""
+    count = len(loss.record.predictions)
+
+    def measured(data: list[Any]) -> list[list[Any]]:
+        z = data[0] if count == 1 else tuple(data[:count])
+        t = data[count] if loss.record.target else None
+        return [[np.asarray(loss(z, t, reduction="none"))], *(list(tuples(x)) for x in loss.grad_and_hess(z, t))]
+
     parameters = [float(v) for v in loss.defaults.values()]
+    return report(Subject(loss.record, loss.origin, parameters, measured, list(range(count))), points, seed)
+
+
+def report(subject: Subject, points: int, seed: int) -> Check:
+    """Return the report on a formula at samples of its domain."""
+    record, origin, parameters, names = subject.record, subject.origin, subject.parameters, subject.names
+    written = restored("formula", origin.written)
+    exact = Exact(written, names, subject.moving, list(record.parameters))
     accuracy, truth = [], []
     for dtype in ("float32", "float64"):
         data = [c.astype(dtype) for c in columns(record, points, seed)]
         rows = [[float(c[i]) for c in data] for i in range(points)]
         truth = [exact.at([*row, *parameters]) for row in rows]
-        accuracy.append(_accuracy(loss, dtype, data, names, truth, written))
+        accuracy.append(_accuracy(subject, dtype, data, truth, written))
     finite = [all(math.isfinite(float(x)) for x in t[0]) for t in truth]
     undefined = None if all(finite) else dict(zip(names, rows[finite.index(False)], strict=True))
-    kinks, falling = _kinks(loss, written, names)
+    kinks, falling = _kinks(subject, written)
     bends = [
         (min(map(float, t[2])), dict(zip(names, row, strict=True)))
         for t, row, f in zip(truth, rows, finite, strict=True)
@@ -152,32 +183,27 @@ def check(loss: Any, points: int, seed: int) -> Check:
         tuple(accuracy),
         1.0 - sum(finite) / points,
         undefined,
-        _found_domain(names, rows, finite),
+        _found_domain(names, rows, finite) if record.family == "elementwise" else "",
         tuple(kinks),
         falls is None,
         falls,
-        _steepest(record, data, parameters),
+        _steepest(subject, data),
     )
 
 
-def _accuracy(loss: Any, dtype: str, data: list[Any], names: list[str], truth: Any, written: Any) -> Accuracy:
-    record = loss.record
-    count = len(record.predictions)
-    z = data[0] if count == 1 else tuple(data[:count])
-    t = data[count] if record.target else None
-    got = [[np.asarray(loss(z, t, reduction="none"))]]
-    got += [list(tuples(x)) for x in loss.grad_and_hess(z, t)]
+def _accuracy(subject: Subject, dtype: str, data: list[Any], truth: Any, written: Any) -> Accuracy:
+    names, got = subject.names, subject.measured(data)
     found: list[Worst] = []
-    for order, word in enumerate(ORDERS):
+    for order, word in enumerate(ORDERS[: len(got)]):
         for i, exact_of in enumerate(zip(*(t[order] for t in truth), strict=True)):
             found += _errors(word, dtype, got[order][i], exact_of, names, data)
-    errors = tuple(max((w.ulp for w in found if w.order == word), default=0.0) for word in ORDERS)
+    errors = tuple(max((w.ulp for w in found if w.order == word), default=0.0) for word in ORDERS[: len(got)])
     with np.errstate(all="ignore"):
         world = World(getattr(np, dtype), words())
-        plain = carry(written, world)(*data, *(getattr(np, dtype)(v) for v in loss.defaults.values()))[0]
+        plain = carry(written, world)(*data, *(getattr(np, dtype)(v) for v in subject.parameters))[0]
     before = _errors("value", dtype, np.broadcast_to(plain, data[0].shape), [t[0][0] for t in truth], names, data)
     worst = sorted(found, key=lambda w: -w.ulp)[:LISTED]
-    return Accuracy(dtype, errors, max((w.ulp for w in before), default=0.0), tuple(worst))  # type: ignore[arg-type]
+    return Accuracy(dtype, errors, max((w.ulp for w in before), default=0.0), tuple(worst))
 
 
 def _errors(word: str, dtype: str, got: Any, exact: Any, names: list[str], data: list[Any]) -> Iterator[Worst]:
@@ -208,11 +234,12 @@ def _found_domain(names: list[str], rows: list[list[float]], finite: list[bool])
     return ""
 
 
-def _steepest(record: Any, data: list[Any], parameters: list[float]) -> float:
+def _steepest(subject: Subject, data: list[Any]) -> float:
     """Return the largest slope by any prediction; infinity where it grows for large ones or near ends of the domain."""
+    record = subject.record
 
     def largest(inputs: list[Any]) -> float:
-        slopes = evaluated(record.function, inputs, parameters)[1]
+        slopes = evaluated(record.function, inputs, subject.parameters)[1]
         return max(float(np.max(np.abs(s[~np.isnan(s)]), initial=0.0)) for s in slopes)
 
     most = largest(data)
@@ -220,9 +247,10 @@ def _steepest(record: Any, data: list[Any], parameters: list[float]) -> float:
     far = [c * 1e3 if math.isinf(high - low) else c for c, (low, high) in zip(data, ends, strict=True)]
     near = [c * 1e-3 if math.isinf(low) else low + (c - low) * 1e-3 for c, (low, high) in zip(data, ends, strict=True)]
     top = [c if math.isinf(high) else high - (high - c) * 1e-3 for c, (low, high) in zip(data, ends, strict=True)]
-    count = len(record.predictions)
     # The target stays: a slope that grows with the target is bounded for each.
-    beyond = max(largest([*moved[:count], *data[count:]]) for moved in (far, near, top))
+    beyond = max(
+        largest([moved[i] if i in subject.moving else c for i, c in enumerate(data)]) for moved in (far, near, top)
+    )
     return max(most, beyond) if beyond <= 1.01 * most + 1e-9 else math.inf
 
 
@@ -239,9 +267,9 @@ def _switches(value: Operand) -> Iterator[Operand]:
             yield node.args[0] - node.args[1]
 
 
-def _kinks(loss: Any, written: Any, names: list[str]) -> tuple[list[str], dict[str, float] | None]:
+def _kinks(subject: Subject, written: Any) -> tuple[list[str], dict[str, float] | None]:
     """Return where derivatives jump along each prediction, and a point at which a slope falls there."""
-    record, parameters = loss.record, list(map(float, loss.defaults.values()))
+    record, names = subject.record, subject.names
     graph = Graph(EXACT)
     operands = symbols(graph, names, list(record.parameters))
     value = evaluate(written, *operands)[0]
@@ -250,8 +278,8 @@ def _kinks(loss: Any, written: Any, names: list[str]) -> tuple[list[str], dict[s
     arguments = [*names, *record.parameters]
     for switch in dict.fromkeys(s for s in _switches(value) if isinstance(s, Node)):
         function = formula("switch", arguments, (switch,))
-        for i, row in _roots(record, function, parameters):
-            jump, slope = _jumps(record, row, parameters, i)
+        for i, row in _roots(subject, function):
+            jump, slope = _jumps(subject, row, i)
             if not jump and not slope:
                 continue
             text = expression(DIALECT, switch).text
@@ -263,10 +291,11 @@ def _kinks(loss: Any, written: Any, names: list[str]) -> tuple[list[str], dict[s
     return list(found), falling
 
 
-def _roots(record: Any, function: Any, parameters: list[float]) -> Iterator[tuple[int, list[float]]]:
+def _roots(subject: Subject, function: Any) -> Iterator[tuple[int, list[float]]]:
     """Yield points at which a switch turns along a prediction, by bisection."""
-    base = columns(record, 40, 1)
-    for i, domain in enumerate(record.prediction_domains):
+    parameters, base = subject.parameters, columns(subject.record, 40, 1)
+    for i in subject.moving:
+        domain = subject.record.prediction_domains[i]
         low, high = max(getattr(domain, "low", -1.0), -50.0), min(getattr(domain, "high", 1.0), 50.0)
         grid = np.linspace(low, high, 401) + 1e-3 * (high - low) / 401
         for j in range(40):
@@ -284,12 +313,13 @@ def _roots(record: Any, function: Any, parameters: list[float]) -> Iterator[tupl
                 yield i, [float(c[j]) if n != i else float(b) for n, c in enumerate(base)]
 
 
-def _jumps(record: Any, row: list[float], parameters: list[float], i: int) -> tuple[bool, float]:
+def _jumps(subject: Subject, row: list[float], i: int) -> tuple[bool, float]:
     """Return whether the value jumps at a point, and by how much its slope does (0 for none)."""
     step = 1e-6 * max(1.0, abs(row[i]))
     sides = [np.full(4, x) for x in row]
     sides[i] = row[i] + step * np.array([-2.0, -1.0, 1.0, 2.0])
-    value, first = (part[i if len(part) > 1 else 0] for part in evaluated(record.function, sides, parameters)[:2])
+    (value,), slopes = evaluated(subject.record.function, sides, subject.parameters)[:2]
+    first = slopes[subject.moving.index(i)]
     near, rest = abs(value[2] - value[1]), abs(value[1] - value[0]) + abs(value[3] - value[2])
     scale = 1e-3 * (1.0 + float(np.abs(first).max()))
     turn = float(first[2] - first[1])
