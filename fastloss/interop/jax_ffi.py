@@ -93,6 +93,8 @@ def _outside(call: Call) -> str:
 
 def served(call: Call, mode: str, arrays: tuple[Any, ...]) -> Any:
     """Return the results of a custom call; None for a kind of call that has none."""
+    # No `input_output_aliases`: kernels of rows read logits after they wrote the gradient, and XLA would copy every
+    # prediction that is not donated. A donated one gets the gradient by a copy, which XLA adds after the call.
     if not _is_served(call):
         return None
     if type(call.loss) is RowLoss:
