@@ -78,8 +78,8 @@ def _subject(loss: CustomArrayLoss) -> "Subject":
         slopes = tuples(loss.value_and_grad(*arrays, reduction="sum")[1])
         return [[loss(*arrays, reduction="none")], [c for g in slopes for c in (g[None] if g.ndim == 1 else g.T)]]
 
-    fields = {"predictions": names, "target": None, "prediction_domains": (REAL,) * len(names)}
-    return Subject(record._replace(**fields), loss.origin, list(map(float, loss.defaults.values())), measured, moving)
+    numbers = record._replace(predictions=names, target=None, prediction_domains=(REAL,) * len(names))
+    return Subject(numbers, loss.origin, list(map(float, loss.defaults.values())), measured, moving)
 
 
 def _scalar(loss: CustomArrayLoss) -> CustomLoss:
