@@ -39,8 +39,8 @@ class _SupportsDLPack(Protocol):
 
 _Input: TypeAlias = ArrayLike | _SupportsDLPack
 _Floats: TypeAlias = NDArray[np.floating[Any]]
-_Reduced: TypeAlias = Literal["mean", "sum"] | risk.Risk | None
-_Reduction: TypeAlias = Literal["mean", "sum", "none"] | risk.Risk | None
+_Reduced: TypeAlias = Literal["mean", "sum", "batchmean"] | risk.Risk | None
+_Reduction: TypeAlias = Literal["mean", "sum", "none", "batchmean"] | risk.Risk | None
 _Curvature: TypeAlias = Literal["exact", "surrogate"]
 _Backend: TypeAlias = Literal["auto", "cpu", "cuda"]
 

@@ -65,6 +65,7 @@ TORCH = (
     Same("multi_margin(Z, y, p=2.0, margin=0.5)", "F.multi_margin_loss(Z, y, p=2, margin=0.5)"),
     Same("kl_div(lp, Q)", "F.kl_div(lp, Q, reduction='batchmean')"),
     Same("kl_div(lp, Q)", "F.kl_div(lp, Q)", "1 / K"),
+    Same("mse(A, B, reduction='batchmean')", "(A - B).square().sum() / len(A)"),
     Same(
         "distillation(Z, H, temperature=2.0)",
         "F.kl_div(F.log_softmax(Z / 2, 1), F.softmax(H / 2, 1), reduction='batchmean')",

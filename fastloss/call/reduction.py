@@ -10,16 +10,34 @@ from . import check
 from .arrays import F64, rounded
 from .errors import CallValueError
 
-__all__ = ["REDUCTIONS", "balanced", "denominator", "reduction_of", "row_mass", "second_of"]
+__all__ = ["BATCH_MEAN", "REDUCTIONS", "balanced", "by_batch", "denominator", "reduction_of", "row_mass", "second_of"]
 
 REDUCTIONS = ("mean", "sum", "none")
+
+BATCH_MEAN = "batchmean"
+"""Reduction that is rewritten before a call runs: the sum, divided by the length of the first axis."""
 
 
 def reduction_of(record: Formula, given: Any) -> str:
     """Return the reduction of a call: the caller's, or the loss's default."""
     reduction: str = record.reduction if given is None else given
-    check.one_of("reduction", reduction, REDUCTIONS)
+    check.one_of("reduction", reduction, (*REDUCTIONS, BATCH_MEAN))
     return reduction
+
+
+def by_batch(first: Any, divisor: Any) -> dict[str, Any]:
+    """Return reduction and divisor of a call with "batchmean", whose first input this is.
+
+    Weights and ignored rows leave the divisor as it is: torch divides by the batch size alone.
+    """
+    if divisor is not None:
+        raise CallValueError("is given with reduction='batchmean', which divides by the batch size", "divisor")
+    first = first[0] if isinstance(first, tuple) and first else first
+    shape = first.shape if hasattr(first, "shape") else np.shape(first)
+    if not shape:
+        problem = "is 'batchmean', and the prediction is a scalar without a first axis; take 'mean'"
+        raise CallValueError(problem, "reduction")
+    return {"reduction": "sum", "divisor": float(max(shape[0], 1))}
 
 
 def second_of(record: Formula, curvature: str = "exact") -> str:

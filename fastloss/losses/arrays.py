@@ -29,7 +29,7 @@ from ..call.arrays import (
 from ..call.backend_choice import chosen, cuda_was_selected
 from ..call.errors import CallTypeError, CallValueError, named
 from ..call.frames import refuse_other_index
-from ..call.reduction import REDUCTIONS, denominator, reduction_of
+from ..call.reduction import BATCH_MEAN, REDUCTIONS, by_batch, denominator, reduction_of
 from ..call.request import Request
 from ..cpu.dispatch import PARALLEL_FROM, small_sum, sum_in_order, weighed, weight_sum
 from ..cuda import placement
@@ -239,6 +239,8 @@ class ArrayLoss(Loss):  # noqa: D101
             small = self._run_planned(tuple(inputs.values()), reduction, derivatives, tuple(inputs))
             if small is not None:
                 return small
+        if reduction == BATCH_MEAN:
+            reduction, divisor = by_batch(inputs[self.record.predictions[0]], divisor).values()
         if placement.involved(self._backend, *inputs.values(), weight):
             mode, arrays = "grad" if derivatives else "value", tuple(inputs.values())
             request = Request(mode, arrays, None, weight, reduction, divisor, out, names=tuple(inputs))

@@ -12,7 +12,7 @@ import numpy as np
 from ..call import check
 from ..call.backend_choice import BACKENDS
 from ..call.errors import CallTypeError, named
-from ..call.reduction import REDUCTIONS
+from ..call.reduction import BATCH_MEAN, REDUCTIONS
 from ..spec.record import Formula
 from ..spec.record import registered as _registered
 from .methods import CallSignature, describe
@@ -130,7 +130,7 @@ class Loss:  # noqa: D101
         """Return this loss with other parameter defaults.
 
         ``backend`` says where it is computed, and ``reduction`` is that of calls that name none: "mean", "sum", "none",
-        or a risk of `fastloss.risk`.
+        "batchmean", or a risk of `fastloss.risk`.
 
         Examples
         --------
@@ -165,7 +165,7 @@ class Loss:  # noqa: D101
         record = self.record
         if reduction is not None:
             if not isinstance(reduction, Risk):
-                check.one_of("reduction", reduction, REDUCTIONS)
+                check.one_of("reduction", reduction, (*REDUCTIONS, BATCH_MEAN))
             record = record._replace(reduction=reduction)
         values = {k: self._parameter(k, v) for k, v in parameters.items()}
         return type(self)(record, {**self.defaults, **values}, backend or self._backend)

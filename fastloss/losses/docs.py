@@ -153,8 +153,8 @@ def _arguments(record: Formula, method: str = "__call__") -> str:
     """Return the section of the arguments of a call or of another method."""
     weight = f"weight : array, optional\n    Factor of each {_unit(record)}."
     reduction = (
-        f'reduction : {{"mean", "sum", "none"}}, default "{record.reduction}"\n'
-        "    With weights the mean is sum(w l) / sum(w); of nothing it is 0."
+        f'reduction : {{"mean", "sum", "none", "batchmean"}}, default "{record.reduction}"\n'
+        "    With weights the mean is sum(w l) / sum(w); of nothing it is 0. batchmean is the sum over the batch size."
     )
     divisor = "divisor : float, optional\n    Replaces the denominator of the mean."
     backend = (
@@ -162,7 +162,7 @@ def _arguments(record: Formula, method: str = "__call__") -> str:
         "    Where it is computed; by default where the arrays lie, see `fastloss.backend`."
     )
     if method == "bind":
-        usual = 'reduction : {"mean", "sum", "none"} or a risk\n    Reduction of calls that name none.'
+        usual = 'reduction : {"mean", "sum", "none", "batchmean"} or a risk\n    Reduction of calls that name none.'
         return "\n".join(x for x in (_parameters(record), backend, usual) if x)
     reduced = method in ("__call__", "value_and_grad")
     options = (

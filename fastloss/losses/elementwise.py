@@ -30,7 +30,7 @@ from ..call.backend_choice import chosen, cuda_was_selected
 from ..call.errors import CallTypeError, CallValueError, named
 from ..call.frames import refuse_other_index
 from ..call.memory import empty
-from ..call.reduction import denominator, reduction_of, second_of
+from ..call.reduction import BATCH_MEAN, by_batch, denominator, reduction_of, second_of
 from ..call.request import Request
 from ..cpu.dispatch import (
     CHUNK,
@@ -199,6 +199,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
             raise self._needs(list(needed if request.target is None else needed[:-1]), request.target is None)
         if request.reduction is None:
             request = request._replace(reduction=self.record.reduction)
+        if request.reduction == BATCH_MEAN:
+            request = request._replace(**by_batch(request.prediction, request.divisor))
         if placement.involved(self._backend, request.prediction, request.target, request.weight):
             found: tuple[Any, Any] = placement.elsewhere(self, self._run_any, request)
             return found

@@ -33,7 +33,7 @@ from ..call.backend_choice import chosen, cuda_was_selected
 from ..call.errors import CallValueError, named
 from ..call.frames import refuse_other_index
 from ..call.memory import empty
-from ..call.reduction import balanced, denominator, reduction_of, row_mass, second_of
+from ..call.reduction import BATCH_MEAN, balanced, by_batch, denominator, reduction_of, row_mass, second_of
 from ..call.request import Request
 from ..cpu.dispatch import (
     CHUNK,
@@ -252,6 +252,8 @@ class RowLoss(Loss):  # noqa: D101
             raise self._needs(["prediction", *["target"] * (request.target is None)], request.target is None)
         if request.reduction is None:
             request = request._replace(reduction=self.record.reduction)
+        if request.reduction == BATCH_MEAN:
+            request = request._replace(**by_batch(request.prediction, request.divisor))
         if placement.involved(self._backend, request.prediction, request.target, request.weight, request.class_weight):
             found: tuple[Any, Any, Any] = placement.elsewhere(self, self._run, request)
             return found

@@ -48,10 +48,24 @@ def test_reduction_of_another_type():
     for call in (fl.mse, fl.mse.value_and_grad, fl.quantile.bind(q=(0.1, 0.5, 0.9)), fl.cross_entropy):
         data = (Z, np.zeros(2, np.int64)) if call in (fl.cross_entropy, fl.quantile.bind(q=(0.1, 0.5, 0.9))) else (P, T)
         for _ in range(2):
-            refuse(ValueError, "reduction is ['mean']; allowed: 'mean', 'sum', 'none'", call, *data, reduction=["mean"])
-            refuse(ValueError, "reduction is 'x'; allowed: 'mean', 'sum', 'none'", call, *data, reduction="x")
+            refuse(
+                ValueError,
+                "reduction is ['mean']; allowed: 'mean', 'sum', 'none', 'batchmean'",
+                call,
+                *data,
+                reduction=["mean"],
+            )
+            refuse(
+                ValueError, "reduction is 'x'; allowed: 'mean', 'sum', 'none', 'batchmean'", call, *data, reduction="x"
+            )
             given = np.array("mean")
-            refuse(ValueError, f"reduction is {given!r}; allowed: 'mean', 'sum', 'none'", call, *data, reduction=given)
+            refuse(
+                ValueError,
+                f"reduction is {given!r}; allowed: 'mean', 'sum', 'none', 'batchmean'",
+                call,
+                *data,
+                reduction=given,
+            )
 
 
 def test_class_weight_without_classes():
@@ -102,9 +116,9 @@ def test_parameter_that_is_no_number():
 def test_reduction():
     for data, loss in (((P, T), fl.mse), ((Z, Y), fl.cross_entropy)):
         for call in (loss, loss.value_and_grad):
-            text = "reduction is 'avg'; allowed: 'mean', 'sum', 'none'"
+            text = "reduction is 'avg'; allowed: 'mean', 'sum', 'none', 'batchmean'"
             refuse(ValueError, text, call, *data, reduction="avg")
-            text = "reduction is 3; allowed: 'mean', 'sum', 'none'"
+            text = "reduction is 3; allowed: 'mean', 'sum', 'none', 'batchmean'"
             refuse(ValueError, text, call, *data, reduction=3)
 
 

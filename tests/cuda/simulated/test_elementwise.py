@@ -185,7 +185,7 @@ def test_wrong_calls(put):
         fl.mse(put(np.zeros(3, np.int64)), put(np.zeros(3)))
     with pytest.raises(ValueError, match="all on a GPU or all in host memory"):
         fl.mse(p, np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="allowed: 'mean', 'sum', 'none'"):
+    with pytest.raises(ValueError, match="allowed: 'mean', 'sum', 'none', 'batchmean'"):
         fl.mse(p, p, reduction="max")
     with pytest.raises(TypeError, match="out has dtype float32; expected float64"):
         fl.mse.value_and_grad(p, p, out=put(np.zeros((3, 2), np.float32)))
