@@ -161,6 +161,9 @@ def evaluate(
     top: Annotated[int, typer.Option(min=0, metavar="K", help="Show K groups of a grouping; 0 for all.")] = 20,
     hist: Annotated[int, typer.Option(min=0, metavar="BINS", help="Histograms of losses and columns.")] = 0,
     quantiles: Annotated[str, typer.Option(metavar="Q[,Q...]", help="Quantiles of losses, such as .5,.9,.99.")] = "",
+    calibration: Annotated[bool, typer.Option("--calibration", help="Calibration of predicted probabilities.")] = False,
+    confusion: Annotated[bool, typer.Option("--confusion", help="Count right and wrong decisions.")] = False,
+    threshold: Annotated[str, typer.Option(metavar="P[,P...]", help="Probabilities to decide at; .5 if none.")] = "",
     on_invalid: Annotated[str, ON_INVALID] = "fail",
     worst: Annotated[int, typer.Option(min=0, metavar="K", help="Show the K rows of largest loss.")] = 0,
     show: Annotated[list[str] | None, SHOW] = None,
@@ -197,7 +200,7 @@ def evaluate(
         html=html,
         markdown=markdown,
         csv=csv,
-        details=parsed(hist=hist, quantiles=quantiles),
+        details=parsed(hist, quantiles, calibration, confusion, threshold),
     )
     evaluate_command(request)
 

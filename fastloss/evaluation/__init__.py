@@ -24,6 +24,10 @@ def evaluate(
     by: Any = None,
     hist: int = 0,
     quantiles: float | Sequence[float] = (),
+    calibration: bool | int = False,
+    confusion: bool = False,
+    threshold: float | Sequence[float] = 0.5,
+    gaps: bool = False,
     on_invalid: str = "fail",
     worst: int = 0,
     show: str | Sequence[str] = (),
@@ -63,6 +67,17 @@ def evaluate(
     quantiles : float or sequence of float, optional
         Shares, such as ``[0.5, 0.99]``, of `report.quantiles`. Up to 131,072 values are kept, and quantiles are those
         of NumPy; of more they are within 0.1%. The same for any split of the rows.
+    calibration : bool or int, optional
+        Bins (True: 10) of `report.calibration`: reliability tables, calibration errors and decompositions of the Brier
+        score, of predicted probabilities and labels 0 and 1, or of the largest probability of rows of scores.
+    confusion : bool, optional
+        Count right and wrong decisions in `report.confusion`: of probabilities that reach `threshold` (or several), or
+        of the class with the largest score.
+    threshold : float or sequence of float
+        Probabilities from which on a decision is positive.
+    gaps : bool, optional
+        Compare the groups in `report.gaps`: largest difference and ratio of each loss and, for labels 0 and 1, of
+        selection rate, accuracy, precision, recall and false positive rate.
     on_invalid : {"fail", "skip", "propagate"}
         Treatment of rows with a null, NaN or infinity, or with a loss that is not finite: raise an error that names
         file and row; leave them out; or let them through, so that the figures become NaN.
@@ -107,10 +122,11 @@ def evaluate(
         raise InputError(f"on_invalid is {on_invalid!r}; allowed: {', '.join(ON_INVALID)}")
     if isinstance(worst, bool) or not isinstance(worst, int) or worst < 0:
         raise InputError(f"worst is {worst!r}; expected a whole number, 0 or more")
-    details = options_of(hist=hist, quantiles=quantiles)
     evaluated = named(losses, pred_is)
     preds = (pred,) if isinstance(pred, str) else tuple(pred)
     groupings, keys = groupings_of(by, data)
+    asked = {"hist": hist, "quantiles": quantiles, "calibration": calibration, "confusion": confusion}
+    details = options_of({**asked, "threshold": threshold, "gaps": gaps}, evaluated, pred_is, groupings)
     if per_sample is not None:
         if FORMATS.get(os.path.splitext(per_sample)[1].lower(), "parquet") != "parquet":
             raise InputError(f"per_sample is {os.fspath(per_sample)}; it is written as Parquet, expected FILE.parquet")

@@ -16,7 +16,7 @@ from .._terminal import console as make_console
 from .._terminal import printable
 from . import evaluate
 from .columns import InputError, place
-from .details.command import asked, print_details
+from .details.command import asked, print_details, suited
 from .files import check_outputs, write_text
 from .losses import Evaluated, named, other_name
 from .report import Report, aligned, figure
@@ -198,7 +198,7 @@ def _sample(request: Request, losses: list[Evaluated]) -> list[tuple[str, Report
                     worst=request.worst,
                     threads=request.threads,
                     progress=progress,
-                    **request.details,
+                    **suited(request.details, es, request.pred_is),
                 )
                 for (file, pred, target), es in chosen.items()
                 if file == s.file

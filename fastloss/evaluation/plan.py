@@ -10,7 +10,8 @@ import numpy as np
 from ..call.errors import CallError
 from .accumulate import Partials
 from .columns import InputError, place
-from .details import Collector, Options
+from .details import Options
+from .details.collector import Collector
 from .groups import Groups, Keys
 from .lane import Lane
 from .losses import Evaluated
@@ -76,7 +77,7 @@ class Plan:
     ) -> None:
         self.losses = losses
         self.groups = Groups([Keys(names) for names in by], len(losses), weighted) if by else None
-        self.details = Collector(details, [e.label for e in losses], weighted) if details else None
+        self.details = Collector(details, losses, weighted, len(by)) if details else None
         self.partials = len(losses)
         self.weighted = weighted
         self.on_invalid = on_invalid
@@ -107,7 +108,7 @@ class Plan:
         for start in range(0, batch.rows, step):
             rows = self._rows(batch, found, columns, start, min(batch.rows, start + step), result)
             if self.details:
-                self.details.add_rows(rows.preds, rows.target, rows.weight)
+                self._add_details(batch, rows, start, result)
             self._evaluate_all(batch, rows, start, result)
         if self.shows:
             result.shown = {row: batch.row(end, row) for found_rows in result.worst for _, row in found_rows}
@@ -180,6 +181,17 @@ class Plan:
         kept = [None if a is None else a[keep] for a in (*rows.preds, rows.target, rows.weight)]
         return _Rows(kept[:-2], kept[-2], kept[-1], rows.index[keep])
 
+    def _add_details(self, batch: Batch, rows: _Rows, first: int, result: Result) -> None:
+        """Add predictions and targets of some rows to the details."""
+        assert self.details is not None
+        at = places(first, rows.preds[0], rows.index)
+        keys = self.groups.keys if self.groups else []
+        groups = [(codes[at], len(k)) for codes, k in zip(result.codes, keys, strict=True)]
+        try:
+            self.details.add_rows(rows.preds, rows.target, rows.weight, groups)
+        except ScaleError as error:
+            self._fail(batch, _at(first, rows.index, error.index), str(error))
+
     def _evaluate_all(self, batch: Batch, rows: _Rows, first: int, result: Result) -> None:
         """Add all losses of some rows to the result: elementwise ones together, as far as they accept the rows."""
         apart: Sequence[int] = range(len(self.losses))
@@ -196,7 +208,8 @@ class Plan:
     def _evaluate_together(self, rows: _Rows, first: int, result: Result) -> int:
         """Add the losses of the fast path; return the number of rows before the first that one of them refuses."""
         z, t, weight = rows.preds[0], rows.target, rows.weight
-        keeps = bool(self.groups or self.details or self.keep_values or self.worst or weight is not None)
+        spread = self.details and self.details.options.distributions
+        keeps = bool(self.groups or spread or self.keep_values or self.worst or weight is not None)
         strict = self.on_invalid == "fail"
         done, kept = self.lane.run(z, t, result.partials, adds=weight is None, keeps=keeps, strict=strict)
         self._look(z[:done], self.lane.losses)

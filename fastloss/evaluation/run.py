@@ -97,6 +97,7 @@ def _by_group(plan: Plan, grouping: int) -> GroupReports:
             null_rows=counted[1],
             non_finite_rows=counted[2],
             on_invalid=plan.on_invalid,
+            details=plan.details.of_group(grouping, code) if plan.details else None,
         )
 
     return GroupReports({key: code for code, key in enumerate(groups.keys[grouping])}, report)

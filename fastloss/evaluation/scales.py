@@ -7,7 +7,7 @@ import numpy as np
 from ..spec.record import UNIT
 from .columns import InputError
 
-__all__ = ["SCALES", "ScaleError", "converted", "may_be_probabilities", "scale_of"]
+__all__ = ["SCALES", "ScaleError", "converted", "may_be_probabilities", "probabilities", "scale_of"]
 
 SCALES = ("prob", "logit", "log-prob", "mean")
 """What a column of predictions may be said to hold."""
@@ -17,11 +17,11 @@ ROWS_SUM = 1e-3
 
 
 class ScaleError(InputError):
-    """A prediction that is not of the scale it was said to have; `index` is its row."""
+    """A prediction that is not of the scale it was said to have, or a label; `index` is its row."""
 
-    def __init__(self, values: Any, valid: Any, expected: str) -> None:
+    def __init__(self, values: Any, valid: Any, expected: str, of: str = "prediction") -> None:
         where = np.flatnonzero(~valid.ravel())[0]
-        super().__init__(f"the prediction is {values.ravel()[where]:g}; expected {expected}")
+        super().__init__(f"the {of} is {values.ravel()[where]:g}; expected {expected}")
         self.index = int(where // (values.shape[1] if values.ndim == 2 else 1))
 
 
@@ -77,6 +77,20 @@ def _of_elements(values: Any, given: str, wanted: str) -> Any:
     elif given == "log-prob":
         values = values - np.log(-np.expm1(values))
     return 0.5 * values if wanted == "half-logit" else values
+
+
+def probabilities(values: Any, given: str) -> Any:
+    """Return predictions (float64) on a scale as probabilities; of rows of scores, of each class."""
+    with np.errstate(over="ignore"):
+        if given == "half-logit":
+            return _of_elements(2.0 * values, "logit", "prob")
+        if given == "prob":
+            if not (values.min(initial=0.5) >= 0.0 and values.max(initial=0.5) <= 1.0):
+                raise ScaleError(values, (values >= 0.0) & (values <= 1.0), "a probability, 0 to 1")
+            return values
+        if given == "log-prob" and values.max(initial=-1.0) > 0.0:
+            raise ScaleError(values, values <= 0.0, "the logarithm of a probability, 0 or less")
+        return (_of_elements if values.ndim == 1 else _of_rows)(values, given, "prob")
 
 
 def may_be_probabilities(values: Any, record: Any) -> bool:

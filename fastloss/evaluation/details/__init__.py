@@ -1,6 +1,5 @@
-"""Details of an evaluation beside its statistics: distributions of losses and columns."""
+"""Details of an evaluation beside its statistics: distributions, calibration, confusion counts, gaps between groups."""
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,9 +7,15 @@ from typing import Any
 import numpy as np
 
 from ..columns import InputError
-from .distribution import MOST_BINS, Distribution, Tally
+from ..scales import scale_of
+from .calibration import Calibration, plain
+from .confusion import Confusions
+from .distribution import MOST_BINS, Distribution, long, short
 
-__all__ = ["Collector", "Details", "Options", "options_of"]
+__all__ = ["Details", "Options", "options_of", "scale"]
+
+BINS = 10
+"""Bins of calibration errors, unless another number is asked for."""
 
 
 @dataclass(frozen=True)
@@ -20,36 +25,94 @@ class Options:
     hist: int = 0
     """Bins of histograms; 0 for none."""
     quantiles: tuple[float, ...] = ()
+    calibration: int = 0
+    """Bins of calibration errors; 0 for none."""
+    confusion: bool = False
+    thresholds: tuple[float, ...] = (0.5,)
+    """Probabilities from which on a decision is positive."""
+    gaps: bool = False
+    """Whether groups are compared."""
+    scale: str = ""
+    """What predictions are: prob, logit, half-logit or log-prob; empty where no probability is needed or known."""
 
     @property
     def wanted(self) -> bool:
         """Whether any details are asked for."""
-        return self != Options()
+        return bool(self.distributions or self.calibration or self.confusion or self.gaps)
 
     @property
     def distributions(self) -> bool:
         """Whether distributions of losses are kept."""
         return bool(self.hist or self.quantiles)
 
+    @property
+    def decides(self) -> bool:
+        """Whether decisions of two classes are counted."""
+        return self.confusion or (self.gaps and bool(self.scale))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the options as JSON-compatible values."""
-        return {"hist": self.hist, "quantiles": list(self.quantiles)}
+        state = dict(vars(self))
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in state.items()}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> "Options":
         """Return the options that `to_dict` wrote."""
-        return cls(state["hist"], tuple(state["quantiles"]))
+        given: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in state.items()}
+        return cls(**given)
 
 
-def options_of(*, hist: Any = 0, quantiles: Any = ()) -> Options:
-    """Return checked options; raise an InputError that says what is allowed."""
+def _numbers(name: str, given: Any) -> tuple[float, ...]:
+    """Return distinct numbers from 0 to 1, in order."""
+    values = [given] if np.ndim(given) == 0 else list(given)
+    for value in values:
+        number = isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)
+        if not number or not 0 <= value <= 1:
+            raise InputError(f"{name} has {value!r}; expected numbers from 0 to 1, such as 0.5")
+    return tuple(sorted({float(value) for value in values}))
+
+
+def options_of(given: Mapping[str, Any], losses: Sequence[Any], pred_is: str = "", by: Any = ()) -> Options:
+    """Return checked options from arguments of `evaluate`; raise an InputError that says what is allowed."""
+    hist, calibration = given["hist"], given["calibration"]
     if isinstance(hist, bool) or not isinstance(hist, int) or not 0 <= hist <= MOST_BINS:
         raise InputError(f"hist is {hist!r}; expected a number of bins, 1 to {MOST_BINS:,}")
-    given = [quantiles] if isinstance(quantiles, (int, float)) else list(quantiles)
-    for q in given:
-        if isinstance(q, bool) or not isinstance(q, (int, float, np.floating)) or not 0 <= q <= 1:
-            raise InputError(f"quantiles has {q!r}; expected numbers from 0 to 1, such as 0.5")
-    return Options(hist, tuple(sorted({float(q) for q in given})))
+    bins = BINS if calibration is True else calibration
+    if bins:
+        from .grid import WIDTHS
+
+        if bins not in WIDTHS:
+            raise InputError(f"calibration is {bins!r}; expected True, or bins: one of {', '.join(map(str, WIDTHS))}")
+    if given["gaps"] and not by:
+        raise InputError("gaps are between groups; name their column, such as by='country'")
+    thresholds = _numbers("threshold", given["threshold"])
+    if not thresholds:
+        raise InputError("threshold names no probability; expected at least one, such as 0.5")
+    options = Options(
+        hist,
+        _numbers("quantiles", given["quantiles"]),
+        int(bins or 0),
+        bool(given["confusion"]),
+        thresholds,
+        bool(given["gaps"]),
+    )
+    if not (options.calibration or options.confusion or options.gaps):
+        return options
+    known = scale(losses, pred_is)
+    # Classes are decided by the largest score on any scale.
+    by_score = options.confusion and not options.calibration and all(e.by_rows for e in losses)
+    if not known and (options.calibration or options.confusion) and not by_score:
+        what = "calibration" if options.calibration else "confusion"
+        raise InputError(f'{what} takes probabilities; say what predictions are, such as pred_is="prob"')
+    return replace(options, scale=known)
+
+
+def scale(losses: Sequence[Any], pred_is: str) -> str:
+    """Return the scale of predictions, as they were said to be or as the losses take them; empty where unknown."""
+    if pred_is:
+        return "" if pred_is == "mean" else pred_is
+    found = {scale_of(e.loss.record) for e in losses} & {"prob", "logit", "half-logit", "log-prob"}
+    return found.pop() if len(found) == 1 else ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +124,10 @@ class Details:
     """Distributions of losses, by label."""
     columns: Mapping[str, Distribution] = field(default_factory=dict)
     """Distributions of the prediction and the target, where they are numbers."""
+    calibration: Calibration | None = None
+    confusions: Confusions | None = None
+    squares: int = 0
+    """Sum of squared weights of a group, in units of 2**-BIAS."""
 
     def merge(self, other: "Details") -> "Details":
         """Return the details of these rows and others."""
@@ -70,12 +137,22 @@ class Details:
             self,
             distributions=_merged(self.distributions, other.distributions),
             columns=_merged(self.columns, other.columns),
+            calibration=_united(self.calibration, other.calibration),
+            confusions=_united(self.confusions, other.confusions),
+            squares=self.squares + other.squares,
         )
 
     def beside(self, others: Sequence["Details"], order: Sequence[str]) -> "Details":
         """Return the details of several evaluations of the same rows, for other losses."""
-        found = {n: d for each in (self, *others) for n, d in each.distributions.items()}
-        return replace(self, distributions={n: found[n] for n in order if n in found}, columns={})
+        every = (self, *others)
+        found = {n: d for each in every for n, d in each.distributions.items()}
+        return replace(
+            self,
+            distributions={n: found[n] for n in order if n in found},
+            columns={},
+            calibration=next((each.calibration for each in every if each.calibration), None),
+            confusions=next((each.confusions for each in every if each.confusions), None),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the details as JSON-compatible values: figures to read and the exact state."""
@@ -84,6 +161,11 @@ class Details:
             found = getattr(self, name)
             if found:
                 state[name] = {n: {**self._figures(d), "exact": d.to_dict()} for n, d in found.items()}
+        for name in ("calibration", "confusions"):
+            if getattr(self, name) is not None:
+                state[name] = getattr(self, name).to_dict()
+        if self.squares:
+            state["squares"] = short(self.squares)
         return state
 
     def _figures(self, found: Distribution) -> dict[str, Any]:
@@ -91,7 +173,7 @@ class Details:
         if self.options.quantiles:
             shares = self.options.quantiles
             values = found.quantile(shares).tolist()
-            figures["quantiles"] = [[q, v if found.count else None] for q, v in zip(shares, values, strict=True)]
+            figures["quantiles"] = [[q, plain(v)] for q, v in zip(shares, values, strict=True)]
         if self.options.hist:
             histogram = found.histogram(self.options.hist)
             figures["histogram"] = {n: a.tolist() for n, a in histogram._asdict().items() if a is not None}
@@ -106,63 +188,17 @@ class Details:
                 name: {n: Distribution.from_dict(d["exact"]) for n, d in state.get(name, {}).items()}
                 for name in ("distributions", "columns")
             },
+            calibration=Calibration.from_dict(state["calibration"]) if "calibration" in state else None,
+            confusions=Confusions.from_dict(state["confusions"]) if "confusions" in state else None,
+            squares=long(state.get("squares", "0@0")),
         )
 
 
 def _merged(a: Mapping[str, Distribution], b: Mapping[str, Distribution]) -> dict[str, Distribution]:
     """Return distributions by name, those of one name merged."""
-    found = dict(a)
-    for name, each in b.items():
-        found[name] = found[name].merge(each) if name in found else each
-    return found
+    return {name: _united(a.get(name), b.get(name)) for name in {**a, **b}}
 
 
-class Collector:
-    """Details of one evaluation while it runs. Threads add to states of their own."""
-
-    def __init__(self, options: Options, labels: Sequence[str], weighted: bool) -> None:
-        self.options = options
-        self.labels = list(labels)
-        self.weighted = weighted
-        self._mine = threading.local()
-        self._all: list[dict[str, list[Tally]]] = []
-
-    def _state(self) -> dict[str, list[Tally]]:
-        found: dict[str, list[Tally]] | None = getattr(self._mine, "state", None)
-        if found is None:
-            kinds = {"losses": len(self.labels), "columns": 2}
-            found = {name: [Tally(self.weighted) for _ in range(n)] for name, n in kinds.items()}
-            self._mine.state = found
-            self._all.append(found)
-        return found
-
-    def add_loss(self, k: int, values: Any, weight: Any) -> None:
-        """Add the values of one loss."""
-        if self.options.distributions:
-            self._state()["losses"][k].add(values, weight)
-
-    def add_rows(self, preds: Sequence[Any], target: Any, weight: Any) -> None:
-        """Add predictions and targets."""
-        if not self.options.hist:
-            return
-        pred = preds[0] if len(preds) == 1 else None
-        for tally, column in zip(self._state()["columns"], (pred, target), strict=True):
-            if column is not None and column.ndim == 1:
-                tally.add(column, weight)
-
-    def found(self) -> Details:
-        """Return the details of all rows."""
-        details = Details(self.options)
-        if self.options.distributions:
-            losses = [self._distribution("losses", k) for k in range(len(self.labels))]
-            details = replace(details, distributions=dict(zip(self.labels, losses, strict=True)))
-        if self.options.hist:
-            columns = {name: self._distribution("columns", k) for k, name in enumerate(("prediction", "target"))}
-            details = replace(details, columns={name: d for name, d in columns.items() if d.count})
-        return details
-
-    def _distribution(self, name: str, k: int) -> Distribution:
-        found = Distribution.of(np.zeros(0), np.zeros(0) if self.weighted else None)
-        for state in self._all:
-            found = found.merge(state[name][k].distribution())
-        return found
+def _united(a: Any, b: Any) -> Any:
+    """Return two details merged, or the one that is there."""
+    return a.merge(b) if a is not None and b is not None else b if a is None else a

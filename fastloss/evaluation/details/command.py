@@ -1,21 +1,28 @@
 """Details on the command line: options, and what is printed."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..._terminal import printable
 from ..columns import InputError
+from . import scale
 
 if TYPE_CHECKING:
     from ..report import Report
 
-__all__ = ["asked", "parsed", "print_details"]
+__all__ = ["asked", "parsed", "print_details", "suited"]
 
 
-def parsed(*, hist: int = 0, quantiles: str = "") -> dict[str, Any]:
+def parsed(hist: int, quantiles: str, calibration: bool, confusion: bool, threshold: str) -> dict[str, Any]:
     """Return the arguments of `evaluate` that options of the command stand for; those not given are left out."""
-    found: dict[str, Any] = {"hist": hist, "quantiles": _numbers(quantiles, "--quantiles", ".5,.9,.99")}
+    found: dict[str, Any] = {
+        "hist": hist,
+        "quantiles": _numbers(quantiles, "--quantiles", ".5,.9,.99"),
+        "calibration": calibration,
+        "confusion": confusion,
+        "threshold": _numbers(threshold, "--threshold", ".5"),
+    }
     return {name: value for name, value in found.items() if value}
 
 
@@ -28,8 +35,22 @@ def _numbers(text: str, option: str, example: str) -> list[float]:
 
 def asked(arguments: Mapping[str, Any]) -> list[str]:
     """Return the names of the tables of details that arguments ask for."""
-    names = {"hist": "histogram", "quantiles": "quantiles"}
-    return [names[name] for name in arguments if name in names]
+    names = {
+        "hist": ("histogram",),
+        "quantiles": ("quantiles",),
+        "calibration": ("calibration", "calibration_figures"),
+        "confusion": ("confusion", "decisions"),
+    }
+    return [table for name in arguments for table in names.get(name, ())]
+
+
+def suited(arguments: Mapping[str, Any], losses: Sequence[Any], pred_is: str) -> dict[str, Any]:
+    """Return arguments without those that losses of the sample cannot answer: they take no probabilities."""
+    found = dict(arguments)
+    if not (scale(losses, pred_is) or all(e.by_rows for e in losses)):
+        found.pop("calibration", None)
+        found.pop("confusion", None)
+    return found
 
 
 def print_details(console: Any, report: "Report", print_rows: Callable[..., None]) -> None:

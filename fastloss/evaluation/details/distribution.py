@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..accumulate import HIGHEST, from_ordered
-from ..columns import InputError
 from ..fixed_point import BIAS
 
-__all__ = ["EXACT", "Distribution", "Histogram", "Tally"]
+__all__ = ["EXACT", "MOST_BINS", "Distribution", "Histogram", "Tally", "long", "packed", "ratio", "short", "unpacked"]
 
 EXACT = 1 << 17
 """Most values that are kept as they are (1 MB a loss); of more, cells are counted."""
@@ -177,7 +176,7 @@ class Distribution:
         sums = [0] * len(counts)
         for at, w in zip(found.tolist(), self._weights, strict=True):
             sums[at] += w
-        return Histogram(edges, counts, np.array([_shrunk(s) if not self.exact else float(s) for s in sums]))
+        return Histogram(edges, counts, np.array([ratio(s) if not self.exact else float(s) for s in sums]))
 
     def _fences(self) -> tuple[float, float]:
         """Return the range of bins of equal width."""
@@ -194,7 +193,7 @@ class Distribution:
             state["counts"] = packed(self._counts)
         if self.weighted:
             exact = self.exact
-            state["weights"] = packed(self._weights) if exact else [hex(w) for w in self._weights]
+            state["weights"] = packed(self._weights) if exact else [short(w) for w in self._weights]
         return state
 
     @classmethod
@@ -203,7 +202,7 @@ class Distribution:
         exact = "counts" not in state
         weights = state.get("weights")
         if weights is not None:
-            weights = unpacked(weights, np.float64) if exact else [int(w, 16) for w in weights]
+            weights = unpacked(weights, np.float64) if exact else [long(w) for w in weights]
         low, high = map(float.fromhex, state["ends"])
         values = unpacked(state["values"], np.float64 if exact else np.int64)
         return cls(values, None if exact else unpacked(state["counts"], np.int64), weights, (low, high))
@@ -320,16 +319,21 @@ def unpacked(text: str, dtype: Any) -> Any:
     return found.astype(dtype)
 
 
-def _shrunk(total: int) -> float:
+def short(total: int) -> str:
+    """Return an integer as text: hexadecimal, with the number of binary zeros at its end after an @."""
+    zeros = (total & -total).bit_length() - 1 if total else 0
+    return f"{total >> zeros:x}@{zeros}"
+
+
+def long(text: str) -> int:
+    """Return the integer that `short` wrote."""
+    digits, zeros = text.split("@")
+    return int(digits, 16) << int(zeros)
+
+
+def ratio(total: int) -> float:
     """Return a sum of weights, in units of 2**-BIAS, rounded to float64."""
     try:
         return total / (1 << BIAS)
     except OverflowError:
         return float("inf")
-
-
-def check_bins(bins: Any) -> int:
-    """Return the number of bins of a histogram; raise for one that is none."""
-    if isinstance(bins, bool) or not isinstance(bins, int) or not 0 <= bins <= MOST_BINS:
-        raise InputError(f"hist is {bins!r}; expected a number of bins, 1 to {MOST_BINS:,}")
-    return bins

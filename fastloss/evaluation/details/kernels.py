@@ -8,8 +8,9 @@ import numpy as np
 
 from ...cpu.runtime.specialize import cached_jit
 from ..exact import ABSOLUTE, INFINITE
+from ..groups.kernels import _bits
 
-__all__ = ["BITS", "PAGE", "PAGES", "SHIFT", "count"]
+__all__ = ["BITS", "FLOOR", "MIRROR", "PAGE", "PAGES", "SHIFT", "STEP", "bin_probabilities", "confuse", "count"]
 
 BITS = 9
 """Bits of the fraction that tell cells apart: a cell is at most 1/512 of its values wide, and its middle 1/1024 off."""
@@ -19,6 +20,15 @@ PAGE, PAGES = 1 << BITS, 1 << 12
 
 NEGATIVE_ZERO = np.int64(-0x8000000000000000)
 WITHIN, MIDDLE = np.int64(PAGE - 1), np.int64(PAGES // 2)
+
+STEP = 46
+"""Lowest bit that tells cells of probabilities apart: 64 cells between powers of two."""
+
+FLOOR = np.int64((1023 - 30) << 52)
+"""Bits of 2**-30: probabilities below share a cell, and so do those as near to 1."""
+
+MIRROR = np.int64(2 * (29 << (52 - STEP)) - 1)
+"""Last cell before those of the grid's own edges: cells above 1/2 mirror those below."""
 
 PLAIN = {"error_model": "numpy", "nogil": True}
 
@@ -60,3 +70,47 @@ def count(x, pages, table, used, ends, codes):
             codes[i] = at
     ends[0], ends[1], used[0] = low, high, n
     return done
+
+
+@cached_jit(**PLAIN)
+def bin_probabilities(p, t, first, split, table, codes):
+    """Add probabilities and labels (positive: 1) to the cells of `grid.GRID`.
+
+    `codes` gets the cell of each unless it is empty. A row of `table` holds the number of rows, of positive ones, and
+    the sum of probabilities in two words, of units 2**-30 and 2**-60: integers, so that any order gives the same sum.
+    """
+    bits = p.view(np.int64)
+    for i in range(bits.size):
+        v = p[i]
+        if v <= 0.5:
+            place = (max(bits[i] - 1, FLOOR) >> STEP) - (FLOOR >> STEP)
+        else:
+            place = MIRROR - ((max(_bits(1.0 - v), FLOOR) >> STEP) - (FLOOR >> STEP))
+        cell = first[place] + (v > split[place])
+        scaled = v * 2.0**30
+        high = np.int64(scaled)
+        table[cell, 0] += 1
+        table[cell, 1] += t[i] > 0.0
+        table[cell, 2] += high
+        table[cell, 3] += np.int64((scaled - high) * 2.0**30)
+        if codes.size:
+            codes[i] = cell
+
+
+@cached_jit(**PLAIN)
+def confuse(p, t, thresholds, groups, counts, codes):
+    """Count rows by group, by how many thresholds the probability reaches, and by label (positive: 1).
+
+    `groups` is empty where there is but one; `codes` gets the place of each row in `counts` unless it is empty.
+    """
+    width = 2 * (thresholds.size + 1)
+    for i in range(p.size):
+        reached = 0
+        for k in range(thresholds.size):
+            reached += p[i] >= thresholds[k]
+        at = 2 * reached + (t[i] > 0.0)
+        if groups.size:
+            at += width * groups[i]
+        counts[at] += 1
+        if codes.size:
+            codes[i] = at

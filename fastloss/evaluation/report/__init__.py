@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from ..accumulate import Moments, Statistics
 from ..columns import InputError, line, natural
 from ..details import Details
+from ..details.calibration import Calibration
+from ..details.confusion import Confusion
 from ..details.distribution import Distribution, Histogram
 from ..groups.keys import key_from_json, key_order, key_text, key_to_json
 from .tables import text_tables
@@ -137,9 +139,22 @@ class Report(Mapping[str, Statistics]):
         return {n: found[n].histogram(self._details.options.hist) for n in names}
 
     @property
+    def calibration(self) -> Calibration | None:
+        """Calibration that `calibration` asked for; None without."""
+        return self._details.calibration if self._details else None
+
+    @property
+    def confusion(self) -> dict[Any, Confusion]:
+        """Confusion counts by threshold, or of classes under "argmax"; empty unless asked for."""
+        found = self._details.confusions if self._details else None
+        return found.by_threshold() if found else {}
+
+    @property
     def tables(self) -> list[str]:
         """Names of the tables that `to_arrow` and `to_pandas` have."""
         found = {"losses": True, "quantiles": self.quantiles, "histogram": self.histograms}
+        found |= dict.fromkeys(("calibration", "calibration_figures"), self.calibration)
+        found |= dict.fromkeys(("confusion", "decisions"), self.confusion)
         return [name for name, each in found.items() if each]
 
     def merge(self, *others: "Report") -> "Report":
@@ -191,6 +206,7 @@ class Report(Mapping[str, Statistics]):
         reports = (self, *others)
         moments = {n: m for r in reports for n, m in r._moments.items()}
         worst = {n: w for r in reports for n, w in r.worst.items()}
+        details = [r._details for r in reports if r._details]
         return Report(
             {n: moments[n] for n in order if n in moments},
             rows=self.rows,
@@ -206,7 +222,7 @@ class Report(Mapping[str, Statistics]):
                 for names, found in self._groups.items()
             },
             suspects=set().union(*(r._suspects for r in reports)),
-            details=self._details and self._details.beside([r._details for r in others if r._details], order),
+            details=details[0].beside(details[1:], order) if details else None,
         )
 
     def _state(self) -> dict[str, Any]:
@@ -355,7 +371,7 @@ class Report(Mapping[str, Statistics]):
     def to_arrow(self, table: str = "losses") -> Any:
         """Return a table of Arrow: a row for each loss of all rows, and for each loss of each group.
 
-        `table` names another one: "quantiles" or "histogram", where they were asked for.
+        `table` names another one of `tables`, such as "quantiles", where it was asked for.
         """
         import pyarrow as pa
 
