@@ -22,6 +22,7 @@ LAZY = {
     "evaluate": ".evaluation",
     "formula": ".losses.custom.elements",
     "jax": "",
+    "linear": "",
     "loss": ".losses.custom.elements",
     "losses_from": ".losses.custom.elements",
     "mismatches": ".advice",

@@ -17,7 +17,7 @@ LAYERS = (
     {"cpu"},
     {"cuda"},
     {"losses"},
-    {"text", "rewards", "recipes", "train", "optim", "balance", "risk", "evaluation", "data"},
+    {"text", "rewards", "recipes", "train", "linear", "optim", "balance", "risk", "evaluation", "data"},
     {"advice", "interop", "duckdb", "jax", "plot", "polars", "scipy", "torch"},
     {"performance", "tracking"},
     {"command", "__main__"},

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import prange, types
 
-from ..call.arrays import NAMES
+from ..call.arrays import NAMES, contiguous, flat
 from . import dispatch
 from .linear_products import LANES, scores_of, spread_of
 from .runtime.intrinsics import array, call
@@ -288,7 +288,7 @@ class Pass:
     def __init__(self, x: Any, outputs: int) -> None:
         self.n, self.d = x.shape
         self.outputs, self.dtype = outputs, x.dtype
-        self.x = x.reshape(-1)
+        self.x = flat(x, x.dtype)
         lanes = LANES[NAMES[x.dtype]]
         self.block = max(lanes, BLOCK // self.d // 64 * 64 or BLOCK // self.d // lanes * lanes)
         self.parts = max(1, min(PARTS, x.size // PART, self.n // self.block))
@@ -337,6 +337,7 @@ def element_pass(record: Any, packed: Any, usual: bool, x: Any, target: Any, wei
     """
     dtype, none = NAMES[x.dtype], np.empty(0, x.dtype)
     made = Pass(x, max(1, target.size // x.shape[0]))
+    target, weight = flat(target, x.dtype), None if weight is None else flat(weight, x.dtype)
 
     def run(w: Any, slope: bool = True, curvature: str = "") -> Summed:
         mode = curvature or ("grad" if slope else "value")
@@ -362,6 +363,8 @@ def row_pass(loss: Any, x: Any, k: int, labels: Any, target: Any, weight: Any) -
     """
     record, dtype, none = loss.record, NAMES[x.dtype], np.empty(0, x.dtype)
     made = Pass(x, k)
+    labels, target = flat(labels, np.dtype(np.int64)), contiguous(target, x.dtype)
+    weight = None if weight is None else flat(weight, x.dtype)
     kind = "labels" if labels.size else "dense"
     smooth = kind == "labels" and loss.defaults.get("label_smoothing", 0.0) > 0.0
     tiled = kind in record.row_loop.tiles and k <= dispatch.TILED_TO
