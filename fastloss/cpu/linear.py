@@ -20,7 +20,7 @@ from .runtime.intrinsics import array, call
 from .runtime.slots import unbound
 from .runtime.specialize import INNER, LOOP, compile_driver, inner
 
-__all__ = ["Pass", "element_pass", "row_pass"]
+__all__ = ["Pass", "block_functions", "element_pass", "row_pass"]
 
 BLOCK = 1 << 15
 """Elements of X per block: 128 KiB in float32, so that the second product finds the block in the second-level cache."""
@@ -248,7 +248,7 @@ def drive_row_scores(address, arrays, params, d, block, grad, stats, parallel):
 
 
 @cache
-def _functions(dtype: str) -> Any:
+def block_functions(dtype: str) -> Any:
     """Return the functions of products, compiled for kernels of a dtype."""
     T, V = getattr(np, dtype), LANES[dtype]
     made = Products(T, V, scores_of(dtype), *(spread_of(dtype, count, 8 // count) for count in (8, 4, 2, 1)))
@@ -259,7 +259,7 @@ def _functions(dtype: str) -> Any:
 @cache
 def _element_driver(dtype: str) -> Any:
     one, two, doubles = array(dtype), array(dtype, 2), array("float64")
-    part = inner(element_part, INNER, _functions(dtype))
+    part = inner(element_part, INNER, block_functions(dtype))
     arrays = types.Tuple((one, two, two, one, one))
     three, four = array("float64", 3), array("float64", 4)
     signature = types.void(
@@ -272,7 +272,7 @@ def _element_driver(dtype: str) -> Any:
 @cache
 def _row_driver(dtype: str) -> Any:
     one, two, doubles = array(dtype), array(dtype, 2), array("float64")
-    part = inner(row_part, INNER, _functions(dtype))
+    part = inner(row_part, INNER, block_functions(dtype))
     arrays = types.Tuple((one, two, two, array("int64"), two, one, one, array("int64"), types.intp))
     signature = types.void(
         *(types.intp, arrays, doubles, types.intp, types.intp, array("float64", 3)),

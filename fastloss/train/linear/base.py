@@ -77,13 +77,13 @@ class Linear(BaseEstimator):  # type: ignore[misc]
             )
         return weight
 
-    def _fit(self, problem: Problem, start: Any, state: Any = None, options: Options | None = None) -> Result:
+    def _fit(self, problem: Problem, start: Any) -> Result:
         """Minimise, split off held-out samples where early stopping asks for them, and warn of what went wrong."""
-        options = self._options() if options is None else options
+        options = self._options()
         with naming(type(self).__name__):
             if options.early_stopping:
                 problem = self._split(problem, options)
-            result = fit(problem, options, start, state)
+            result = fit(problem, options, start)
         warn_of_fit(type(self).__name__, problem, options, result)
         return result
 
@@ -118,7 +118,6 @@ class Linear(BaseEstimator):  # type: ignore[misc]
         coef, intercept = np.ascontiguousarray(result.w[:, :-1]), result.w[:, -1].copy()
         self.coef_, self.intercept_ = (coef[0], float(intercept[0])) if squeeze else (coef, intercept)
         self.n_iter_, self.solver_, self.history_ = result.n_iter, result.solver, result.history
-        self._state = result.state
 
     def _scores(self, X: Any) -> Any:
         """Return X W^T + b, (n,) for one output."""
@@ -144,4 +143,4 @@ def one_epoch(model: Any, problem: Problem, first: bool) -> Result:
     options = options._replace(solver=solver, max_iter=1, early_stopping=False)
     start = None if first else model._start(problem.outputs, problem.x.shape[1] + 1, True)
     with naming(type(model).__name__):
-        return fit(problem, options, start, None)
+        return fit(problem, options, start)

@@ -66,8 +66,7 @@ class Result(NamedTuple):
     solver: str
     history: dict[str, list[float]]
     value: float
-    state: Any
-    """State of a stochastic solver, for the next batch."""
+    """Objective."""
 
 
 class _Watch:
@@ -117,7 +116,7 @@ def chosen(solver: str, loss: Any, mean: MeanLoss, options: Options) -> str:
     return solver
 
 
-def fit(problem: Problem, options: Options, start: Any = None, state: Any = None) -> Result:
+def fit(problem: Problem, options: Options, start: Any = None) -> Result:
     """Return the coefficients that minimise the mean loss plus the penalty, from a start or from 0."""
     mean = MeanLoss(*problem[:6])
     if problem.loss.record.name not in MAJORANTS:
@@ -130,8 +129,8 @@ def fit(problem: Problem, options: Options, start: Any = None, state: Any = None
     watch = _Watch(objective, problem, options)
     settings = Settings(options.max_iter, options.tol, options.learning_rate, 0.0, watch)
     if solver in STOCHASTIC:
-        run = Stochastic(objective, solver, options.batch_size, options.seed, state)
-        solved, state = run.solve(u, settings, options.n_iter_no_change), run.state
+        run = Stochastic(objective, solver, options.batch_size, options.seed)
+        solved = run.solve(u, settings, options.n_iter_no_change)
     else:
         solved = _solve(objective, u, settings, solver)
     best = solved.u if watch.best is None else watch.best
@@ -140,9 +139,8 @@ def fit(problem: Problem, options: Options, start: Any = None, state: Any = None
         raise CallValueError(
             "reached coefficients that are not finite; scale the columns of X or raise alpha", "solver"
         )
-    return Result(
-        w, solved.n_iter, solved.converged, solved.reason, solver, watch.history, objective.value(best), state
-    )
+    limits = (solved.n_iter, solved.converged, solved.reason, solver)
+    return Result(w, *limits, watch.history, objective.value(best))
 
 
 def _solve(objective: Penalised, u: Any, settings: Settings, solver: str) -> Solved:
