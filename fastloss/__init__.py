@@ -16,6 +16,7 @@ LAZY = {
     "advise": ".advice",
     "array_loss": ".losses.custom.arrays",
     "balance": "",
+    "blend": ".train.blend",
     "compare": ".evaluation.compare",
     "combine": ".losses.sums.combine",
     "duckdb": "",

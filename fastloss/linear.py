@@ -6,6 +6,7 @@ except ModuleNotFoundError as error:
     text = 'fastloss.linear needs scikit-learn, which is not installed; pip install "fastloss[sklearn]"'
     raise ModuleNotFoundError(text, name="sklearn") from error
 
+from .train.linear.ensemble import LossEnsemble
 from .train.linear.estimators import LossClassifier, LossRegressor
 
-__all__ = ["LossClassifier", "LossRegressor"]
+__all__ = ["LossClassifier", "LossEnsemble", "LossRegressor"]

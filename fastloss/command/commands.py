@@ -359,6 +359,30 @@ def plot(
     draw(Request(names, out, target, over, show, sweep or []))
 
 
+@app.command("blend")
+def blend(
+    paths: Annotated[list[str], typer.Argument(metavar="PATHS...", help="As for eval.")],
+    pred: Annotated[
+        list[str] | None, typer.Option("--pred", "-p", metavar="COLUMN", help="Column of a model; a name or a glob.")
+    ] = None,
+    target: Annotated[str, TARGET] = "target",
+    loss: Annotated[str, typer.Option("--loss", "-l", metavar="NAME[:param=value,...]", help="Loss to minimise.")] = "",
+    weight: Annotated[str | None, WEIGHT] = None,
+    folds: Annotated[int, typer.Option(metavar="N", help="Folds of the losses out of fold.")] = 5,
+    bootstrap: Annotated[int, typer.Option(metavar="N", help="Resamples for the intervals of the weights.")] = 200,
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write all figures as JSON; - for stdout.")] = None,
+) -> None:
+    """Find the weights of several models' predictions that minimise a loss, and what they gain out of fold."""
+    from ..evaluation.columns import InputError
+    from ..train.blend_command import Request, blend_command
+
+    if not loss or not pred:
+        raise InputError(
+            f"blend needs {'--loss, such as -l log_loss' if pred else '--pred, the columns of the models'}"
+        )
+    blend_command(Request(paths, pred, target, loss, weight, folds, bootstrap, json))
+
+
 @app.command()
 def warmup(
     names: Annotated[

@@ -266,3 +266,18 @@ def test_errors(model, target, message):
 def test_margins_are_no_probabilities():
     model = LossClassifier("hinge").fit(X, LABELS)
     assert not hasattr(model, "predict_proba")
+
+
+# Ensembles -----------------------------------------------------------------------------------------------------------
+
+
+def test_ensembles_combine_their_members():
+    losses = ("mse", "huber:delta=0.5", "mae")
+    members = np.stack([LossRegressor(loss).fit(X, Y).predict(X) for loss in losses])
+    for combine, expected in (("mean", members.mean(axis=0)), ("median", np.median(members, axis=0))):
+        model = fl.linear.LossEnsemble(losses, combine=combine).fit(X, Y)
+        assert model.predict(X) == pytest.approx(expected)
+    model = fl.linear.LossEnsemble(losses[:2], combine="stacked", metric="mae").fit(X, Y)
+    assert model.predict(X) == pytest.approx(model.weights_ @ members[:2])
+    assert model.weights_.sum() == pytest.approx(1.0)
+    assert model.blend_.names == ("model 0", "model 1")

@@ -6,7 +6,11 @@ import fastloss as fl
 
 checks = pytest.importorskip("sklearn.utils.estimator_checks")
 
-ESTIMATORS = [fl.linear.LossRegressor("huber"), fl.linear.LossClassifier(tol=1e-12)]
+ESTIMATORS = [
+    fl.linear.LossRegressor("huber"),
+    fl.linear.LossClassifier(tol=1e-12),
+    fl.linear.LossEnsemble(("mse", "huber")),
+]
 
 # The check of array_api is skipped where a variable of the environment is not set.
 CHECKS = [pair for e in ESTIMATORS for pair in checks.estimator_checks_generator(e) if "array_api" not in repr(pair[1])]

@@ -15,7 +15,7 @@ from .objective import MeanLoss, Penalised
 from .smooth_formulas import smooth_hinge, smooth_mae, smooth_mape, smooth_quantile, steep_huber
 from .solvers import Settings, Solved, newton
 
-__all__ = ["MAJORANTS", "narrowing", "with_long_steps"]
+__all__ = ["MAJORANTS", "narrowing", "smoothed", "with_long_steps"]
 
 
 STEEP = {"huber": steep_huber}
@@ -44,7 +44,8 @@ NARROWER = 0.1
 
 
 @lru_cache(maxsize=64)
-def _majorant(loss: Any, width: float) -> ElementwiseLoss:
+def smoothed(loss: Any, width: float) -> ElementwiseLoss:
+    """Return the smooth loss of a width above a loss with a kink."""
     record = loss.record
     spec = {**record.parameters, "width": Parameter("rounding of the kink", POSITIVE)}
     made = record._replace(
@@ -69,7 +70,7 @@ def narrowing(objective: Penalised, u: Any, settings: Settings) -> Solved:
     thresholds = float(objective.thresholds().sum())
     best, least, total, width = u, objective.value(u), 0, size
     while True:
-        smooth_loss = MeanLoss(_majorant(own.loss, width), own.x, own.y, own.weight, own.outputs, {})
+        smooth_loss = MeanLoss(smoothed(own.loss, width), own.x, own.y, own.weight, own.outputs, {})
         rounding = width / thresholds if thresholds else 0.0
         smooth = Penalised.like(objective, smooth_loss, rounding)
         last = width <= ACCURACY * max(least, 1e-300) or width <= 1e-12 * size
