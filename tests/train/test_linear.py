@@ -1,5 +1,7 @@
 """Linear models against scikit-learn's of the same objective, and SciPy's minimum."""
 
+import doctest
+import inspect
 import warnings
 
 import numpy as np
@@ -281,3 +283,17 @@ def test_ensembles_combine_their_members():
     assert model.predict(X) == pytest.approx(model.weights_ @ members[:2])
     assert model.weights_.sum() == pytest.approx(1.0)
     assert model.blend_.names == ("model 0", "model 1")
+
+
+# Documentation -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("public", [LossRegressor, LossClassifier, fl.linear.LossEnsemble, fl.blend])
+def test_examples_run_and_parameters_are_described(public):
+    found = [t for t in doctest.DocTestFinder(recurse=False).find(public, public.__name__) if t.examples]
+    assert found
+    for test in found:
+        assert doctest.DocTestRunner().run(test).failed == 0
+    described = inspect.getdoc(public).partition("Parameters\n")[2].partition("\n\n")[0].replace(":", ",")
+    words = {word.strip() for word in described.replace("\n", ",").split(",")}
+    assert set(inspect.signature(public).parameters) <= words

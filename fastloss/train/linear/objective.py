@@ -200,6 +200,11 @@ class Penalised:
     def smooth(self, u: Any, curvature: str = "") -> Evaluated:
         """Return the objective with its derivatives by u, without an L1 penalty that is not rounded."""
         self.passes += 1
+        with np.errstate(all="ignore"):
+            return self._smooth(u, curvature)
+
+    def _smooth(self, u: Any, curvature: str) -> Evaluated:
+        """Evaluate the objective; steps that are too long overflow, and are then halved."""
         w = self.coefficients(u)
         value, g, hess = self.loss(w, True, curvature)
         g = np.array(g)

@@ -94,7 +94,12 @@ def newton(objective: Penalised, u: Any, settings: Settings) -> Solved:
         replaceable = mode != fallback != ""
         moved = None
         if slope < 0.0 and np.isfinite(step).all() and not (singular and replaceable):
-            moved = _backtrack(objective, u, step, value, slope, 12 if replaceable else SHORTEST)
+            whole = objective.smooth(u + step, mode)
+            # The full step is mostly taken: its derivatives come from the pass that judges it.
+            if _is_lower(whole.value, value, slope):
+                moved = 1.0, whole.value
+            else:
+                moved = _backtrack(objective, u, step, value, slope, 12 if replaceable else SHORTEST, 0.5)
         if moved is None:
             if replaceable:
                 mode, held = fallback, 3
@@ -109,9 +114,9 @@ def newton(objective: Penalised, u: Any, settings: Settings) -> Solved:
         small = (value - found <= ROUNDING * abs(value) and length == 1.0) or slow > 1
         damping = 0.0 if damping < 1e-7 else damping / 10.0
         held -= 1
-        mode = exact if held <= 0 else mode
+        before, mode = mode, exact if held <= 0 else mode
         u = u + length * step
-        value, g, hess = objective.smooth(u, mode)
+        value, g, hess = whole if length == 1.0 and mode == before else objective.smooth(u, mode)
         if small or settings.seen(u, value):
             return Solved(u, iteration + 1, True, "")
     converged = bool(np.abs(g).max(initial=0.0) <= limit)
@@ -136,15 +141,20 @@ def _newton_step(hess: Any, g: Any, damping: float) -> tuple[Any, bool]:
     return step.reshape(-1), singular
 
 
+def _is_lower(found: float, value: float, slope: float) -> bool:
+    """Whether a step of such a slope decreased the objective enough."""
+    # Close to the optimum, the decrease drowns in the rounding of the objective.
+    slack = ROUNDING * abs(value) if abs(slope) < 1e-6 * abs(value) else 0.0
+    return found <= value + ARMIJO * slope + slack
+
+
 def _backtrack(
-    objective: Penalised, u: Any, step: Any, value: float, slope: float, halvings: int = SHORTEST
+    objective: Penalised, u: Any, step: Any, value: float, slope: float, halvings: int = SHORTEST, length: float = 1.0
 ) -> tuple[float, float] | None:
     """Return the length of a step that decreases the objective, and the objective there; None where none does."""
-    length = 1.0
     for _ in range(halvings):
         found = objective.value(u + length * step)
-        # Close to the optimum, the decrease drowns in the rounding of the objective.
-        if found <= value + ARMIJO * length * slope + ROUNDING * abs(value) * (abs(slope) * length < 1e-6 * abs(value)):
+        if _is_lower(found, value, length * slope):
             return length, found
         length *= 0.5
     return None
