@@ -25,6 +25,13 @@ RULES = ("descent", "adam", "rmsprop", "adagrad")
 """Update rules, in the order of their numbers."""
 
 
+class Lanes(NamedTuple):
+    """Constant that the coefficients are placed by."""
+
+    V: int
+    """Lanes of a vector."""
+
+
 class Steps(NamedTuple):
     """Constants and functions that an epoch reads."""
 
@@ -36,11 +43,13 @@ class Steps(NamedTuple):
     """X w + b for a batch."""
     sums: Callable[..., None]
     """X^T r for a batch."""
+    place: Callable[..., None]
+    """Coefficients of the data from those that the solver moves."""
     update: Callable[..., None]
     """Step of the coefficients by their gradient."""
 
 
-use: Any = unbound(Steps)
+use: Any = unbound(Lanes, Steps)
 
 
 def update(rule, u, g, first, second, numbers):
@@ -64,6 +73,21 @@ def update(rule, u, g, first, second, numbers):
             u[j] -= rate * g[j] / (np.sqrt(second[j]) + eps)
 
 
+def place(u, scaling, intercept, w, padded):
+    """Write the coefficients of the data, whole and in vectors, from those that the solver moves."""
+    d, V = w.size - 1, use.V
+    whole, shift = d // V * V, 0.0
+    for j in range(d):
+        value = u[j] / scaling[1, j]
+        w[j] = value
+        shift += value * scaling[0, j]
+    w[d] = (u[d] - shift) * intercept
+    for j in range(whole):
+        padded[j] = w[j]
+    for j in range(whole, d):
+        padded[whole + j - (d - V if d >= V else 0)] = w[j]
+
+
 def run_epoch(address, arrays, params, d, batch, rule, state, numbers, scaling, parallel):
     """Take one step for each batch of rows in the given order; all but the rows' own arrays are changed in place.
 
@@ -74,7 +98,6 @@ def run_epoch(address, arrays, params, d, batch, rule, state, numbers, scaling, 
     x, target, weight, order, w, padded = arrays
     T, V = use.T, use.V
     k, m = w.shape[0], d + 1
-    whole = d // V * V
     rows = np.empty(batch * d + V, T)
     z, r, t = np.empty(batch * k, T), np.empty(batch * k, T), np.empty(batch * k, T)
     weights = np.empty(batch * k if weight.size > 0 else 0, T)
@@ -102,16 +125,7 @@ def run_epoch(address, arrays, params, d, batch, rule, state, numbers, scaling, 
             if mass == 0.0:
                 continue
         for c in range(k):
-            shift = 0.0
-            for j in range(d):
-                value = u[c * m + j] / scaling[1, j]
-                w[c, j] = value
-                shift += value * scaling[0, j]
-            w[c, d] = (u[c * m + d] - shift) * intercept
-            for j in range(whole):
-                padded[c, j] = w[c, j]
-            for j in range(whole, d):
-                padded[c, whole + j - (d - V if d >= V else 0)] = w[c, j]
+            use.place(u[c * m : c * m + m], scaling, intercept, w[c], padded[c])
             use.product(rows, 0, count, d, w[c], padded[c], one)
             for i in range(count):
                 z[i * k + c] = one[i]
@@ -138,7 +152,9 @@ def run_epoch(address, arrays, params, d, batch, rule, state, numbers, scaling, 
 @cache
 def _driver(dtype: str) -> Any:
     blocks = block_functions(dtype)
-    steps = Steps(blocks.T, blocks.V, blocks.product, blocks.sums, inner(update, INNER))
+    steps = Steps(
+        blocks.T, blocks.V, blocks.product, blocks.sums, inner(place, INNER, Lanes(blocks.V)), inner(update, INNER)
+    )
     one, two = array(dtype), array(dtype, 2)
     arrays = types.Tuple((one, one, one, array("int64"), two, two))
     doubles, squares = array("float64"), array("float64", 2)

@@ -117,6 +117,27 @@ def test_hinge_against_a_linear_program():
     assert reached <= least * (1.0 + 1e-6)
 
 
+def test_multiclass_hinge_against_a_linear_program():
+    """The loss of Crammer and Singer begins at a kink, where all scores are equal."""
+    scaled = np.column_stack([(X - X.mean(axis=0)) / X.std(axis=0), np.ones(N)])
+    rows = []
+    for c in range(3):
+        others = c != THREE
+        slack = -np.eye(N)[others]
+        own = np.zeros((others.sum(), 3, D + 1))
+        own[:, c] = scaled[others]
+        own[np.arange(others.sum()), THREE[others]] -= scaled[others]
+        rows.append(np.hstack([own.reshape(len(own), -1), slack]))
+    system = np.vstack(rows)
+    cost = np.concatenate([np.zeros(3 * (D + 1)), np.full(N, 1.0 / N)])
+    bounds = [(None, None)] * (3 * (D + 1)) + [(0.0, None)] * N
+    least = scipy_optimize.linprog(cost, system, -np.ones(len(system)), bounds=bounds, method="highs").fun
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = LossClassifier("crammer_singer", penalty=None).fit(X, THREE)
+    assert least - 1e-9 <= fl.crammer_singer(model.decision_function(X), THREE) <= least * 1.02
+
+
 # Against SciPy's minimum ---------------------------------------------------------------------------------------------
 
 

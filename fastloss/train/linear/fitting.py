@@ -125,7 +125,7 @@ def fit(problem: Problem, options: Options, start: Any = None) -> Result:
     if solver in ("newton", "cd"):
         mean = MeanLoss(with_long_steps(problem.loss), *problem[1:6])
     objective = Penalised(mean, options.l1, options.l2, options.fit_intercept)
-    u = np.zeros(mean.shape).reshape(-1) if start is None else objective.scaled(start)
+    u = _start(objective, solver) if start is None else objective.scaled(start)
     watch = _Watch(objective, problem, options)
     settings = Settings(options.max_iter, options.tol, options.learning_rate, 0.0, watch)
     if solver in STOCHASTIC:
@@ -141,6 +141,14 @@ def fit(problem: Problem, options: Options, start: Any = None) -> Result:
         )
     limits = (solved.n_iter, solved.converged, solved.reason, solver)
     return Result(w, *limits, watch.history, objective.value(best))
+
+
+def _start(objective: Penalised, solver: str) -> Any:
+    """Return coefficients to start from: 0, or next to it for losses with kinks, where all scores may tie."""
+    found = np.zeros((objective.outputs, objective.columns))
+    if not objective.loss.loss.record.differentiable and solver in ("lbfgs", "gd"):
+        found[:, :-1] = 1e-3 * np.random.default_rng(0).standard_normal(found[:, :-1].shape)
+    return found.reshape(-1)
 
 
 def _solve(objective: Penalised, u: Any, settings: Settings, solver: str) -> Solved:

@@ -33,6 +33,9 @@ ROUNDING = 4.0 * np.finfo(np.float64).eps
 """Relative change of the objective that counts as none."""
 
 
+STUCK = 1e-2
+"""Size of a gradient, relative to the objective, at which a line search without a decrease has met a kink."""
+
 MEMORY = 20
 """Pairs of steps and changes of the gradient that L-BFGS keeps."""
 
@@ -179,7 +182,8 @@ def lbfgs(objective: Penalised, u: Any, settings: Settings) -> Solved:
         )
         if best is None or not best.value < value:
             if not pairs:
-                return Solved(u, iteration, True, "")
+                stuck = iteration == 0 and np.abs(g).max() > STUCK * _scale(value, g)
+                return Solved(u, iteration, not stuck, "the line search stopped at a kink" if stuck else "")
             # Begins anew from the slope: the pairs no longer describe the objective.
             pairs = []
             continue

@@ -23,8 +23,8 @@ def warn_of_fit(owner: str, problem: Any, options: Any, result: Any) -> None:
         warnings.warn(text, ConvergenceWarning, stacklevel=4)
     elif not result.converged:
         text = (
-            f"{owner}: {result.reason} ({options.max_iter}) before solver {result.solver!r} converged; "
-            "raise max_iter or tol, or use another solver"
+            f"{owner}: {result.reason} (max_iter={options.max_iter}) before solver {result.solver!r} converged; "
+            "raise max_iter or tol, or use another solver, such as 'adam'"
         )
         warnings.warn(text, ConvergenceWarning, stacklevel=4)
 
