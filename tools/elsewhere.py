@@ -53,6 +53,12 @@ TORCH = (
         "bce_with_logits(x, b, pos_weight=3.0)",
         "F.binary_cross_entropy_with_logits(x, b, pos_weight=torch.tensor(3.0))",
     ),
+    Same(
+        "bce_with_logits(Z, H, pos_weight=v[:4])",
+        "F.binary_cross_entropy_with_logits(Z, H, pos_weight=v[:4])",
+    ),
+    Same("hinge(x, b, labels='01')", "F.relu(1 - (2 * b - 1) * x).mean()"),
+    Same("crammer_singer(Z, y, margin=0.0)", "(Z.max(1).values - Z.gather(1, y[:, None])[:, 0]).mean()"),
     Same("bce_with_logits(Z, H)", "F.multilabel_soft_margin_loss(Z, H)"),
     Same("logistic(x, s)", "F.soft_margin_loss(x, s)"),
     Same("hinge_embedding(d1, s)", "F.hinge_embedding_loss(d1, s)"),

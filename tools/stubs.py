@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fastloss
-from fastloss.spec.record import LOOPS, Formula, Integers, Parameter
+from fastloss.spec.record import LOOPS, SIGNS, Formula, Integers, Parameter
 
 from . import pages
 
@@ -107,8 +107,10 @@ def _parameters(record: Formula) -> str:
     for name, parameter in record.parameters.items():
         kind = _kind(parameter)
         kind += " | Sequence[float] | _Floats" if parameter.vector else ""
+        kind += " | _Input" if parameter.spread else ""
         kind += " | None" if parameter.none is not None else ""
         text += f", {name}: {kind} = ..."
+    text += ', labels: Literal["signs", "01"] = ...' if record.target_domain is SIGNS else ""
     return text + ", backend: _Backend | None = ..."
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "keep_finite",
     "kernel_view",
     "not_floating",
+    "on_host",
     "outgoing",
     "outputs",
     "predicted",
@@ -88,6 +89,14 @@ def incoming(x: Any, what: str) -> Any:
     if a.dtype.kind not in "fiub" and a.dtype.name != "bfloat16":
         raise CallTypeError(f"has dtype {a.dtype}; expected real numbers", what)
     return a
+
+
+def on_host(x: Any, what: str) -> Any:
+    """Return an array of parameters as a NumPy array, copied where it lies on a GPU or requires grad."""
+    x = x.detach() if getattr(x, "requires_grad", False) else x
+    if hasattr(x, "__cuda_array_interface__"):
+        x = x.cpu() if hasattr(x, "cpu") else x.get() if hasattr(x, "get") else x.copy_to_host()
+    return incoming(x, what)
 
 
 def predicted(x: Any, what: str) -> Any:

@@ -22,7 +22,7 @@ from ..spec.vocabulary import (
     where,
 )
 
-POS_WEIGHT = Parameter("factor on the positive part of the loss", POSITIVE)
+POS_WEIGHT = Parameter("factor on the positive part of the loss", POSITIVE, spread=True)
 LABEL_SMOOTHING = Parameter("share of the target moved to 1/2", UNIT)
 MARGIN = Parameter("least product of prediction and target that costs nothing")
 
@@ -82,7 +82,9 @@ def bce_with_logits(z, t, pos_weight=1.0, label_smoothing=0.0):
     target=UNIT,
     link="logit",
     parameters={
-        "alpha": Parameter("weight of the positive class, 1 - alpha of the negative; None: 1 and 1", UNIT, none=-1.0),
+        "alpha": Parameter(
+            "weight of the positive class, 1 - alpha of the negative; None: 1 and 1", UNIT, none=-1.0, spread=True
+        ),
         "gamma": Parameter("power of the wrong class's probability", NONNEGATIVE),
     },
     surrogate="alpha_t (1 - p_t)^gamma p (1 - p): the weight of the cross-entropy is held constant",

@@ -2,7 +2,6 @@
 
 from ..spec.record import (
     NONNEGATIVE,
-    POSITIVE,
     REAL,
     SOFTMAX,
     Interval,
@@ -159,7 +158,7 @@ def multi_margin(u, p=1.0, margin=1.0):
 @rows(
     "top_margin",
     math="max(0, margin + max_{j != y} z_j - z_y)",
-    parameters={"margin": Parameter("distance by which the label must win", POSITIVE)},
+    parameters={"margin": Parameter("distance by which the label must win", NONNEGATIVE)},
     convex=True,
     differentiable=False,
     surrogate="1",

@@ -41,7 +41,7 @@ class Call:
         self.is_pulled = self.reduction == "none" and record.family not in ("elementwise", "rows")
         """Whether gradients can only be had together with the factors of the units, which may share elements."""
         levels = any(type(v) is tuple for v in loss.defaults.values())
-        is_summed = self.reduction in ("mean", "sum", "none") and not levels
+        is_summed = self.reduction in ("mean", "sum", "none") and not (levels or loss._rewritten)
         self.is_curved = record.family == "elementwise" and len(own) == 1 and record.second and is_summed
         """Whether the second derivative is known in full: of one prediction, element by element."""
 
@@ -171,10 +171,16 @@ def name_of(loss: Loss) -> tuple[str, dict[str, Any]]:
     changed = {k: v for k, v in loss.defaults.items() if v != record.defaults[k]}
     bound = {k: v if type(v) is tuple else record.parameters[k].meant(v) for k, v in changed.items()}
     known = LOSSES.get(name)
-    if known is None or known.record.function is not record.function or known.record.reduction != record.reduction:
+    is_other = known is None or known.record.function is not record.function
+    if is_other or _usual(known.record) != _usual(record):  # type: ignore[union-attr]
         name = f"{name}@{id(loss):x}"  # several losses of users may share a name; the entry keeps the object
         OWN[name] = loss
     return name, bound
+
+
+def _usual(record: Formula) -> tuple[Any, Any]:
+    """Return the fields of a record that `bind` changes, beside the parameters."""
+    return record.reduction, record.target_domain
 
 
 @lru_cache(maxsize=1024)

@@ -27,7 +27,7 @@ def laid(call: Call, arrays: list[Array]) -> list[Array]:
             raise CallTypeError(f"has dtype {arrays[i].dtype}; expected {', '.join(FLOATS[:-1])} or {FLOATS[-1]}", what)
     if call.loss.record.family == "rows" and arrays[0].ndim:
         return _laid_rows(call, arrays)
-    if call.loss.record.family != "elementwise" or call.loss._levels:
+    if call.loss.record.family != "elementwise" or call.loss._levels or call.loss._rewritten:
         return arrays
     first = arrays[0]
     dtype = jnp.result_type(*[arrays[i] for i in call.differentiable])

@@ -44,7 +44,11 @@ def _minor() -> int | None:
 def _is_served(call: Call) -> bool:
     """Whether handlers may serve a kind of call: of one set of parameters, on the CPU."""
     loss = call.loss
-    plain = not loss._levels and loss._backend in ("", "cpu") and call.reduction in ("mean", "sum", "none")
+    plain = (
+        not (loss._levels or loss._rewritten)
+        and loss._backend in ("", "cpu")
+        and call.reduction in ("mean", "sum", "none")
+    )
     return plain and jax.default_backend() == "cpu" and _minor() is not None
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..call import check
+from ..call.arrays import on_host
 from ..call.backend_choice import BACKENDS
-from ..call.errors import CallTypeError, named
+from ..call.errors import CallTypeError, CallValueError, named
 from ..call.reduction import BATCH_MEAN, REDUCTIONS
-from ..spec.record import Formula
+from ..spec.record import BITS, SIGNS, Formula
 from ..spec.record import registered as _registered
 from .methods import CallSignature, describe
 from .risks.base import Risk, alike
@@ -47,6 +49,7 @@ class Loss:  # noqa: D101
         "_levels",
         "_packed",
         "_plans",
+        "_rewritten",
         "_usual",
         "defaults",
         "record",
@@ -63,6 +66,8 @@ class Loss:  # noqa: D101
     _bound: dict[Any, Any]
     _levels: bool
     _packed: Any
+    _rewritten: bool
+    """Whether calls are rewritten as calls of a plain loss, by `rewrite.rewritten`."""
     _plans: dict[Any, Any]
     _usual: bool
 
@@ -75,6 +80,8 @@ class Loss:  # noqa: D101
         object.__setattr__(self, "_backend", backend)
         object.__setattr__(self, "defaults", MappingProxyType(values))
         object.__setattr__(self, "_levels", any(type(v) is tuple for v in values.values()))
+        spread = self._levels and any(type(v) is tuple and record.parameters[k].spread for k, v in values.items())
+        object.__setattr__(self, "_rewritten", spread or record.target_domain is BITS)
         usual = not any(type(v) is tuple for v in values.values()) and values == record.defaults
         object.__setattr__(self, "_usual", usual)
         object.__setattr__(self, "_packed", self._pack(values))
@@ -89,8 +96,10 @@ class Loss:  # noqa: D101
         raise AttributeError(f"{self.record.name} is immutable; bind(...) gives a loss with other defaults")
 
     def __reduce__(self) -> Any:
-        reduction = self.record.reduction
-        changed = () if reduction == _registered[self.record.name].reduction else (reduction,)
+        usual, own = _registered[self.record.name], self.record
+        changed: tuple[Any, ...] = () if own.reduction == usual.reduction else (own.reduction,)
+        if own.target_domain is BITS:
+            changed = (own.reduction, "01")
         return _restore, (type(self), self.record.name, dict(self.defaults), self._backend, *changed)
 
     def _docstring(self) -> str:
@@ -114,6 +123,7 @@ class Loss:  # noqa: D101
         said += [f"backend={self._backend!r}"] if self._backend else []
         usual = _registered.get(self.name, self.record).reduction
         said += [f"reduction={self.record.reduction!r}"] if self.record.reduction != usual else []
+        said += ["labels='01'"] if self.record.target_domain is BITS else []
         inside = ", ".join(said)
         return f"fastloss.{self.name}" + (f".bind({inside})" if inside else "")
 
@@ -121,6 +131,7 @@ class Loss:  # noqa: D101
         if not isinstance(other, Loss):
             return False
         same = (self.name, self._backend, dict(self.defaults)) == (other.name, other._backend, dict(other.defaults))
+        same = same and (self.record.target_domain is BITS) == (other.record.target_domain is BITS)
         return same and alike(self.record.reduction, other.record.reduction)
 
     def __hash__(self) -> int:
@@ -130,7 +141,7 @@ class Loss:  # noqa: D101
         """Return this loss with other parameter defaults.
 
         ``backend`` says where it is computed, and ``reduction`` is that of calls that name none: "mean", "sum", "none",
-        "batchmean", or a risk of `fastloss.risk`.
+        "batchmean", or a risk of `fastloss.risk`. Losses of targets -1 and +1 take ``labels="01"``.
 
         Examples
         --------
@@ -147,6 +158,10 @@ class Loss:  # noqa: D101
         key: Any = tuple(parameters.items())
         try:
             found = self._bound.get(key)
+            if found is None and any(getattr(v, "ndim", 0) for v in parameters.values()):
+                # Tensors are found by identity, and may have other values at the next call.
+                key = _by_values(key)
+                found = None if key is None else self._bound.get(key)
         except TypeError:
             key = _by_values(key)
             found = None if key is None else self._bound.get(key)
@@ -167,6 +182,9 @@ class Loss:  # noqa: D101
             if not isinstance(reduction, Risk):
                 check.one_of("reduction", reduction, (*REDUCTIONS, BATCH_MEAN))
             record = record._replace(reduction=reduction)
+        if "labels" in parameters and _registered.get(record.name, record).target_domain is SIGNS:
+            check.one_of("labels", parameters["labels"], ENCODINGS)
+            record = record._replace(target_domain=BITS if parameters.pop("labels") == "01" else SIGNS)
         values = {k: self._parameter(k, v) for k, v in parameters.items()}
         return type(self)(record, {**self.defaults, **values}, backend or self._backend)
 
@@ -179,6 +197,18 @@ class Loss:  # noqa: D101
         listed = isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 1
         if spec is not None and spec.vector and listed:
             return tuple(check.parameter(self.record, name, v) for v in value)
+        if spec is not None and spec.spread and (isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0):
+            return self._spread(name, value)
+        return check.parameter(self.record, name, value)
+
+    def _spread(self, name: str, value: Any) -> Any:
+        """Return an array of a parameter as nested tuples of checked numbers."""
+        if type(value) in (list, tuple):
+            return tuple(map(partial(self._spread, name), value))
+        if getattr(value, "ndim", 0):
+            return self._spread(name, on_host(value, name).tolist())
+        if value is None:
+            raise CallValueError("is an array with None in it; expected numbers", name)
         return check.parameter(self.record, name, value)
 
     def _needs(self, missing: list[str], is_bare: bool) -> CallTypeError:
@@ -251,6 +281,9 @@ class Loss:  # noqa: D101
 
 describe(Loss)
 
+ENCODINGS = ("signs", "01")
+"""Encodings of the two labels of losses of margins: -1 and +1, or 0 and 1."""
+
 BOUND = 64
 """Largest number of losses with other parameters that a loss remembers."""
 
@@ -273,8 +306,8 @@ def _sums() -> Any:
 
 def _by_values(key: tuple[tuple[str, Any], ...]) -> Any:
     """Return a key with lists and arrays of levels as tuples; None where a value cannot be hashed all the same."""
-    lists = [(k, v.tolist() if type(v) is np.ndarray else v) for k, v in key]
-    hashable = tuple((k, tuple(v) if type(v) is list else v) for k, v in lists)
+    lists = [(k, on_host(v, k).tolist() if getattr(v, "ndim", 0) else v) for k, v in key]
+    hashable = tuple((k, _frozen(v)) for k, v in lists)
     try:
         hash(hashable)
     except TypeError:
@@ -282,6 +315,19 @@ def _by_values(key: tuple[tuple[str, Any], ...]) -> Any:
     return hashable
 
 
-def _restore(kind: type[Loss], name: str, defaults: dict[str, Any], backend: str = "", reduction: Any = None) -> Loss:
+def _frozen(value: Any) -> Any:
+    """Return nested lists as nested tuples."""
+    return tuple(map(_frozen, value)) if type(value) is list else value
+
+
+def _restore(
+    kind: type[Loss],
+    name: str,
+    defaults: dict[str, Any],
+    backend: str = "",
+    reduction: Any = None,
+    labels: str = "signs",
+) -> Loss:
     record = _registered[name]
+    record = record._replace(target_domain=BITS) if labels == "01" else record
     return kind(record if reduction is None else record._replace(reduction=reduction), defaults, backend)

@@ -3,8 +3,10 @@
 import textwrap
 
 from ..spec.record import (
+    BITS,
     LOOPS,
     REAL,
+    SIGNS,
     Formula,
     Input,
     Integers,
@@ -30,8 +32,12 @@ def _parameters(record: Formula) -> str:
         kind = _kind(spec)
         allowed = "" if spec.flag or spec.choices else f" Allowed: {spec.allowed}."
         levels = " A vector gives one level per column of the prediction." if spec.vector else ""
+        levels += " An array that broadcasts to the prediction gives each element its own." * spec.spread
         text = f"{spec.doc[:1].upper()}{spec.doc[1:]}.{allowed}{levels}"
         lines.append(f"{name} : {kind}, default {spec.show(record.defaults[name])}\n    {text}")
+    if record.target_domain in (SIGNS, BITS):
+        text = "Whether the targets are -1 and +1, or 0 and 1, which stand for them."
+        lines.append(f'labels : {{"signs", "01"}}, default "signs"\n    {text}')
     return "\n".join(lines)
 
 

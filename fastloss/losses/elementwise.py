@@ -48,6 +48,7 @@ from ..cuda import placement
 from ..spec.record import NONNEGATIVE, Formula
 from .base import ComposedDoc, Loss, remember
 from .fast_path import PLANS, Elements, elements, known_divisor
+from .rewrite import rewritten
 from .risks.base import Risk, under_risk
 
 __all__ = ["ElementwiseLoss"]
@@ -201,6 +202,8 @@ class ElementwiseLoss(Loss):  # noqa: D101
             request = request._replace(reduction=self.record.reduction)
         if request.reduction == BATCH_MEAN:
             request = request._replace(**by_batch(request.prediction, request.divisor))
+        if self._rewritten:
+            return rewritten(self, request)
         if placement.involved(self._backend, request.prediction, request.target, request.weight):
             found: tuple[Any, Any] = placement.elsewhere(self, self._run_any, request)
             return found
@@ -242,7 +245,7 @@ class ElementwiseLoss(Loss):  # noqa: D101
         request = self._paired(request)
         given, weight = request.prediction, request.weight
         shape = incoming(given[0] if isinstance(given, (tuple, list)) else given, "prediction").shape
-        if self._levels and weight is not None:
+        if self._levels and weight is not None and not self._rewritten:
             w = incoming(weight, "weight")
             request = request._replace(weight=w[..., None] if w.shape == shape[:-1] else w)
         return under_risk(self.record, lambda r: self._run(*r[:7]), request, shape)

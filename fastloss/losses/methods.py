@@ -6,7 +6,7 @@ from inspect import signature as plain
 from types import FunctionType, MethodType
 from typing import Any
 
-from ..spec.record import Formula, registered
+from ..spec.record import BITS, SIGNS, Formula, registered
 
 __all__ = ["CallSignature", "Described", "describe"]
 
@@ -176,5 +176,7 @@ def _own(loss: Any) -> list[Parameter]:
     """Return the parameters of a loss with the defaults that it is bound to, and the backend."""
     specs = loss.record.parameters
     values = {k: v if type(v) is tuple else specs[k].meant(v) for k, v in loss.defaults.items()}
+    if loss.record.target_domain in (SIGNS, BITS):
+        values["labels"] = "01" if loss.record.target_domain is BITS else "signs"
     values["backend"] = loss._backend or None
     return [Parameter(name, Parameter.KEYWORD_ONLY, default=value) for name, value in values.items()]

@@ -7,6 +7,7 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 __all__ = [
+    "BITS",
     "CAPPED",
     "FINITE",
     "FINITE_NONNEGATIVE",
@@ -103,6 +104,8 @@ class Integers(NamedTuple):
 
 REAL = Interval()
 SIGNS = Signs()
+BITS = OneOf((0.0, 1.0))
+"""Domain of two labels of `labels="01"`, which stand for -1 and +1."""
 POSITIVE = Interval(0.0, low_open=True)
 NONNEGATIVE = Interval(0.0)
 FINITE = Interval(low_open=True, high_open=True)
@@ -129,6 +132,8 @@ class Parameter(NamedTuple):
     """Whether the parameter is a bool."""
     vector: bool = False
     """Whether the parameter may be a vector with one level per column of the prediction."""
+    spread: bool = False
+    """Whether the parameter may be an array that broadcasts to the prediction: it then becomes weights of the call."""
     choices: tuple[str, ...] = ()
     """Allowed strings of a choice; a kernel gets the index of one."""
     constant: bool = False

@@ -20,7 +20,7 @@ def is_fusible(term: Term) -> bool:
     record = term.loss.record
     levels = any(type(v) is tuple for v in term.loss.defaults.values())
     is_one = record.family == "elementwise" and len(record.predictions) == 1
-    return is_one and not (record.switched or levels or isinstance(term.loss, Penalty))
+    return is_one and not (record.switched or levels or term.loss._rewritten or isinstance(term.loss, Penalty))
 
 
 def fused(terms: Sequence[Term], name: str) -> Formula:
@@ -35,7 +35,7 @@ def fused(terms: Sequence[Term], name: str) -> Formula:
     parameters = {w: Parameter(f"weight of {t.name}", FINITE) for w, t in zip(weights, terms, strict=True)}
     for record, renamed in zip(records, names, strict=True):
         defaults |= {renamed[k]: v for k, v in record.defaults.items()}
-        parameters |= {renamed[k]: p._replace(vector=False) for k, p in record.parameters.items()}
+        parameters |= {renamed[k]: p._replace(vector=False, spread=False) for k, p in record.parameters.items()}
     function = _function(terms, target, defaults, orders)
     fields = {
         "prediction": reduce(_meet, (r.prediction_domains[0] for r in records)),
