@@ -21,7 +21,7 @@ VARIANTS = {
     "generalized_cross_entropy": [{}, {"q": 0.1}, {"q": 1.0}],
     "js_div": [{}, {"beta": 0.1}],
     "multi_margin": [{}, {"p": 2.0}, {"margin": 0.3}],
-    "crammer_singer": [{}, {"margin": 0.3}],
+    "crammer_singer": [{}, {"margin": 0.3}, {"margin": 0.0}],
     "crps_ensemble": [{}, {"fair": True}],
     "label_relaxation": [{}, {"alpha": 0.0}, {"alpha": 0.4, "temperature": 2.0}],
     "dirichlet_evidential": [{}, {"lam": 0.0}, {"lam": 0.25}],

@@ -67,6 +67,7 @@ TORCH = (
     Same("cross_entropy(Z, y, label_smoothing=0.1)", "F.cross_entropy(Z, y, label_smoothing=0.1)"),
     Same("cross_entropy(Z, y, class_weight=v[:4])", "F.cross_entropy(Z, y, weight=v[:4])"),
     Same("nll(lp, y)", "F.nll_loss(lp, y)"),
+    Same("nll(lp, y, label_smoothing=0.1)", "F.cross_entropy(Z, y, label_smoothing=0.1)"),
     Same("multi_margin(Z, y)", "F.multi_margin_loss(Z, y)"),
     Same("multi_margin(Z, y, p=2.0, margin=0.5)", "F.multi_margin_loss(Z, y, p=2, margin=0.5)"),
     Same("kl_div(lp, Q)", "F.kl_div(lp, Q, reduction='batchmean')"),

@@ -30,7 +30,15 @@ def cross_entropy(lp, t):
     return where(t == 0.0, 0.0, -t * lp), -t, 0.0, 0.0
 
 
-@rows("log_probs", math="-log p_label", target=NONNEGATIVE, link="log", convex=True, paper="Good (1952)")
+@rows(
+    "log_probs",
+    math="-sum_j t_j log p_j, with t smoothed to (1 - label_smoothing) t + label_smoothing / K",
+    target=NONNEGATIVE,
+    link="log",
+    loop_parameters=("label_smoothing",),
+    convex=True,
+    paper="Good (1952); label smoothing: Szegedy et al. (2016), arXiv:1512.00567",
+)
 def nll(lp, t):
     """Negative log-likelihood from log-probabilities; cross_entropy takes logits."""
     return where(t == 0.0, 0.0, -t * lp), -t, 0.0

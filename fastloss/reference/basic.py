@@ -313,9 +313,10 @@ def cross_entropy(
     return np.where(kept, -(weight * t * _log_softmax(z)).sum(axis=-1) + z_loss * lse**2, 0.0)
 
 
-def nll(log_probs, labels):
+def nll(log_probs, labels, label_smoothing=0):
     """Negative log-likelihood of labels, from log-probabilities."""
-    return -_picked(log_probs, labels)
+    e = label_smoothing
+    return (e - 1) * _picked(log_probs, labels) - e * log_probs.mean(axis=-1)
 
 
 def softmax_focal(logits, labels, gamma=2.0):

@@ -16,12 +16,13 @@ times = access.times[True]
 
 
 def log_probs_labels(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
-    """A formula of the label's log-probability alone."""
+    """A formula of the label's log-probability, and with smoothing of the other classes' too."""
     z, labels, _, weight, class_weight = inputs
     values, grad, hess, _ = outputs
     T = use.T
     n, k = z.shape
     p = use.unpack(params)
+    eps = T(params[-2])
     total = 0.0
     for i in range(n):
         y = labels[i]
@@ -32,13 +33,25 @@ def log_probs_labels(inputs, outputs, scale, params, helpers, streamed, scratch,
                 hess[i, :] = T(0.0)
         if 0 <= y < k:
             w = weight[i] if weight.size > 0 else T(1.0)
-            w *= class_weight[y] if class_weight.size > 0 else T(1.0)
+            own = class_weight[y] if class_weight.size > 0 else T(1.0)
+            if use.smooth:
+                part = eps / T(k) * w
+                for j in range(k):
+                    each = use.formula(z[i, j], T(1.0), *p)
+                    v += times(each[0], part * class_weight[j])
+                    if use.derivatives:
+                        grad[i, j] = times(each[1], T(scale) * (part * class_weight[j]))
+                own *= T(1.0) - eps
+            w *= own
             # Reads one score of the row, so nothing here is worth vectorising: the zeros above are the cost.
             # Reads one score of the row, so nothing here is worth vectorising: the zeros above are the cost.
             out = use.formula(z[i, y], T(1.0), *p)
-            v = times(out[0], w)
+            v += times(out[0], w)
             if use.derivatives:
-                grad[i, y] = times(out[1], T(scale) * w)
+                if use.smooth:
+                    grad[i, y] += times(out[1], T(scale) * w)
+                else:
+                    grad[i, y] = times(out[1], T(scale) * w)
                 if use.curvature:
                     hess[i, y] = times(out[use.order], T(scale) * w)
         total += v

@@ -392,7 +392,9 @@ def _row_kernel(record: Formula, kind: str, stored: str, target: str) -> Kernel:
     number, labelled, loop = real(stored), kind == "labels", record.row_loop
     own = len(record.parameters) - len(record.loop_parameters)
     family = FAMILIES[record.loop, kind]
-    env = _row_slots(record, kind, stored, target, labelled and "label_smoothing" in record.loop_parameters)
+    env = _row_slots(
+        record, kind, stored, target, labelled and loop.describes and "label_smoothing" in record.loop_parameters
+    )
     passes, blank = _passes(record, kind, (stored, target, number), env)
     use = Slots(
         T=env.T,

@@ -146,6 +146,8 @@ def run(place: Place, loss: Any, request: Request) -> tuple[Any, Any, Any]:
     reduction = reduction_of(record, reduction)
     if request.details:
         raise NotImplementedError(f"{record.name} has no details on a GPU")
+    if not record.row_loop.describes and loss.defaults.get("label_smoothing", 0.0) > 0.0:
+        raise NotImplementedError(f"{record.name} with label_smoothing has no CUDA kernel")
     z, axis = _scores(place, record, request)
     stored, shape, k = z.dtype, z.shape[:-1], z.shape[-1]
     number = real(stored)
