@@ -119,6 +119,15 @@ TORCH = (
     Same("generalized_cross_entropy(Z, y)", "((1 - P.gather(1, y[:, None]) ** 0.7) / 0.7).mean()"),
     Same("mmd(A, B, unbiased=False)", "(kernel(A, A) + kernel(B, B) - 2 * kernel(A, B)).mean()"),
     Same("dpo(z, t, x, eta)", "-F.logsigmoid(0.1 * ((z - x) - (t - eta))).mean()"),
+    Same("dpo(z, t, x, eta, variant='hinge')", "F.relu(1 - 0.1 * ((z - x) - (t - eta))).mean()"),
+    Same(
+        "dpo(z, t, x, eta, variant='apo_zero')",
+        "(1 - F.sigmoid(0.1 * (z - x)) + F.sigmoid(0.1 * (t - eta))).mean()",
+    ),
+    Same(
+        "dpo(z, t, x, eta, variant='aot')",
+        "-F.logsigmoid(0.1 * ((z - t).sort().values - (x - eta).sort().values)).mean()",
+    ),
     Same("ipo(z, t, x, eta)", "((z - x) - (t - eta) - 5).square().mean()"),
     Same("simpo(z, t)", "-F.logsigmoid(2 * (z - t) - 0.5).mean()"),
     Same("ppo_clip(z, t, x)", "-torch.min((z - t).exp() * x, (z - t).exp().clamp(0.8, 1.2) * x).mean()"),

@@ -5,7 +5,7 @@ Each answer comes as its log-probability under the policy, and for some losses u
 
 from ..spec.record import POSITIVE, UNIT, Input, Interval, Parameter, arrays
 from ..spec.special import log1mexp
-from ..spec.vocabulary import exp, expm1, maximum, sigmoid, softplus, where
+from ..spec.vocabulary import exp, expm1, log, log1p, maximum, sigmoid, softplus, where
 
 PAIR = {
     "chosen": Input("*", "log-probability of the chosen answer", grad=True),
@@ -18,7 +18,51 @@ WITH_REFERENCE = {
 }
 EXAMPLE = "np.array([-12.0, -9.5]), np.array([-14.0, -9.0])"
 EXAMPLE_WITH_REFERENCE = f"{EXAMPLE}, np.array([-12.5, -9.0]), np.array([-13.0, -9.0])"
+VARIANTS = (
+    *("sigmoid", "hinge", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down"),
+    *("discopop", "aot", "aot_pair"),
+)
+"""Losses of pairs with a reference, by TRL's names; "aot" and "aot_pair" are "sigmoid" of sorted log ratios."""
+
 MARGIN = "m = (chosen - ref_chosen) - (rejected - ref_rejected)"
+
+
+def of_margin(h, e, variant):
+    """Return the variants of dpo that are functions of the margin h, and their derivative by it."""
+    p, q = sigmoid(h), sigmoid(-h)
+    good, bad = softplus(-h), softplus(h)
+    robust, by_robust = ((1.0 - e) * good - e * bad) / (1.0 - 2.0 * e), -((1.0 - e) * q + e * p) / (1.0 - 2.0 * e)
+    soft = where(e > 0.0, e, 0.001)
+    right, wrong = log1p(-soft), log(soft)
+    exo, by_exo = p * (-good - right) + q * (-bad - wrong), p * q * (h - right + wrong)
+    # The temperature of discopop's weights is 0.05, the paper's.
+    # exp(-h) s as one exponential: where h is far below 0, one factor is infinite and the other 0.
+    s, rest = sigmoid(20.0 * h), sigmoid(-20.0 * h)
+    tilted = exp(-h - softplus(-20.0 * h))
+    mixed = rest * good + tilted
+    by_mixed = -rest * q - tilted - 20.0 * (s * rest * good - tilted * rest)
+    short = 1.0 - h
+    value = where(variant == 1.0, where(short <= 0.0, 0.0, short), where(variant == 2.0, robust, exo))
+    slope = where(variant == 1.0, where(short <= 0.0, 0.0, -1.0), where(variant == 2.0, by_robust, by_exo))
+    return where(variant == 9.0, mixed, value), where(variant == 9.0, by_mixed, slope)
+
+
+def of_answers(a, b, beta, variant, center):
+    """Return the variants of dpo that judge each answer by itself, and their derivatives by the two log ratios."""
+    x, y = beta * a, beta * b
+    h = x - y
+    p, q, u, v = sigmoid(x), sigmoid(-x), sigmoid(y), sigmoid(-y)
+    nca = softplus(-x) + 0.5 * (softplus(x) + softplus(y))
+    bco = softplus(center - x) + softplus(y - center)
+    far, near = a - 0.5 / beta, b + 0.5 / beta
+    zero, down, bend = q + u, p + sigmoid(-h), sigmoid(h) * sigmoid(-h)
+    value = where(variant == 4.0, nca, where(variant == 5.0, bco, far * far + near * near))
+    value = where(variant == 7.0, zero, where(variant == 8.0, down, value))
+    first = where(variant == 4.0, beta * (0.5 * p - q), where(variant == 5.0, -beta * sigmoid(center - x), 2.0 * far))
+    first = where(variant == 7.0, -beta * (p * q), where(variant == 8.0, beta * (p * q - bend), first))
+    second = where(variant == 4.0, 0.5 * beta * u, where(variant == 5.0, beta * sigmoid(y - center), 2.0 * near))
+    second = where(variant == 7.0, beta * (u * v), where(variant == 8.0, beta * bend, second))
+    return value, first, second
 
 
 @arrays(
@@ -28,22 +72,42 @@ MARGIN = "m = (chosen - ref_chosen) - (rejected - ref_rejected)"
     parameters={
         "beta": Parameter("strength of the tie to the reference model", POSITIVE),
         "label_smoothing": Parameter("probability that a preference is the wrong way round (cDPO)", UNIT),
+        "variant": Parameter("loss of the pair, by TRL's loss_type", choices=VARIANTS, constant=True),
+        "center": Parameter("reference point of bco_pair: the running mean of beta times the log ratios"),
     },
     math=f"-(1 - e) log sigmoid(beta m) - e log sigmoid(-beta m), e = label_smoothing, {MARGIN}",
-    convex=True,
     paper="Rafailov et al. (2023), Direct preference optimization, arXiv:2305.18290; label_smoothing: Mitchell (2023)",
     example=EXAMPLE_WITH_REFERENCE,
 )
-def dpo(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label_smoothing=0.0):
-    """Direct preference optimization.
+def dpo(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label_smoothing=0.0, variant=0.0, center=0.0):
+    """Direct preference optimization, and other losses of a chosen and a rejected answer by `variant`.
 
-    As TRL's and Liger's loss of type sigmoid.
+    As TRL's and Liger's losses of these types. With x and y for beta times the log ratios of the chosen and the
+    rejected answer, and h = x - y:
+
+    - "sigmoid": the loss above. "hinge": max(0, 1 - h) (SLiC, arXiv:2305.10425).
+    - "robust": (-(1 - e) log sigmoid(h) + e log sigmoid(-h)) / (1 - 2 e) (arXiv:2403.00409), for e below 1/2.
+    - "exo_pair": KL of (sigmoid(h), sigmoid(-h)) from (1 - e, e), where an e of 0 is 0.001 (arXiv:2402.00856).
+    - "nca_pair": -log sigmoid(x) - (log sigmoid(-x) + log sigmoid(-y)) / 2 (arXiv:2402.05369).
+    - "bco_pair": -log sigmoid(x - center) - log sigmoid(center - y) (arXiv:2404.04656).
+    - "sppo_hard": ((x - 1/2)^2 + (y + 1/2)^2) / beta^2 (arXiv:2405.00675).
+    - "apo_zero": 1 - sigmoid(x) + sigmoid(y). "apo_down": sigmoid(x) + 1 - sigmoid(h) (arXiv:2408.06266).
+    - "discopop": (1 - s) log(1 + exp(-h)) + s exp(-h), s = sigmoid(h / 0.05) (arXiv:2406.08414).
+    - "aot": "sigmoid" of the sorted chosen - rejected against the sorted ref_chosen - ref_rejected, along the first
+      axis. "aot_pair": of the sorted log ratios of chosen and of rejected answers (arXiv:2406.05882).
     """
-    h = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
+    a, b = chosen - ref_chosen, rejected - ref_rejected
+    h = beta * (a - b)
     kept = 1.0 - label_smoothing
     value = kept * softplus(-h) + where(label_smoothing > 0.0, label_smoothing * softplus(h), 0.0)
     slope = beta * (label_smoothing * sigmoid(h) - kept * sigmoid(-h))
-    return value, (slope, -slope)
+    other, by_margin = of_margin(h, label_smoothing, variant)
+    pair, by_chosen, by_rejected = of_answers(a, b, beta, variant, center)
+    usual = (variant == 0.0) | (variant > 9.0)
+    apart = (variant > 3.0) & (variant < 9.0)
+    value = where(usual, value, where(apart, pair, other))
+    slope = where(usual, slope, beta * by_margin)
+    return value, (where(apart, by_chosen, slope), where(apart, by_rejected, -slope))
 
 
 @arrays(

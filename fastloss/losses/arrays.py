@@ -36,6 +36,7 @@ from ..cuda import placement
 from ..spec.record import NONNEGATIVE, Formula, Input
 from .base import ComposedDoc, Loss, remember
 from .fast_path import PLANS
+from .forms import FORMS, How, reformed
 from .plans import Plan, kernels, planned
 from .risks.base import UNITS, Risk, single, units_under_risk
 
@@ -241,6 +242,10 @@ class ArrayLoss(Loss):  # noqa: D101
                 return small
         if reduction == BATCH_MEAN:
             reduction, divisor = by_batch(inputs[self.record.predictions[0]], divisor).values()
+        if self.record.name in FORMS:
+            other = reformed(self, inputs, How(weight, reduction, divisor, out, derivatives))
+            if other is not None:
+                return other
         if placement.involved(self._backend, *inputs.values(), weight):
             mode, arrays = "grad" if derivatives else "value", tuple(inputs.values())
             request = Request(mode, arrays, None, weight, reduction, divisor, out, names=tuple(inputs))

@@ -13,10 +13,32 @@ def _margin(chosen, rejected, ref_chosen, ref_rejected):
     return (chosen - rejected) - (ref_chosen - ref_rejected)
 
 
-def dpo(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label_smoothing=0.0):
-    """Direct preference optimization, with cDPO's smoothing."""
+def dpo(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label_smoothing=0.0, variant="sigmoid", center=0.0):
+    """Direct preference optimization, with cDPO's smoothing, and the losses of TRL's other types."""
+    if variant == "aot":
+        chosen, ref_chosen = np.sort(chosen - rejected, axis=0), np.sort(ref_chosen - ref_rejected, axis=0)
+        rejected = ref_rejected = np.zeros_like(chosen)
+    if variant == "aot_pair":
+        chosen, rejected = np.sort(chosen - ref_chosen, axis=0), np.sort(rejected - ref_rejected, axis=0)
+        ref_chosen = ref_rejected = np.zeros_like(chosen)
+    x, y, e = beta * (chosen - ref_chosen), beta * (rejected - ref_rejected), label_smoothing
     h = beta * _margin(chosen, rejected, ref_chosen, ref_rejected)
-    return -(1 - label_smoothing) * _log_sigmoid(h) - label_smoothing * _log_sigmoid(-h)
+    good, bad = -_log_sigmoid(h), -_log_sigmoid(-h)
+    p, q, u = np.exp(_log_sigmoid(h)), np.exp(_log_sigmoid(x)), np.exp(_log_sigmoid(y))
+    s = np.exp(_log_sigmoid(h / 0.05))
+    soft = e or 0.001
+    forms = {
+        "hinge": lambda: np.maximum(0, 1 - h),
+        "robust": lambda: ((1 - e) * good - e * bad) / (1 - 2 * e),
+        "exo_pair": lambda: p * (np.log(p) - np.log1p(-soft)) + (1 - p) * (-bad - np.log(soft)),
+        "nca_pair": lambda: -_log_sigmoid(x) - (_log_sigmoid(-x) + _log_sigmoid(-y)) / 2,
+        "bco_pair": lambda: -_log_sigmoid(x - center) - _log_sigmoid(center - y),
+        "sppo_hard": lambda: (x / beta - 0.5 / beta) ** 2 + (y / beta + 0.5 / beta) ** 2,
+        "apo_zero": lambda: (1 - q) + u,
+        "apo_down": lambda: q + 1 - p,
+        "discopop": lambda: (1 - s) * good + s * np.exp(-h),
+    }
+    return forms.get(variant, lambda: (1 - e) * good + e * bad)()
 
 
 def ipo(chosen, rejected, ref_chosen, ref_rejected, beta=0.1):

@@ -55,7 +55,16 @@ SAMPLES = {
         [{}, {"alpha": 0.3}],
         empty=lambda: {"log_prob": np.empty((0, 4)), "reward": np.empty((0, 4))},
     ),
-    "dpo": Sample(pairs, [{}, {"beta": 0.5, "label_smoothing": 0.2}], empty=nothing(*PAIR)),
+    "dpo": Sample(
+        pairs,
+        [
+            {},
+            {"beta": 0.5, "label_smoothing": 0.2},
+            {"variant": "discopop", "beta": 0.01},
+            {"variant": "bco_pair", "center": 0.3},
+        ],
+        empty=nothing(*PAIR),
+    ),
     "ipo": Sample(pairs, [{}, {"beta": 0.03}], empty=nothing(*PAIR)),
     "simpo": Sample(averages, [{}, {"beta": 2.5, "gamma": 1.4}], empty=nothing("chosen", "rejected")),
     "orpo": Sample(averages, [{}, {"lam": 1.5}], empty=nothing("chosen", "rejected")),
