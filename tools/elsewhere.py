@@ -97,6 +97,14 @@ TORCH = (
         "1 / 2",
     ),
     Same("dice(M, Y, smooth_num=0.0, smooth_den=0.0)", "(1 - 2 * (M * Y).sum((2, 3)) / (M + Y).sum((2, 3))).mean()"),
+    Same(
+        "dice(M, M * M, overlap='product', smooth_num=0.0, smooth_den=0.0)",
+        "(1 - 2 * (M * M * M).sum((2, 3)) / (M + M * M).sum((2, 3))).mean()",
+    ),
+    Same(
+        "jaccard(M, Y, log=True, smooth_num=0.0, smooth_den=0.0)",
+        "-((M * Y).sum((2, 3)) / (M + Y - M * Y).sum((2, 3))).log().mean()",
+    ),
     Same("listnet(z, rel)", "F.cross_entropy(z, F.softmax(rel, 0))"),
     Same("l2(z)", "z.square().sum()", "2"),
     Same("brier(p, b)", "(p - b).square().mean()"),
@@ -131,6 +139,17 @@ TORCH = (
     Same("ipo(z, t, x, eta)", "((z - x) - (t - eta) - 5).square().mean()"),
     Same("simpo(z, t)", "-F.logsigmoid(2 * (z - t) - 0.5).mean()"),
     Same("ppo_clip(z, t, x)", "-torch.min((z - t).exp() * x, (z - t).exp().clamp(0.8, 1.2) * x).mean()"),
+    Same(
+        "grpo(z, t, x, eta, beta=0.04)",
+        "(-torch.min((z - t).exp() * x, (z - t).exp().clamp(0.8, 1.2) * x)"
+        " + 0.04 * ((eta - z).exp() - (eta - z) - 1)).mean()",
+    ),
+    Same("cispo(z, t, x)", "-((z - t).exp().clamp(max=5) * x * z).mean()"),
+    Same(
+        "sapo(z, t, x)",
+        "-torch.where(x > 0, 4 * F.sigmoid((z - t).exp() - 1), 4 / 1.05 * F.sigmoid(1.05 * ((z - t).exp() - 1)))"
+        ".mul(x).mean()",
+    ),
     Same("self_critical(z, a, v)", "-((a - v) * z).mean()"),
 )
 

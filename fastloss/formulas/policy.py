@@ -2,7 +2,7 @@
 
 from ..spec.record import NONNEGATIVE, POSITIVE, Input, Interval, Parameter, arrays
 from ..spec.special import share
-from ..spec.vocabulary import exp, where
+from ..spec.vocabulary import exp, expm1, minimum, sigmoid, where
 
 LOG_PROB = Input("*", "log-probability of what was done", grad=True)
 
@@ -35,6 +35,95 @@ def ppo_clip(log_prob, old_log_prob, advantage, clip=0.2, clip_high=-1.0):
     edge = where(advantage > 0.0, 1.0 + high, 1.0 - clip)
     value = -share(advantage, where(beyond, edge, ratio))
     return value, (where(beyond, 0.0, value),)
+
+
+TOKENS = {
+    "log_prob": Input("*", "log-probability of each token", grad=True),
+    "old_log_prob": Input("*", "log-probability of it under the policy that wrote it"),
+    "advantage": Input("*", "advantage of its answer within the group, for each token"),
+    "ref_log_prob": Input("*", "log-probability of it under the reference model", optional=True),
+}
+BETA = Parameter("factor of the divergence from the reference model, kl", NONNEGATIVE)
+KL = "kl = exp(d) - 1 - d, d = ref_log_prob - log_prob"
+TOKEN_EXAMPLE = "np.array([-1.2, -0.5]), np.array([-1.0, -0.9]), np.array([1.0, -0.5])"
+
+
+def penalised(value, slope, log_prob, ref_log_prob, beta):
+    """Add beta times Schulman's third estimate of the divergence (k3), which is never negative."""
+    d = ref_log_prob - log_prob
+    rise = expm1(d)
+    return value + share(beta, rise - d), (slope - share(beta, rise),)
+
+
+@arrays(
+    "points",
+    inputs=TOKENS,
+    units="*",
+    parameters={
+        "clip": Parameter("how far the ratio of probabilities may leave 1, downwards", Interval(0.0, 1.0)),
+        "clip_high": Parameter("the same upwards; None: as far", NONNEGATIVE, none=-1.0),
+        "beta": BETA,
+    },
+    math=f"-min(rho A, clip(rho, 1 - clip, 1 + clip_high) A) + beta kl, rho = exp(log_prob - old_log_prob), {KL}",
+    differentiable=False,
+    paper="Shao et al. (2024), DeepSeekMath, arXiv:2402.03300; clip_high: Yu et al. (2025), DAPO, arXiv:2503.14476",
+    example=TOKEN_EXAMPLE,
+)
+def grpo(log_prob, old_log_prob, advantage, ref_log_prob, clip=0.2, clip_high=-1.0, beta=0.0):
+    """Group relative policy optimization: the clipped surrogate of each token, and its divergence from a reference.
+
+    As TRL's and Liger's. Their normalisations are weights: a mask for that over all tokens of a batch (bnpo), a mask
+    over the lengths for that of each answer first (grpo), a mask with a divisor for a constant (dr_grpo).
+    """
+    value, slopes = ppo_clip(log_prob, old_log_prob, advantage, clip, clip_high)
+    return penalised(value, slopes[0], log_prob, ref_log_prob, beta)
+
+
+@arrays(
+    "points",
+    inputs=TOKENS,
+    units="*",
+    parameters={"clip_high": Parameter("largest weight of a token", NONNEGATIVE), "beta": BETA},
+    math=f"-min(rho, clip_high) A log_prob + beta kl, rho = exp(log_prob - old_log_prob) held constant, {KL}",
+    paper="MiniMax (2025), MiniMax-M1, arXiv:2506.13585",
+    example=TOKEN_EXAMPLE,
+)
+def cispo(log_prob, old_log_prob, advantage, ref_log_prob, clip_high=5.0, beta=0.0):
+    """Clipped importance sampling policy optimization: a policy gradient whose weights are clipped, not its tokens.
+
+    As TRL's loss of type cispo, whose epsilon_high is the weight itself.
+    """
+    weight = minimum(exp(log_prob - old_log_prob), clip_high)
+    pull = share(advantage, weight)
+    return penalised(-share(pull, log_prob), -pull, log_prob, ref_log_prob, beta)
+
+
+@arrays(
+    "points",
+    inputs=TOKENS,
+    units="*",
+    parameters={
+        "tau_pos": Parameter("sharpness of the gate of tokens of positive advantage", POSITIVE),
+        "tau_neg": Parameter("sharpness of the gate of the others", POSITIVE),
+        "beta": BETA,
+    },
+    math=f"-A (4 / tau) sigmoid(tau (rho - 1)) + beta kl, rho = exp(log_prob - old_log_prob), {KL}",
+    paper="Gao et al. (2025), Soft adaptive policy optimization, arXiv:2511.20347",
+    example=TOKEN_EXAMPLE,
+)
+def sapo(log_prob, old_log_prob, advantage, ref_log_prob, tau_pos=1.0, tau_neg=1.05, beta=0.0):
+    """Soft adaptive policy optimization: ratios pass a smooth gate, in place of a clip.
+
+    As TRL's loss of type sapo.
+    """
+    tau = where(advantage > 0.0, tau_pos, tau_neg)
+    ratio = exp(log_prob - old_log_prob)
+    x = tau * (ratio - 1.0)
+    bend = sigmoid(x) * sigmoid(-x)
+    value = -share(advantage, (4.0 / tau) * sigmoid(x))
+    # A ratio without bound has passed the gate, whose slope is 0.
+    slope = -share(advantage, where(bend == 0.0, 0.0, 4.0 * bend * ratio))
+    return penalised(value, slope, log_prob, ref_log_prob, beta)
 
 
 @arrays(

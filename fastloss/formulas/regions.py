@@ -15,7 +15,7 @@ from ..spec.record import (
     Parameter,
     arrays,
 )
-from ..spec.vocabulary import maximum, pow, sqrt, where
+from ..spec.vocabulary import log, log1p, maximum, minimum, pow, sqrt, where
 
 PREDICTION = Input("n c +", "probabilities of each class in [0, 1], or scores if activation is given", grad=True)
 MASK = Input("n +", "pixels that count; all if not given", "mask", optional=True)
@@ -51,16 +51,33 @@ IGNORE = {
         Parameter("label of pixels that count for nothing; None: no label does", Integers(), none=float("-inf")),
     ),
 }
+OVERLAP = {
+    "overlap": (
+        0.0,
+        Parameter("common part of soft regions: the smaller of p and t, or their product", choices=("min", "product")),
+    ),
+}
 AVERAGE = {
     "average": (
         0.0,
-        Parameter("mean of the losses of classes, or loss of the sums over classes", choices=("macro", "micro")),
+        Parameter(
+            "mean of the losses of classes, loss of their sums, or one of each class",
+            choices=("macro", "micro", "none"),
+        ),
     ),
 }
+PRESENT = {
+    "classes": (
+        0.0,
+        Parameter("whether classes without a pixel in the target have a part in the mean", choices=("all", "present")),
+    ),
+}
+AXIS = {"axis": (1.0, Parameter("axis of the classes, in regions and prediction", Integers(-8.0, 8.0)))}
+LOG = Parameter("minus the logarithm of the overlap, at least 1e-7, in place of one minus it", flag=True)
 SQUARED = {"squared": (0.0, Parameter("sums of squares: of p t, (p - t)^2, p^2 and t^2", flag=True))}
 UNITS = {"units": "n", "units_by": {"per": {"sample": "n", "batch": ""}}}
 REGIONS = {**UNITS, "inputs": INPUTS, "bounded": True}
-OPTIONS = {**ACTIVATION, **PER, **AVERAGE, **IGNORE}
+OPTIONS = {**OVERLAP, **ACTIVATION, **PER, **AVERAGE, **PRESENT, **IGNORE, **AXIS}
 EXAMPLE = "np.array([[[0.9, 0.2], [0.1, 0.8]]]), np.array([[0, 1]])"
 
 
@@ -78,10 +95,23 @@ def overlap(common, wrong, smooth_num, smooth_den):
     return value, -value * inverse, (1.0 - value) * inverse
 
 
+def log_overlap(common, wrong, smooth_num, smooth_den, logarithm):
+    """Return `overlap`, or minus the logarithm of the ratio."""
+    value, by_common, by_wrong = overlap(common, wrong, smooth_num, smooth_den)
+    ratio = (common + smooth_num) * inverse_of(common + wrong + smooth_den)
+    low = ratio < 1e-7
+    # log1p keeps the digits of a prediction that is nearly right.
+    cost = where(value < 0.5, -log1p(-minimum(value, 0.5)), -log(maximum(ratio, 1e-7)))
+    scale = where(low, 0.0, inverse_of(ratio))
+    chosen = logarithm > 0.0
+    slopes = where(chosen, scale * by_common, by_common), where(chosen, scale * by_wrong, by_wrong)
+    return where(chosen, cost, value), slopes[0], slopes[1]
+
+
 @arrays(
     "regions.sums",
     math="1 - (2 tp + smooth_num) / (2 tp + fp + fn + smooth_den)",
-    parameters=SMOOTH,
+    parameters={**SMOOTH, "log": LOG},
     options={"squared": SQUARED["squared"], **OPTIONS},
     minimum_at_target=True,
     paper="Milletari, Navab, Ahmadi (2016), V-Net, arXiv:1606.04797; Wang et al. (2023), Dice semimetric losses, "
@@ -89,20 +119,20 @@ def overlap(common, wrong, smooth_num, smooth_den):
     example=EXAMPLE,
     **REGIONS,
 )
-def dice(tp, fp, fn, tn, smooth_num=1e-5, smooth_den=1e-5):
+def dice(tp, fp, fn, tn, smooth_num=1e-5, smooth_den=1e-5, log_=0.0):
     """Dice loss: one minus twice the overlap over the sum of the two regions.
 
     Soft targets count as min(p, t), so that a prediction equal to its target has loss 0 (with equal smoothing).
     Class weights divide by their sum. A sample without any pixel that counts has no part in the mean.
     """
-    value, by_common, by_wrong = overlap(2.0 * tp, fp + fn, smooth_num, smooth_den)
+    value, by_common, by_wrong = log_overlap(2.0 * tp, fp + fn, smooth_num, smooth_den, log_)
     return value, (2.0 * by_common, by_wrong, by_wrong, 0.0)
 
 
 @arrays(
     "regions.sums",
     math="1 - (tp + smooth_num) / (tp + fp + fn + smooth_den)",
-    parameters=SMOOTH,
+    parameters={**SMOOTH, "log": LOG},
     options={"squared": SQUARED["squared"], **OPTIONS},
     minimum_at_target=True,
     paper="Rahman, Wang (2016), Optimizing intersection-over-union; Wang et al. (2023), Jaccard metric losses, "
@@ -110,9 +140,9 @@ def dice(tp, fp, fn, tn, smooth_num=1e-5, smooth_den=1e-5):
     example=EXAMPLE,
     **REGIONS,
 )
-def jaccard(tp, fp, fn, tn, smooth_num=1e-5, smooth_den=1e-5):
+def jaccard(tp, fp, fn, tn, smooth_num=1e-5, smooth_den=1e-5, log_=0.0):
     """Jaccard loss: one minus the overlap over the union of the two regions."""
-    value, by_common, by_wrong = overlap(tp, fp + fn, smooth_num, smooth_den)
+    value, by_common, by_wrong = log_overlap(tp, fp + fn, smooth_num, smooth_den, log_)
     return value, (by_common, by_wrong, by_wrong, 0.0)
 
 
@@ -125,19 +155,19 @@ SIDES = {
 @arrays(
     "regions.sums",
     math="1 - (tp + smooth_num) / (tp + alpha fp + beta fn + smooth_den)",
-    parameters={**SIDES, **SMOOTH},
+    parameters={**SIDES, **SMOOTH, "log": LOG},
     options=OPTIONS,
     minimum_at_target=True,
     paper="Salehi, Erdogmus, Gholipour (2017), Tversky loss function, arXiv:1706.05721",
     example=EXAMPLE,
     **REGIONS,
 )
-def tversky(tp, fp, fn, tn, alpha=0.5, beta=0.5, smooth_num=1e-5, smooth_den=1e-5):
+def tversky(tp, fp, fn, tn, alpha=0.5, beta=0.5, smooth_num=1e-5, smooth_den=1e-5, log_=0.0):
     """Tversky loss: an overlap in which false positives and false negatives weigh differently.
 
     With both weights 1/2 it is the Dice loss, with both 1 the Jaccard loss.
     """
-    value, by_common, by_wrong = overlap(tp, alpha * fp + beta * fn, smooth_num, smooth_den)
+    value, by_common, by_wrong = log_overlap(tp, alpha * fp + beta * fn, smooth_num, smooth_den, log_)
     return value, (by_common, alpha * by_wrong, beta * by_wrong, 0.0)
 
 

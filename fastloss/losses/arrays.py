@@ -242,7 +242,7 @@ class ArrayLoss(Loss):  # noqa: D101
                 return small
         if reduction == BATCH_MEAN:
             reduction, divisor = by_batch(inputs[self.record.predictions[0]], divisor).values()
-        if self.record.name in FORMS:
+        if self.record.loop in FORMS or self.record.name in FORMS:
             other = reformed(self, inputs, How(weight, reduction, divisor, out, derivatives))
             if other is not None:
                 return other

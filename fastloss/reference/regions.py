@@ -55,8 +55,13 @@ def _means(
     average="macro",
     include_background=True,
     ignore_index=-100,
+    classes="all",
+    axis=1,
 ):
     """Return the mean over classes of score(p, t) for each unit; for "micro" the score gets all classes and weights."""
+    if target.ndim == prediction.ndim:
+        target = np.moveaxis(target, axis, 1)
+    prediction = np.moveaxis(prediction, axis, 1)
     p = _probabilities(prediction, activation)
     t, known = _regions(prediction, target, ignore_index)
     if mask is not None:
@@ -66,6 +71,7 @@ def _means(
     values = []
     for a, b, m in _units(per, p, t, known):
         kept = (weight != 0) & (np.arange(weight.size) >= first)
+        kept = kept & (b[:, m].sum(axis=1) > 0) if classes == "present" else kept
         a, b, w = a[kept][:, m], b[kept][:, m], weight[kept]
         if a.size == 0:
             values.append(0.0)
@@ -77,50 +83,57 @@ def _means(
     return np.array(values) if per == "sample" else np.array(values[0])
 
 
-def _confusion(p, t, w):
+def _confusion(p, t, w, overlap="min"):
     """Return weighted sums of true and false positives, false and true negatives of soft regions."""
+    if overlap == "product":
+        return [(w * x).sum() for x in (p * t, p * (1 - t), (1 - p) * t, (1 - p) * (1 - t))]
     parts = np.minimum(p, t), np.maximum(p - t, 0), np.maximum(t - p, 0), np.minimum(1 - p, 1 - t)
     return [(w * x).sum() for x in parts]
 
 
-def _rest(above, below):
+def _rest(above, below, log=False):
+    if log:
+        return -np.log(max(above / below, 1e-7)) if below else 0.0
     return 1 - above / below if below else 0.0
 
 
-def dice(prediction, target, smooth_num=1e-5, smooth_den=1e-5, squared=False, **options):
+def dice(prediction, target, smooth_num=1e-5, smooth_den=1e-5, log=False, squared=False, overlap="min", **options):
     """One minus twice the overlap over the sum of the regions."""
 
     def score(p, t, w):
         if squared:
-            return _rest(2 * (w * p * t).sum() + smooth_num, (w * (p**2 + t**2)).sum() + smooth_den)
-        both = (w * (p + t)).sum() - (w * abs(p - t)).sum()
-        return _rest(both + smooth_num, (w * (p + t)).sum() + smooth_den)
+            return _rest(2 * (w * p * t).sum() + smooth_num, (w * (p**2 + t**2)).sum() + smooth_den, log)
+        both = (w * (p + t)).sum() - (w * abs(p - t)).sum() if overlap == "min" else 2 * (w * p * t).sum()
+        return _rest(both + smooth_num, (w * (p + t)).sum() + smooth_den, log)
 
     return _means(score, prediction, target, **options)
 
 
-def jaccard(prediction, target, smooth_num=1e-5, smooth_den=1e-5, squared=False, **options):
+def jaccard(prediction, target, smooth_num=1e-5, smooth_den=1e-5, log=False, squared=False, overlap="min", **options):
     """One minus the overlap over the union of the regions."""
 
     def score(p, t, w):
-        common = (w * (p * t if squared else np.minimum(p, t))).sum()
-        union = (w * (p**2 + t**2 - p * t if squared else np.maximum(p, t))).sum()
-        return _rest(common + smooth_num, union + smooth_den)
+        both = p * t if squared or overlap == "product" else np.minimum(p, t)
+        union = (w * ((p**2 + t**2 if squared else p + t) - both)).sum()
+        return _rest((w * both).sum() + smooth_num, union + smooth_den, log)
 
     return _means(score, prediction, target, **options)
 
 
-def tversky(prediction, target, alpha=0.5, beta=0.5, smooth_num=1e-5, smooth_den=1e-5, **options):
+def tversky(prediction, target, alpha=0.5, beta=0.5, smooth_num=1e-5, smooth_den=1e-5, log=False, **options):
     """One minus an overlap with weights of false positives and false negatives."""
-    return focal_tversky(prediction, target, alpha, beta, 1.0, smooth_num, smooth_den, **options)
+    return _tversky(prediction, target, alpha, beta, 1.0, (smooth_num, smooth_den), log, **options)
 
 
 def focal_tversky(prediction, target, alpha=0.5, beta=0.5, gamma=4 / 3, smooth_num=1e-5, smooth_den=1e-5, **options):
     """Tversky loss to the power 1 / gamma."""
+    return _tversky(prediction, target, alpha, beta, gamma, (smooth_num, smooth_den), False, **options)
 
+
+def _tversky(prediction, target, alpha, beta, gamma, smooth, log, overlap="min", **options):
     def score(p, t, w):
-        tp, fp, fn, _ = _confusion(p, t, w)
-        return _rest(tp + smooth_num, tp + alpha * fp + beta * fn + smooth_den) ** (1 / gamma)
+        tp, fp, fn, _ = _confusion(p, t, w, overlap)
+        return _rest(tp + smooth[0], tp + alpha * fp + beta * fn + smooth[1], log) ** (1 / gamma)
 
     return _means(score, prediction, target, **options)
 
@@ -141,11 +154,11 @@ def generalized_dice(
     return _means(score, prediction, target, class_weight=class_weight, average="micro", **options)
 
 
-def mcc(prediction, target, **options):
+def mcc(prediction, target, overlap="min", **options):
     """One minus the Matthews correlation."""
 
     def score(p, t, w):
-        tp, fp, fn, tn = _confusion(p, t, w)
+        tp, fp, fn, tn = _confusion(p, t, w, overlap)
         below = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
         return 1 - (tp * tn - fp * fn) / np.sqrt(below) if below else float(fp + fn > 0)
 

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from ...call.errors import CallValueError
 from ...spec.record import UNIT
 from ..runtime.intrinsics import widest_vectors
 from ..runtime.slots import Typed, unbound
 from ..runtime.staging import clear, part
 from ..runtime.units import Kernel, bound_stages, factor_of, kernel
+from .common import PRODUCT, decode, overlaps, products, squares
 from .domains import POWERS, inside, outside
 from .pixels import (
     ACTIVATION,
@@ -30,6 +32,7 @@ from .pixels import (
     MICRO,
     NO_WEIGHT,
     POWER,
+    PRESENT,
     RAW,
     SQUARED,
     SUMS,
@@ -38,17 +41,10 @@ from .pixels import (
     flagged_in,
 )
 
-__all__ = ["decode", "keep_pixels", "measuring", "prepare", "region", "run", "spreading"]
+__all__ = ["keep_pixels", "measuring", "prepare", "region", "run", "spreading"]
 
 
 use = unbound(Typed)
-
-LANES = 256
-"""Pixels summed in the arrays' own precision before the sums move to float64.
-
-With 4096, the loss of equal pixels was 4e-7 off; with 512, 3e-8 or 7e-8, as the CPU's vectors are; with 256, 3e-8 on
-both. The time of dice with its gradient is that of 512 (0.8 to 1.0 of it).
-"""
 
 
 def keep_pixels(labels, mask, at, m, label, keep):
@@ -157,57 +153,6 @@ def activate(z, at, s, m, activation, keep, w, first, step, rows):
                 y[j] = y[j] if keep[j] > T(0.0) else T(0.0)
 
 
-def decode(w, t):
-    """p, and p - t, exact where both are near 1."""
-    T = use.T
-    large = np.copysign(T(1.0), w) < T(0.0)
-    small = abs(w)
-    p = T(1.0) - small if large else small
-    return p, ((T(1.0) - t) - small if large else small - t)
-
-
-def overlaps(w, t, sums):
-    """Sums of min(p, t), of what p has beyond t, of what it lacks, and of min(1 - p, 1 - t)."""
-    T = use.T
-    sums[0], sums[1], sums[2], sums[3] = 0.0, 0.0, 0.0, 0.0
-    for lo in range(0, t.size, LANES):
-        m = min(LANES, t.size - lo)
-        ws, ts = part(w, lo, m), part(t, lo, m)
-        # Keeps full vectors and the digits: LANES pixels are summed in the type of the arrays, the rest in float64.
-        tp, fp, fn, tn = T(0.0), T(0.0), T(0.0), T(0.0)
-        for j in range(m):
-            p, d = decode(ws[j], ts[j])
-            q = abs(ws[j]) if p > T(0.5) else T(1.0) - p
-            within = d <= T(0.0)
-            tp += p if within else ts[j]
-            # In this order NaN comes through.
-            fp += T(0.0) if within else d
-            fn += T(0.0) if d >= T(0.0) else -d
-            tn += T(1.0) - ts[j] if within else q
-        sums[0] += tp
-        sums[1] += fp
-        sums[2] += fn
-        sums[3] += tn
-
-
-def squares(w, t, sums):
-    """Sums of p t, and of half of (p - t)^2 for either side."""
-    T = use.T
-    sums[0], sums[1] = 0.0, 0.0
-    for lo in range(0, t.size, LANES):
-        m = min(LANES, t.size - lo)
-        ws, ts = part(w, lo, m), part(t, lo, m)
-        tp, half = T(0.0), T(0.0)
-        for j in range(m):
-            p, d = decode(ws[j], ts[j])
-            # Half of the squared difference for either side: both move together, so one sum stands for two.
-            tp += p * ts[j]
-            half += T(0.5) * d * d
-        sums[0] += tp
-        sums[1] += half
-    sums[2] = sums[1]
-
-
 def measure(lo, hi, z, target, labels, mask, how, parts, codes):
     """Sums over blocks of pixels; codes of their probabilities where there is room for them."""
     T = use.T
@@ -236,6 +181,9 @@ def measure(lo, hi, z, target, labels, mask, how, parts, codes):
                 overlaps(x, t, sums)
                 # Pixels that do not count were taken for true negatives.
                 sums[3] -= m - kept
+            elif how[SQUARED] == PRODUCT:
+                products(x, t, sums)
+                sums[3] -= m - kept
             else:
                 squares(x, t, sums)
                 sums[3] = kept
@@ -256,8 +204,8 @@ def add_blocks(parts, first, last, sums):
     return bad
 
 
-def weigh(sums, class_weight, first, power, weight):
-    """The weight of each class from the first on; their sum."""
+def weigh(sums, class_weight, first, power, present, weight):
+    """The weight of each class from the first on, or of those that the target has; their sum."""
     least = np.inf
     for k in range(first, len(weight)):
         size = sums[k, 0] + sums[k, 2] if class_weight.size == 0 or class_weight[k] != 0.0 else 0.0
@@ -268,7 +216,7 @@ def weigh(sums, class_weight, first, power, weight):
         w = class_weight[k] if class_weight.size > 0 else 1.0
         for _ in range(power):
             w *= least / size if size > 0.0 else 1.0
-        weight[k] = w if k >= first else 0.0
+        weight[k] = w if k >= first and (not present or size > 0.0) else 0.0
         total += weight[k]
     return total
 
@@ -281,7 +229,7 @@ def judge(lo, hi, params, parts, class_weight, how, values, state, slopes):
     for u in range(lo, hi):
         start, stop = (0, len(parts)) if how[WHOLE] else (u, u + 1)
         state[u, 1] = add_blocks(parts, start, stop, sums)
-        total = weigh(sums, class_weight, first, how[POWER], weight)
+        total = weigh(sums, class_weight, first, how[POWER], how[PRESENT] != 0, weight)
         counts = sums[0, 4] > 0.0
         state[u, 0] = 1.0 if counts else 0.0
         by[:] = 0.0
@@ -305,14 +253,19 @@ def judge(lo, hi, params, parts, class_weight, how, values, state, slopes):
             if not counts:
                 by[k, 0], by[k, 1], by[k, 2], by[k, 3] = 0.0, 0.0, 0.0, 0.0
             # By p where it is above t and where it is below; or by t and by p - t.
-            slopes[u, k, 0] = by[k, 0] if how[SQUARED] else by[k, 1] - by[k, 3]
-            slopes[u, k, 1] = by[k, 1] + by[k, 2] if how[SQUARED] else by[k, 0] - by[k, 2]
+            squared = how[SQUARED] == 1
+            slopes[u, k, 0] = by[k, 0] if squared else by[k, 1] - by[k, 3]
+            slopes[u, k, 1] = by[k, 1] + by[k, 2] if squared else by[k, 0] - by[k, 2]
 
 
 def slope_row(w, t, x, y, squared, sigmoid):
     """The slopes by the probabilities of one class, or by the scores of their sigmoid, in place of the codes."""
     T = use.T
-    if squared:
+    if squared == PRODUCT:
+        for j in range(w.size):
+            small = abs(w[j])
+            w[j] = (x * (T(1.0) - t[j]) + y * t[j]) * (small * (T(1.0) - small) if sigmoid else T(1.0))
+    elif squared:
         for j in range(w.size):
             _, d = decode(w[j], t[j])
             small = abs(w[j])
@@ -395,7 +348,7 @@ def spread(lo, hi, target, labels, mask, how, given, slopes, factors, grad):
                     w[j] = x * ready[j] * (small * (T(1.0) - small) if activation == 1 else T(1.0))
             else:
                 t = region(target, labels, label, T(k + (c == 1)), keep, at + k * s, part(rows, size, m))
-                slope_row(w, t, x, y, how[SQUARED] != 0, activation == 1)
+                slope_row(w, t, x, y, how[SQUARED], activation == 1)
             if keep.size > 0 and activation != 2:
                 for j in range(m):
                     w[j] = w[j] if keep[j] > T(0.0) else T(0.0)
@@ -403,7 +356,7 @@ def spread(lo, hi, target, labels, mask, how, given, slopes, factors, grad):
             through_softmax(grad, at, s, g, part(rows, 2 * size, m), part(rows, 3 * size, m))
 
 
-MEASURE = (keep_pixels, region, by_sigmoid, by_softmax, activate, outside, decode, overlaps, squares)
+MEASURE = (keep_pixels, region, by_sigmoid, by_softmax, activate, outside, decode, overlaps, squares, products)
 SPREAD = (keep_pixels, region, decode, slope_row, through_softmax)
 
 
@@ -424,6 +377,12 @@ def _judging(name: str, formula: Any) -> Kernel:
     return kernel(judge, f"{name}_judge", "float64", formula, (add_blocks, weigh))
 
 
+def refuse_squares(options: dict[str, Any], other: str) -> None:
+    """Raise for an option that sums of squares do not have."""
+    if options.get("squared"):
+        raise CallValueError(f"is True, which goes not together with {other}", "squared")
+
+
 def prepare(call: Any) -> Callable[[Any], None]:
     """Return the function that evaluates the loss of every sample, or of the batch, for calls like one."""
     options, free = call.parameters, "distance" in call.arrays
@@ -431,6 +390,12 @@ def prepare(call: Any) -> Callable[[Any], None]:
     pixels = Pixels(call, second)
     how, c, n, units, masked = pixels.how, pixels.c, pixels.n, call.units, pixels.masked
     how[SQUARED], how[FREE] = free or options.get("squared", False), free
+    if options.get("overlap") == "product":
+        refuse_squares(options, "overlap='product'")
+        how[SQUARED] = PRODUCT
+    if options.get("classes") == "present":
+        refuse_squares(options, "classes='present'")
+        how[PRESENT] = 1
     how[MICRO] = "weighting" in options or options.get("average") == "micro"
     how[POWER] = POWERS[options.get("weighting", "uniform")]
     judging = _judging(call.record.name, call.record.function)

@@ -39,6 +39,9 @@ def launch(call: Any) -> Total:
         check_single(call)
     if c > MAX_CLASSES:
         raise NotImplementedError(f"{call.record.name} of more than {MAX_CLASSES:,} classes has no CUDA kernel")
+    for name, usual in (("overlap", "min"), ("classes", "all")):
+        if options.get(name, usual) != usual:
+            raise NotImplementedError(f"{call.record.name} with {name}={options[name]!r} has no CUDA kernel")
     ignore = options.get("ignore_index")
     call.watches = _watches(call, second, c, ignore)
     squared = free or bool(options.get("squared", False))

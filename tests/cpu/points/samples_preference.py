@@ -32,6 +32,14 @@ def steps(rng):
     return {"log_prob": old + np.log(ratio), "old_log_prob": old, "advantage": rng.normal(size=N)}
 
 
+def tokens(rng):
+    return steps(rng) | {"ref_log_prob": rng.normal(-2, 1, N)}
+
+
+def held_weights(log_prob, old_log_prob, clip_high=5.0, **_):
+    return {"held": np.minimum(np.exp(log_prob - old_log_prob), clip_high)}
+
+
 def rewards(rng):
     given = {k: rng.normal(size=N) for k in ("log_prob", "reward", "baseline")}
     return given | {"entropy": rng.gamma(2.0, size=N)}
@@ -76,6 +84,22 @@ SAMPLES = {
     "ppo_clip": Sample(
         steps,
         [{}, {"clip": 0.15, "clip_high": 0.28}],
+        empty=nothing("log_prob", "old_log_prob", "advantage"),
+    ),
+    "grpo": Sample(
+        tokens,
+        [{}, {"clip": 0.15, "clip_high": 0.28, "beta": 0.3}],
+        empty=nothing("log_prob", "old_log_prob", "advantage"),
+    ),
+    "cispo": Sample(
+        tokens,
+        [{}, {"clip_high": 1.2, "beta": 0.3}],
+        empty=nothing("log_prob", "old_log_prob", "advantage"),
+        held=held_weights,
+    ),
+    "sapo": Sample(
+        tokens,
+        [{}, {"tau_neg": 2.0, "beta": 0.3}],
         empty=nothing("log_prob", "old_log_prob", "advantage"),
     ),
     "reinforce": Sample(rewards, [{}, {"entropy_weight": 0.5}], empty=nothing("log_prob", "reward")),

@@ -57,7 +57,11 @@ SAMPLES = {
         empty=nothing(),
     ),
     "jaccard": Sample(soft, [{}, {**SIGMOID, "squared": True}, {**SOFTMAX, "average": "micro"}], empty=nothing()),
-    "tversky": Sample(soft, [{}, {**SIGMOID, "alpha": 0.3, "beta": 0.7, **BATCH}], empty=nothing()),
+    "tversky": Sample(
+        soft,
+        [{}, {**SIGMOID, "alpha": 0.3, "beta": 0.7, **BATCH}, {**SOFTMAX, "overlap": "product", "log": True}],
+        empty=nothing(),
+    ),
     "focal_tversky": Sample(soft, [{}, {**SOFTMAX, "gamma": 2.0, "alpha": 0.3, "beta": 0.7}], empty=nothing()),
     "generalized_dice": Sample(
         labels, [{}, {**SOFTMAX, "weighting": "simple", **BATCH}], counted=label_counts, empty=nothing()
