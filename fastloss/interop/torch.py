@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..call.errors import CallValueError
 from ..losses.base import Loss as PlainLoss
 from ..losses.catalogue import LOSSES
 from .calls import OPTIONS, array_names, kind_of, name_of
 from .hosts import loss_of
 from .torch_autograd import apply, apply_pair, value_of
 from .torch_graph import loss_in_graph, named
+from .torch_text import describe
 
 __all__ = ["Loss", "function"]
 
@@ -33,6 +35,10 @@ def function(loss: PlainLoss) -> Callable[..., Tensor]:
                 return apply_pair(usual, p, t)
         is_grouped = bool(tensors) and type(tensors[0]) in (tuple, list)
         given = [*tensors[0], *tensors[1:]] if is_grouped else list(tensors)
+        if isinstance(options.get("divisor"), Tensor) and "divisor" not in record.parameters:
+            divisor = _one_number(loss, options.pop("divisor"), {**bound, **options}.get("reduction"))
+            total = call(*tensors, **{**options, "reduction": "sum"})
+            return total / divisor.to(total)
         options = {**bound, **options}
         if of_classes:
             _as_torch(loss.name, options, given[0] if given else options.get("prediction"))
@@ -41,7 +47,7 @@ def function(loss: PlainLoss) -> Callable[..., Tensor]:
                 raise TypeError(f"{loss.name}: weight and sample_weight are both given; pass one")
             options["weight"] = options.pop("sample_weight")
         words = tuple([k for k in options if k in arrays and options[k] is not None])
-        rest = tuple([(k, tuple(v) if type(v) is list else v) for k, v in options.items() if k not in arrays])
+        rest = tuple([(k, _static(loss.name, k, v)) for k, v in options.items() if k not in arrays])
         given = [x if isinstance(x, Tensor) else torch.as_tensor(x) for x in (*given, *(options[k] for k in words))]
         kind = (name, is_grouped, len(given) - len(words), words, rest)
         if torch.compiler.is_compiling() or _modes() or any([type(x) not in PLAIN for x in given]):
@@ -50,9 +56,26 @@ def function(loss: PlainLoss) -> Callable[..., Tensor]:
         found, order = kind_of(*kind)
         return _eager(found, tuple([given[i] for i in order]))
 
-    call.__name__ = call.__qualname__ = loss.name
-    call.__doc__ = f"{record.summary}\n\nArguments as `fastloss.{loss.name}`, as tensors; see `fastloss.torch`."
+    describe(call, loss)
     return call
+
+
+def _one_number(loss: PlainLoss, divisor: Tensor, reduction: Any) -> Tensor:
+    """Return a divisor as a scalar, which divides a sum: kinds of calls are remembered by numbers alone."""
+    if (loss.record.reduction if reduction is None else reduction) == "none":
+        raise CallValueError("is given with reduction='none'; it divides a reduced loss", "divisor", loss=loss.name)
+    if divisor.numel() != 1:
+        raise CallValueError(f"has shape {tuple(divisor.shape)}; expected one number", "divisor", loss=loss.name)
+    return divisor.reshape(())
+
+
+def _static(name: str, key: str, value: Any) -> Any:
+    """Return an option as a Python value; raise for a tensor by which there is no derivative."""
+    if isinstance(value, Tensor) and value.ndim == 0:
+        if value.requires_grad:
+            raise TypeError(f"{name}: {key} requires grad, but there is no derivative by it; pass {key}.detach()")
+        return value.item()
+    return tuple(value) if type(value) is list else value
 
 
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -77,6 +100,8 @@ def _as_torch(name: str, options: dict[str, Any], prediction: Any) -> None:
         options["class_weight"] = options.pop("weight")
     if "sample_weight" in options:
         options["weight"] = options.pop("sample_weight")
+    if options.get("axis", 0) is None:
+        del options["axis"]
     if getattr(prediction, "ndim", 0) > 2:
         options.setdefault("axis", 1)
 
