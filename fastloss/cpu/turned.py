@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from ..call.arrays import rounded
+from ..call.memory import empty
 from .runtime.slots import Number, unbound
 from .runtime.staging import part
 from .runtime.units import Kernel, kernel
 
-__all__ = ["add_turned", "turnable", "turned"]
+__all__ = ["add_turned", "as_rows", "put_rows", "turnable", "turned"]
 
 PIXELS = 64
 """Pixels that are turned at a time: their rows stay in the first-level cache while each class goes over them."""
@@ -86,3 +88,23 @@ def add_turned(x: Any, axis: int, rows: Any, factor: float = 0.0, weight: float 
     n, c, s = flat.shape
     factors = np.array([factor, weight, float(keeps)])
     _kernel(from_rows, x.dtype.name)(units, 2 * x.size, rows.reshape(n, s, c), flat, factors)
+
+
+def as_rows(x: Any, axis: int) -> Any:
+    """Return an array with the classes of an axis last: a copy where kernels turn it, else a view."""
+    axis = axis % x.ndim
+    if not turnable(x, axis):
+        return np.moveaxis(x, axis, -1)
+    rows = empty((*x.shape[:axis], *x.shape[axis + 1 :], x.shape[axis]), x.dtype)
+    turned(x, axis, rows)
+    return rows
+
+
+def put_rows(out: Any, axis: int, rows: Any) -> None:
+    """Write rows of classes, (n, c), to an array of classes along an axis, rounded to its dtype."""
+    axis = axis % out.ndim
+    if turnable(out, axis) and rows.dtype == out.dtype:
+        add_turned(out, axis, rows, weight=1.0)
+        return
+    shape = (*out.shape[:axis], *out.shape[axis + 1 :], out.shape[axis])
+    out[...] = rounded(np.moveaxis(rows.reshape(shape), -1, axis), out.dtype)

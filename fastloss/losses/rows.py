@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,6 +118,11 @@ class _Code(NamedTuple):
     """Class weights of 1 for kernels that read them although the caller gave none; empty for other kernels."""
     tail: tuple[Any, ...]
     """Kernel helpers, number of classes, scratch elements per chunk and rows per chunk."""
+
+
+def _turned() -> Any:
+    """Return the module of copies between classes along another axis and rows, which few calls need."""
+    return import_module("fastloss.cpu.turned")
 
 
 class RowLoss(Loss):  # noqa: D101
@@ -263,7 +269,7 @@ class RowLoss(Loss):  # noqa: D101
         request, p = self._checked(request)
         axis = request.axis
         last = axis in (-1, p.ndim - 1)
-        call = given = self._prepare(p if last else np.moveaxis(p, axis, -1), request)
+        call = given = self._prepare(p if last else _turned().as_rows(p, axis), request)
         # The mean over labelled rows is known once the labels have been looked at, in the driver.
         counts = call.kind == "labels" and request.reduction == "mean" and request.divisor is None
         if counts and call.class_weight.size and self.defaults.get("z_loss", 0.0) > 0.0:
@@ -291,9 +297,10 @@ class RowLoss(Loss):  # noqa: D101
         elif call.kind == "labels":
             self._check_labels(request, call)
         for (o,), view in zip(groups, results[1:], strict=False):
-            if not (last and direct(o, call.z.dtype)):
-                shaped = view.reshape(o.shape) if last else np.moveaxis(view.reshape(*call.shape, k), -1, axis)
-                o[...] = rounded(shaped, o.dtype)
+            if not last:
+                _turned().put_rows(o, axis, view)
+            elif not direct(o, call.z.dtype):
+                o[...] = rounded(view.reshape(o.shape), o.dtype)
         if request.mode == "surrogate":
             keep_finite(groups[1])
         back = outgoing(request.prediction)
@@ -464,7 +471,7 @@ class RowLoss(Loss):  # noqa: D101
             counted = cw if self.record.row_loop.divides else e
             labels, ignored = self._labels(t, w, self._classes(k), request.ignore_index)
             return _Call("labels", z, labels, none2, w, cw, counted, ignored, 0.0, shape, dtype)
-        t = t if axis in (-1, p.ndim - 1) else np.moveaxis(t, axis, -1)
+        t = t if axis in (-1, p.ndim - 1) or t.ndim != p.ndim else _turned().as_rows(t, axis)
         check.same_shape("target", t.shape, p.shape)
         dense = contiguous(t, stored if stored and t.dtype == stored else dtype).reshape(n, k)
         return _Call("dense", z, no_labels, dense, w, cw, e, 0, total, shape, dtype)

@@ -170,3 +170,25 @@ def test_classes_are_accumulated_in_float64():
     value, gradient = fl.cross_entropy.value_and_grad(z, t)
     assert value == pytest.approx(wide[0], rel=1e-6)
     np.testing.assert_allclose(gradient, wide[1], atol=5e-5 * abs(wide[1]).max())
+
+
+@each_dtype
+def test_large_images_are_turned_by_kernels(dtype):
+    rng = np.random.default_rng(32)
+    # Not a whole number of the blocks in which pixels are turned.
+    moved = rng.normal(size=(3, 7, 33, 101)).astype(dtype)
+    z = np.ascontiguousarray(np.moveaxis(moved, 1, -1))
+    labels, before = rng.integers(0, 7, (3, 33, 101)), moved.copy()
+    for goal, t in ((labels, labels), (moved**2, z**2)):
+        expected = fl.cross_entropy.value_and_grad(z, t)
+        for axis in (1, -3):
+            value, grad = fl.cross_entropy.value_and_grad(moved, goal, axis=axis)
+            assert value == expected[0]
+            assert np.array_equal(grad, np.moveaxis(expected[1], -1, axis))
+    assert np.array_equal(moved, before)
+    # Read-only and strided images are not turned, and give the same.
+    moved.flags.writeable = False
+    value, grad = fl.cross_entropy.value_and_grad(moved, labels, axis=1)
+    again = fl.cross_entropy.value_and_grad(np.repeat(moved, 2, axis=3)[..., ::2], labels, axis=1)
+    assert value == again[0] == fl.cross_entropy(z, labels)
+    assert np.array_equal(grad, again[1])
