@@ -164,6 +164,7 @@ def evaluate(
     calibration: Annotated[bool, typer.Option("--calibration", help="Calibration of predicted probabilities.")] = False,
     confusion: Annotated[bool, typer.Option("--confusion", help="Count right and wrong decisions.")] = False,
     threshold: Annotated[str, typer.Option(metavar="P[,P...]", help="Probabilities to decide at; .5 if none.")] = "",
+    gaps: Annotated[bool, typer.Option("--gaps", help="Largest gaps between groups, of losses and rates.")] = False,
     on_invalid: Annotated[str, ON_INVALID] = "fail",
     worst: Annotated[int, typer.Option(min=0, metavar="K", help="Show the K rows of largest loss.")] = 0,
     show: Annotated[list[str] | None, SHOW] = None,
@@ -200,7 +201,7 @@ def evaluate(
         html=html,
         markdown=markdown,
         csv=csv,
-        details=parsed(hist, quantiles, calibration, confusion, threshold),
+        details=parsed(hist, quantiles, calibration, confusion, threshold, gaps),
     )
     evaluate_command(request)
 

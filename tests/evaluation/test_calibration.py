@@ -22,6 +22,13 @@ GROUP = RNG.integers(0, 3, N)
 ASKED = {"calibration": True, "confusion": True, "threshold": [0.2, 0.5]}
 
 
+@pytest.fixture(autouse=True)
+def _own_draws(request):
+    """Draws of each test that do not depend on the tests before it."""
+    global RNG
+    RNG = np.random.default_rng(len(request.node.name))
+
+
 @pytest.fixture
 def counting(monkeypatch):
     """Adds up cells from the first hundred rows on, as of large data."""

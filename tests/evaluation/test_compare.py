@@ -12,8 +12,8 @@ from scipy import stats
 
 import fastloss as fl
 from fastloss.evaluation import InputError
-from fastloss.evaluation.compare.intervals import adjusted, estimated, of_buckets, t_cdf, t_quantile
 from fastloss.evaluation.compare.pairs import BUCKETS, Buckets
+from fastloss.evaluation.intervals import adjusted, estimated, of_buckets, t_cdf, t_quantile
 
 RNG = np.random.default_rng(77)
 N = 900

@@ -29,6 +29,13 @@ VALUES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _own_draws(request):
+    """Draws of each test that do not depend on the tests before it."""
+    global RNG
+    RNG = np.random.default_rng(len(request.node.name))
+
+
 @pytest.fixture
 def counting(monkeypatch):
     """Counts cells from the first hundred values on, as of large data."""

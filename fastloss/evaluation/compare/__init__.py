@@ -11,11 +11,11 @@ from ..columns import InputError, with_arrow
 from ..fixed_point import BIAS
 from ..groups import groupings_of
 from ..groups.keys import key_order, key_text
+from ..intervals import Estimate, adjusted, bootstrapped, estimated, of_buckets, t_quantile
 from ..losses import named
 from ..report import aligned, figure
 from ..run import results
 from ..sources import Selection, open_source
-from .intervals import Estimate, adjusted, bootstrapped, estimated, of_buckets, t_quantile
 from .pairs import PairPlan
 
 __all__ = ["Comparison", "Difference", "compare"]

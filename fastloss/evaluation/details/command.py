@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["asked", "parsed", "print_details", "suited"]
 
 
-def parsed(hist: int, quantiles: str, calibration: bool, confusion: bool, threshold: str) -> dict[str, Any]:
+def parsed(hist: int, quantiles: str, calibration: bool, confusion: bool, threshold: str, gaps: bool) -> dict[str, Any]:
     """Return the arguments of `evaluate` that options of the command stand for; those not given are left out."""
     found: dict[str, Any] = {
         "hist": hist,
@@ -22,6 +22,7 @@ def parsed(hist: int, quantiles: str, calibration: bool, confusion: bool, thresh
         "calibration": calibration,
         "confusion": confusion,
         "threshold": _numbers(threshold, "--threshold", ".5"),
+        "gaps": gaps,
     }
     return {name: value for name, value in found.items() if value}
 
@@ -40,6 +41,7 @@ def asked(arguments: Mapping[str, Any]) -> list[str]:
         "quantiles": ("quantiles",),
         "calibration": ("calibration", "calibration_figures"),
         "confusion": ("confusion", "decisions"),
+        "gaps": ("gaps",),
     }
     return [table for name in arguments for table in names.get(name, ())]
 

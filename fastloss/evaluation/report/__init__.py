@@ -12,6 +12,7 @@ from ..details import Details
 from ..details.calibration import Calibration
 from ..details.confusion import Confusion
 from ..details.distribution import Distribution, Histogram
+from ..details.gaps import SMALL, Gap, gaps_of, small_groups
 from ..groups.keys import key_from_json, key_order, key_text, key_to_json
 from .tables import text_tables
 from .text import aligned, figure
@@ -150,11 +151,24 @@ class Report(Mapping[str, Statistics]):
         return found.by_threshold() if found else {}
 
     @property
+    def gaps(self) -> list[Gap]:
+        """Largest differences between groups that `gaps` asked for, of losses and of rates of decisions."""
+        if not self._details or not self._details.options.gaps:
+            return []
+        return [gap for names, groups in self._groups.items() for gap in gaps_of(names, groups)]
+
+    @property
+    def weight_squares(self) -> int:
+        """Sum of squared weights of a group whose gaps are wanted, in units of 2**-3300; else 0."""
+        return self._details.squares if self._details else 0
+
+    @property
     def tables(self) -> list[str]:
         """Names of the tables that `to_arrow` and `to_pandas` have."""
         found = {"losses": True, "quantiles": self.quantiles, "histogram": self.histograms}
         found |= dict.fromkeys(("calibration", "calibration_figures"), self.calibration)
         found |= dict.fromkeys(("confusion", "decisions"), self.confusion)
+        found["gaps"] = self._details is not None and self._details.options.gaps
         return [name for name, each in found.items() if each]
 
     def merge(self, *others: "Report") -> "Report":
@@ -415,6 +429,10 @@ class Report(Mapping[str, Statistics]):
         found = [(self.null_rows, "with a null"), (self.non_finite_rows, "with a NaN or infinity")]
         notes = [f"{n:,} of {self.rows:,} rows {what}: {done}" for n, what in found if n]
         notes += [f"{n}: {s.ignored:,} rows ignored by their label" for n, s in self.items() if s.ignored]
+        if self._details and self._details.options.gaps:
+            for names, groups in self._groups.items():
+                if few := small_groups(groups):
+                    notes.append(f"{few:,} of {len(groups):,} groups by {','.join(names)} have fewer than {SMALL} rows")
         return notes
 
     def __repr__(self) -> str:

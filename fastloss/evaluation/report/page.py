@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..._terminal import printable
 from ..groups.keys import key_text
-from .pictures import bars, histogram_svg, outer
-from .tables import columns_of, text_tables
+from .pictures import bars, histogram_svg, outer, reliability_svg
+from .tables import RELIABILITY, SQUARE, columns_of, number, text_tables
 from .text import figure
 
 if TYPE_CHECKING:
     from . import Report
 
 __all__ = ["html_page", "html_tables", "markdown", "table_of", "written_csv"]
+
+SHADED = 40
+"""Most classes of a shaded matrix: 1,600 cells are 60 kB."""
 
 GROUPS = 200
 """Most groups of a grouping on a page: three groupings of five losses stay below 300 kB."""
@@ -36,8 +39,16 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .75rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th.text, td.text { text-align: left; white-space: normal; overflow-wrap: break-word; max-width: 28rem; }
 th { font-weight: 600; }
-svg.plot { display: block; width: 100%; max-width: 40rem; height: auto; } svg.plot text { fill: var(--soft); font: 12px
+svg.plot { display: block; width: 100%; max-width: 32rem; height: auto; } svg.plot text { fill: var(--soft); font: 12px
   system-ui, sans-serif; } .bars { fill: var(--bar); } .rule { stroke: var(--line); fill: none; }
+svg.square { max-width: 25rem; } .band { fill: var(--bar); opacity: .45; } .dot { fill: var(--ink); }
+.ideal { stroke: var(--soft); stroke-dasharray: 4 4; fill: none; }
+.fit { stroke: var(--warn); stroke-width: 2; fill: none; }
+.beside { display: flex; flex-wrap: wrap; gap: 1rem 2rem; align-items: flex-start; }
+.beside > :first-child { flex: 1 1 20rem; max-width: 25rem; } .beside > * { min-width: 0; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 0 2rem; }
+h3 { font-size: 1rem; margin: .75rem 0 .25rem; }
+.matrix td { background: color-mix(in srgb, var(--bar) var(--share), transparent); }
 td.bar { background: linear-gradient(to right, var(--bar) var(--share), transparent 0)
   left bottom / 100% 3px no-repeat; }
 """
@@ -92,13 +103,40 @@ def html_tables(report: "Report", sort: str = "", top: int = 0) -> list[str]:
 def _details(report: "Report") -> list[str]:
     """Return lines of HTML: tables and pictures of details."""
     lines = []
-    for title, rows, left in text_tables(report):
-        lines += [f"<h2>{_text(title.capitalize())}</h2>", *_table(rows, left)]
-    for name, histogram in report.histograms.items():
-        lines += [f"<h2>Histogram of {_text(name)}</h2>", *histogram_svg(printable(name), histogram)]
+    for title, rows, left in text_tables(report, GROUPS):
+        lines += [f"<h2>{_text(title[:1].upper() + title[1:])}</h2>"]
+        if title == RELIABILITY and report.calibration is not None:
+            picture = reliability_svg(report.calibration)
+            caption = "Dots: bins, with 95% intervals. Line: isotonic regression. Bars: rows."
+            lines += ['<div class="beside">', "<div>", *picture, f'<p class="soft">{caption}</p>', "</div>"]
+            lines += [*_table(rows, left), "</div>"]
+        else:
+            lines += _table(rows, left)
+    for found in report.confusion.values():
+        if SQUARE < len(found.matrix) <= SHADED:
+            lines += _matrix(found.matrix)
+    histograms = report.histograms
+    if not histograms:
+        return lines
+    lines += ["<h2>Histograms</h2>", '<div class="plots">']
+    for name, histogram in histograms.items():
+        lines += ["<div>", f"<h3>{_text(name)}</h3>", *histogram_svg(printable(name), histogram)]
         if note := outer(histogram):
-            lines.append(f'<p class="soft">{_text(note.capitalize())}</p>')
-    return lines
+            lines.append(f'<p class="soft">{_text(note[:1].upper() + note[1:])}</p>')
+        lines.append("</div>")
+    return [*lines, "</div>"]
+
+
+def _matrix(matrix: Any) -> list[str]:
+    """Return lines of a table of confusion counts, shaded by the share of the class."""
+    classes = range(len(matrix))
+    lines = ["<h2>Confusion counts: classes down, decisions across</h2>", '<div class="wide"><table class="matrix">']
+    lines.append("<thead><tr><th></th>" + "".join(f'<th scope="col">{k}</th>' for k in classes) + "</tr></thead>")
+    for k, row in enumerate(matrix.tolist()):
+        whole = sum(row) or 1
+        cells = [f'<td style="--share:{100 * v / whole:.0f}%">{number(v) if v else ""}</td>' for v in row]
+        lines.append(f'<tr><th scope="row">{k}</th>{"".join(cells)}</tr>')
+    return [*lines, "</table></div>"]
 
 
 def html_page(reports: Sequence[tuple[str, "Report"]], sort: str = "", top: int = 0) -> str:

@@ -3,18 +3,19 @@
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..details.calibration import Bin, Calibration
 from ..details.distribution import Histogram
 from .text import figure
 
-__all__ = ["axis", "bars", "histogram_svg", "polygon", "ticks"]
+__all__ = ["axis", "bars", "histogram_svg", "outer", "polygon", "reliability_svg", "ticks"]
 
 BLOCKS, ASCII = " ▁▂▃▄▅▆▇█", " .:-=+*#%@"
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 200, 56, 30, 12
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 440, 180, 52, 30, 12
 """Sizes of a histogram (pixels): of all, and of the margins that hold labels."""
 
 MOST_BARS = 400
@@ -119,3 +120,73 @@ def short(value: float) -> str:
         if value >= 10 * power:
             return f"{value / power:.3g}{unit}"
     return f"{value:.4g}"
+
+
+SIDE, MARGIN, COUNTS = 340, 46, 56
+"""Sizes of a reliability diagram (pixels): side of the unit square, margin for labels, height of the counts below."""
+
+
+class _Square(NamedTuple):
+    """Place of the unit square in a picture (pixels)."""
+
+    left: float = MARGIN
+    bottom: float = 12.0 + SIDE
+
+    def x(self, p: float) -> float:
+        """Return the place of a predicted probability."""
+        return self.left + SIDE * p
+
+    def y(self, p: float) -> float:
+        """Return the place of an observed share."""
+        return self.bottom - SIDE * p
+
+
+def reliability_svg(found: Calibration) -> list[str]:
+    """Return lines of an SVG of a reliability diagram: bins with their intervals, isotonic regression, counts."""
+    bins = [b for b in found.table() if b.rows and not math.isnan(b.observed)]
+    if not bins:
+        return []
+    at = _Square()
+    label = f"Reliability diagram: observed share by predicted probability, {found.count:,} rows"
+    size = f"{SIDE + MARGIN + 16} {at.bottom + COUNTS + 48:.0f}"
+    lines = [f'<svg class="plot square" role="img" viewBox="0 0 {size}" aria-label="{escape(label)}">']
+    for b in bins:
+        if not math.isnan(b.low):
+            width, height = SIDE * (b.upper - b.lower), max(0.5, SIDE * (b.high - b.low))
+            place = f'x="{at.x(b.lower):.1f}" y="{at.y(b.high):.1f}"'
+            lines.append(f'<rect class="band" {place} width="{width:.1f}" height="{height:.1f}"/>')
+    lines.append(f'<path class="rule" d="M{at.x(0)} {at.y(0)}V{at.y(1)}H{at.x(1)}V{at.y(0)}Z"/>')
+    lines.append(f'<path class="ideal" d="M{at.x(0)} {at.y(0)}L{at.x(1)} {at.y(1)}"/>')
+    lines.append(f'<path class="fit" d="{polygon(_steps(found, at))}"/>')
+    lines += [f'<circle class="dot" cx="{at.x(b.predicted):.1f}" cy="{at.y(b.observed):.1f}" r="4"/>' for b in bins]
+    for value in (0, 0.25, 0.5, 0.75, 1):
+        lines.append(f'<text x="{MARGIN - 8}" y="{at.y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
+    turned = f'x="12" y="{at.y(0.5):.1f}" text-anchor="middle" transform="rotate(-90 12 {at.y(0.5):.1f})"'
+    return [*lines, f"<text {turned}>observed share</text>", *_counts(bins, at), "</svg>"]
+
+
+def _counts(bins: Sequence[Bin], at: _Square) -> list[str]:
+    """Return lines of an SVG of the rows in each bin, below the unit square."""
+    base, most = at.bottom + COUNTS + 6, max(b.rows for b in bins)
+    lines = []
+    for b in bins:
+        height = max(1.0, COUNTS * b.rows / most)
+        place = f'x="{at.x(b.lower) + 1:.1f}" y="{base - height:.1f}"'
+        lines.append(f'<rect class="bars" {place} width="{SIDE * (b.upper - b.lower) - 2:.1f}" height="{height:.1f}"/>')
+    lines += axis(0.0, 1.0, at.x(0), at.x(1), base)
+    lines.append(f'<text x="{MARGIN - 8}" y="{base - COUNTS + 10:.1f}" text-anchor="end">{short(most)}</text>')
+    lines.append(f'<text x="{at.x(0.5):.1f}" y="{base + 34:.1f}" text-anchor="middle">predicted probability</text>')
+    return lines
+
+
+def _steps(found: Calibration, at: _Square) -> list[tuple[float, float]]:
+    """Return the isotonic regression as points: the ends of each level, a tenth of a pixel apart at the least."""
+    points: list[tuple[float, float]] = []
+    predicted, fitted = found.curve()
+    ends = np.flatnonzero(np.diff(fitted)) if len(fitted) else np.zeros(0, int)
+    kept = np.unique(np.concatenate([[0], ends, ends + 1, [len(fitted) - 1]])).astype(int)
+    for p, share in zip(predicted[kept].tolist(), fitted[kept].tolist(), strict=True):
+        point = round(at.x(p), 1), round(at.y(share), 1)
+        if not points or point != points[-1]:
+            points.append(point)
+    return points

@@ -8,16 +8,30 @@ import numpy as np
 
 from ..details.calibration import Bin, Calibration
 from ..details.confusion import ARGMAX, Confusion
+from ..details.gaps import RATES, Gap
 from ..groups.keys import key_text
 from .text import figure
 
 if TYPE_CHECKING:
     from . import Report
 
-__all__ = ["TABLES", "brief", "columns_of", "number", "text_tables"]
+__all__ = ["RELIABILITY", "SQUARE", "TABLES", "brief", "columns_of", "number", "text_tables"]
 
 Table = tuple[str, list[tuple[str, ...]], int]
 """Title, rows (the first is the heading) and number of columns of text."""
+
+RATE_NAMES = {
+    "selection_rate": "selected",
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "false_positive_rate": "FPR",
+    "equalized_odds": "equalized odds",
+}
+"""Names of rates in tables."""
+
+RELIABILITY = "reliability"
+"""Title of the table of bins, beside which a page has a diagram."""
 
 SQUARE = 10
 """Most classes whose whole matrix is shown as text; of more, as many of the most frequent errors."""
@@ -85,6 +99,21 @@ def _decisions(report: "Report") -> dict[str, list[Any]]:
     return columns
 
 
+def _gaps(report: "Report") -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {n: [] for n in Gap._fields}
+    for each in report.gaps:
+        for name, value in zip(columns, each, strict=True):
+            columns[name].append(_key(each, value) if name in ("highest", "lowest") else value)
+    return columns
+
+
+def _key(found: Gap, key: Any) -> str | None:
+    """Return the key of a group as text; None where there is none."""
+    if not found.groups:
+        return None
+    return ", ".join(map(key_text, key if "," in found.by else (key,)))
+
+
 def _parts(report: "Report") -> list[tuple[str, str, "Report"]]:
     """Return names of columns and text of the key, with the report: of all rows (both empty), then of each group."""
     found = [("", "", report)]
@@ -100,6 +129,7 @@ TABLES = {"quantiles": _quantiles, "histogram": _histogram} | {
     "calibration_figures": _calibration_figures,
     "confusion": _confusion,
     "decisions": _decisions,
+    "gaps": _gaps,
 }
 """Tables of details, by name."""
 
@@ -109,8 +139,11 @@ def columns_of(report: "Report", table: str) -> dict[str, list[Any]]:
     return TABLES[table](report) if table in report.tables else {}
 
 
-def text_tables(report: "Report") -> list[Table]:
-    """Return title, rows (the first is the heading) and number of columns of text, for each table of details."""
+def text_tables(report: "Report", most: int = 20) -> list[Table]:
+    """Return title, rows (the first is the heading) and number of columns of text, for each table of details.
+
+    Rates are shown of at most so many groups.
+    """
     found: list[Table] = []
     quantiles = report.quantiles
     if quantiles:
@@ -124,6 +157,8 @@ def text_tables(report: "Report") -> list[Table]:
             found += _class_tables(each)
     if report.confusion and ARGMAX not in report.confusion:
         found += _decision_tables(report.confusion)
+    if report.gaps:
+        found += _gap_tables(report, most)
     return found
 
 
@@ -149,11 +184,11 @@ def _calibration_tables(found: Calibration) -> list[Table]:
     ]
     bins: list[tuple[str, ...]] = [("probability", "count", "predicted", "observed", "95% interval")]
     for b in found.table():
-        interval = f"{brief(b.low)} to {brief(b.high)}" if b.rows else "-"
+        interval = f"{brief(b.low, 3)} to {brief(b.high, 3)}" if b.rows else "-"
         bins.append(
             (f"{b.lower:.3g} to {b.upper:.3g}", f"{b.rows:,}", *map(brief, (b.predicted, b.observed)), interval)
         )
-    return [(f"calibration of the {found.of}, {found.count:,} rows", [*figures], 1), ("reliability", bins, 1)]
+    return [(f"calibration of the {found.of}, {found.count:,} rows", [*figures], 1), (RELIABILITY, bins, 1)]
 
 
 def _decision_tables(found: Mapping[Any, Confusion]) -> list[Table]:
@@ -165,6 +200,38 @@ def _decision_tables(found: Mapping[Any, Confusion]) -> list[Table]:
         counts.append((f"{threshold:g}", *(number(v) for v in (each.tp, each.fp, each.fn, each.tn))))
         rates.append((f"{threshold:g}", *map(brief, each.figures().values())))
     return [("confusion counts", counts, 1), ("decisions", rates, 1)]
+
+
+def _gap_tables(report: "Report", most: int) -> list[Table]:
+    """Return the largest gaps of each grouping, and the rates of its groups."""
+    tables: list[Table] = []
+    gaps = report.gaps
+    decided = sorted({g.threshold for g in gaps if g.threshold is not None})
+    only = f", decisions at {decided[0]:g}" if len(decided) == 1 else ""
+    for names in report.groupings:
+        rows: list[tuple[str, ...]] = [("largest gap", "highest", "lowest", "gap", "95% interval", "ratio")]
+        for g in gaps:
+            if g.by == ",".join(names) and g.groups:
+                of = RATE_NAMES.get(g.of, g.of) + ("" if g.threshold is None or only else f" at {g.threshold:g}")
+                ends = (
+                    f"{_key(g, key)}: {brief(v)}" for key, v in ((g.highest, g.high_value), (g.lowest, g.low_value))
+                )
+                interval = f"{brief(g.difference_low, 3)} to {brief(g.difference_high, 3)}"
+                rows.append((of, *ends, brief(g.difference), interval, brief(g.ratio)))
+        tables.append((f"gaps by {', '.join(names)}{only}", rows, 3))
+        groups = report.reports_by(names)
+        thresholds = [t for t in (next(iter(groups.values())).confusion if groups else {}) if t != ARGMAX]
+        for threshold in thresholds:
+            rates: list[tuple[str, ...]] = [(*names, "rows", *(RATE_NAMES[n] for n in RATES))]
+            for key in list(groups)[:most]:
+                found = groups[key].confusion.get(threshold)
+                parts = key if len(names) > 1 else (key,)
+                if found is not None:
+                    figures = [brief(getattr(found, name)) for name in RATES]
+                    rates.append((*map(key_text, parts), f"{groups[key].rows:,}", *figures))
+            more = f", {most} of {len(groups):,} groups" if len(groups) > most else ""
+            tables.append((f"rates at {threshold:g} by {', '.join(names)}{more}", rates, len(names)))
+    return tables
 
 
 def _class_tables(found: Confusion) -> list[Table]:
@@ -187,9 +254,9 @@ def _class_tables(found: Confusion) -> list[Table]:
     return [*tables, (f"most frequent errors of {classes} classes", rows, 2)]
 
 
-def brief(value: float) -> str:
-    """Return a rate as text of four digits."""
-    return "-" if math.isnan(value) else "0" if value == 0 else f"{value:.4g}"
+def brief(value: float, digits: int = 4) -> str:
+    """Return a rate as text of a few digits."""
+    return "-" if math.isnan(value) else "0" if value == 0 else f"{value:.{digits}g}"
 
 
 def number(value: float) -> str:
