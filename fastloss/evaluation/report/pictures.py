@@ -148,7 +148,7 @@ def reliability_svg(found: Calibration) -> list[str]:
         return []
     at = _Square()
     label = f"Reliability diagram: observed share by predicted probability, {found.count:,} rows"
-    size = f"{SIDE + MARGIN + 16} {at.bottom + COUNTS + 48:.0f}"
+    size = f"{SIDE + MARGIN + 16} {at.bottom + COUNTS + 54:.0f}"
     lines = [f'<svg class="plot square" role="img" viewBox="0 0 {size}" aria-label="{escape(label)}">']
     for b in bins:
         if not math.isnan(b.low):
@@ -167,7 +167,7 @@ def reliability_svg(found: Calibration) -> list[str]:
 
 def _counts(bins: Sequence[Bin], at: _Square) -> list[str]:
     """Return lines of an SVG of the rows in each bin, below the unit square."""
-    base, most = at.bottom + COUNTS + 6, max(b.rows for b in bins)
+    base, most = at.bottom + COUNTS + 12, max(b.rows for b in bins)
     lines = []
     for b in bins:
         height = max(1.0, COUNTS * b.rows / most)
