@@ -86,6 +86,8 @@ class Plan:
         """Whether the last group of a batch's columns is shown of the worst rows."""
         self.keep_values = keep_values
         self.floors = [-np.inf] * len(losses)
+        if self.details:
+            self.details.propagates = on_invalid == "propagate"
         self.may_be_probabilities = [e.takes_logits for e in losses]
         """Whether all predictions so far, for a loss of logits, could be probabilities."""
         self.lane = Lane(losses)

@@ -81,7 +81,9 @@ def test_the_cell_of_a_probability():
     from fastloss.evaluation.details.kernels import bin_probabilities
 
     codes = np.empty(len(p), np.int32)
-    bin_probabilities(p, np.zeros(len(p)), GRID.first, GRID.split, np.zeros((GRID.cells, 4), np.int64), codes)
+    bin_probabilities(
+        p, np.zeros(len(p)), GRID.first, GRID.split, np.zeros((GRID.cells, 4), np.int64), np.zeros(2, np.int64), codes
+    )
     np.testing.assert_array_equal(codes, np.maximum(np.searchsorted(GRID.edges, p) - 1, 0))
     assert all(np.isin(parts(n), GRID.edges).all() for n in WIDTHS)
     np.testing.assert_array_equal(parts(10), np.array([1, 2, 3, 4, 5, 6, 7, 8, 9]) / 10)
@@ -308,6 +310,16 @@ def test_labels_that_are_none():
     target[17] = 0.25
     with pytest.raises(InputError, match=r"row 17: the target is 0\.25; expected a label, 0 or 1"):
         fl.evaluate((LOGIT, target), "bce_with_logits", confusion=True)
+
+
+@pytest.mark.parametrize("on_invalid", ["fail", "propagate"])
+def test_the_row_of_a_wrong_probability(on_invalid):
+    p = np.array([0.5, np.nan if on_invalid == "propagate" else 0.25, 0.5, 1.5])
+    with pytest.raises(InputError, match=r"row 3: the prediction is 1\.5; expected a probability"):
+        fl.evaluate((p, np.zeros(4)), "mse", pred_is="prob", calibration=True, on_invalid=on_invalid)
+    t = np.array([0.0, 1.0, 1.0, 3.0])
+    with pytest.raises(InputError, match=r"row 3: the target is 3; expected a label"):
+        fl.evaluate((p / 2, t), "mse", pred_is="prob", calibration=True, on_invalid=on_invalid)
 
 
 def test_tables():

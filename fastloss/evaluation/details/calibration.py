@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..accumulate import Partial, integer
+from ..fixed_point import BIAS
 from .distribution import EXACT, long, packed, ratio, short, unpacked
 
 __all__ = ["Bin", "Calibration", "CalibrationTally"]
@@ -366,6 +367,8 @@ class CalibrationTally:
         self.rows = 0
         # Those of the grid, made when the first cell is counted.
         self.cells: Any = None
+        self.plain: Any = None
+        """Score without weights, in words of units 2**-30 and 2**-60."""
         self.score: Any = None
         self.sums: list[Any] = []
 
@@ -382,13 +385,11 @@ class CalibrationTally:
 
         t = np.asarray(t, np.float64)
         codes = np.empty(0 if weights is None else len(p), np.int32)
-        bin_probabilities(p, t, GRID.first, GRID.split, self.cells, codes)
-        scores = (p - (t > 0)) ** 2
+        bin_probabilities(p, t, GRID.first, GRID.split, self.cells, self.plain, codes)
         if weights is None:
-            self.score.add(scores, None)
             return
-        self.score.add(weights * scores, None)
         positive = t > 0
+        self.score.add(weights * (p - positive) ** 2, None)
         terms = ((weights, codes), (weights[positive], codes[positive]), (weights * p, codes))
         for table, (values, places) in zip(self.sums, terms, strict=True):
             table.add(values, places, None, GRID.cells)
@@ -400,6 +401,7 @@ class CalibrationTally:
 
         kept, self.kept = self.kept or [], None
         self.cells = np.zeros((GRID.cells, 4), np.int64)
+        self.plain = np.zeros(2, np.int64)
         self.score = Partial(False)
         self.sums = [Tables(False) for _ in range(3)]
         for rows in kept:
@@ -415,6 +417,9 @@ class CalibrationTally:
         cells = np.flatnonzero(self.cells[:, 0])
         found = self.cells[cells]
         state: dict[str, Any] = {"cells": cells, "counts": found[:, 0], "score": integer(self.score.digits[0])}
+        if not self.weighted:
+            high, low = self.plain.tolist()
+            state["score"] = ((high << 30) + low) << (BIAS - 60)
         if self.weighted:
             moments = [[table.moments(int(cell)).sums for cell in cells] for table in self.sums]
             state["weights"], state["squares"] = [s[0] for s in moments[0]], [s[1] for s in moments[0]]

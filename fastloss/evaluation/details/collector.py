@@ -45,6 +45,8 @@ class Collector:
         self.options = options
         self.losses = list(losses)
         self.weighted = weighted
+        self.propagates = False
+        """Whether rows may hold a NaN or infinity; set by the plan."""
         self._groupings = groupings
         self._by_rows = any(e.by_rows for e in losses)
         self._mine = threading.local()
@@ -94,30 +96,42 @@ class Collector:
         self, state: _State, pred: Any, target: Any, weight: Any, groups: Sequence[tuple[Any, int]]
     ) -> None:
         """Add predictions of two classes and labels."""
-        p = probabilities(pred, self.options.scale) if np.isfinite(pred).all() else self._part(pred)
-        known = (target == 0.0) | (np.abs(target) == 1.0)
-        good = np.isfinite(p) & np.isfinite(target)
-        if not known[good].all():
-            raise ScaleError(target, known | ~good, "a label, 0 or 1 (or -1 and 1)", "target")
-        parts = [(codes, number) for codes, number in groups]
-        if not good.all():
-            p, target, weight = p[good], target[good], None if weight is None else weight[good]
-            parts = [(codes[good], number) for codes, number in groups]
+        from .kernels import wrong_labels
+
+        good = np.isfinite(pred) & np.isfinite(target) if self.propagates else None
+        if wrong_labels(target):
+            known = (target == 0.0) | (np.abs(target) == 1.0)
+            known = known if good is None else known | ~good
+            if not known.all():
+                raise ScaleError(target, known, "a label, 0 or 1 (or -1 and 1)", "target")
+        p = self._probabilities(pred, good)
+        if good is not None and not good.all():
+            target, weight = target[good], None if weight is None else weight[good]
+            groups = [(codes[good], number) for codes, number in groups]
         if self.options.calibration:
             self._calibrate(state, "positive class", p, target, weight)
         if state.decisions:
             state.decided = True
             whole, *by_group = state.decisions
             whole.add(p, target, weight)
-            for tally, (codes, number) in zip(by_group, parts, strict=True):
+            for tally, (codes, number) in zip(by_group, groups, strict=True):
                 tally.add(p, target, weight, codes, number)
 
-    def _part(self, pred: Any) -> Any:
-        """Return probabilities of predictions of which some are not finite, and propagate."""
-        good = np.isfinite(pred)
-        p = np.full(len(pred), np.nan)
-        p[good] = probabilities(pred[good], self.options.scale)
-        return p
+    def _probabilities(self, pred: Any, good: Any = None) -> Any:
+        """Return the probabilities of the good rows (None: all)."""
+        from .kernels import sigmoids
+
+        partly = good is not None and not good.all()
+        pred = pred[good] if partly else pred
+        if self.options.scale == "logit" and pred.ndim == 1:
+            sigmoids(pred, p := np.empty(len(pred)))
+            return p
+        try:
+            return probabilities(pred, self.options.scale)
+        except ScaleError as error:
+            if partly:
+                error.index = int(np.flatnonzero(good)[error.index])
+            raise
 
     def _calibrate(self, state: _State, of: str, p: Any, target: Any, weight: Any) -> None:
         if state.calibration is None:
@@ -131,11 +145,11 @@ class Collector:
         known = (target >= 0) & (target < classes) & (target == np.floor(target))
         if not known[good].all():
             raise ScaleError(target, known | ~good, f"a class, 0 to {classes - 1}", "target")
+        p = self._probabilities(scores, good) if self.options.calibration else None
         if not good.all():
             scores, target, weight = scores[good], target[good], None if weight is None else weight[good]
         labels, decided = target.astype(np.int64), scores.argmax(axis=1)
-        if self.options.calibration:
-            p = probabilities(scores, self.options.scale)
+        if p is not None:
             self._calibrate(state, "top label", p.max(axis=1), decided == labels, weight)
         if self.options.confusion:
             if classes > CLASSES:

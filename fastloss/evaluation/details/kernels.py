@@ -6,11 +6,26 @@ sign and exponent are a page; pages exist once a value falls into them, so that 
 
 import numpy as np
 
+from ...cpu.math.scalar_math import sigmoid64
+from ...cpu.runtime.intrinsics import widest_vectors
 from ...cpu.runtime.specialize import cached_jit
 from ..exact import ABSOLUTE, INFINITE
 from ..groups.kernels import _bits
 
-__all__ = ["BITS", "FLOOR", "MIRROR", "PAGE", "PAGES", "SHIFT", "STEP", "bin_probabilities", "confuse", "count"]
+__all__ = [
+    "BITS",
+    "FLOOR",
+    "MIRROR",
+    "PAGE",
+    "PAGES",
+    "SHIFT",
+    "STEP",
+    "bin_probabilities",
+    "confuse",
+    "count",
+    "sigmoids",
+    "wrong_labels",
+]
 
 BITS = 9
 """Bits of the fraction that tell cells apart: a cell is at most 1/512 of its values wide, and its middle 1/1024 off."""
@@ -73,13 +88,15 @@ def count(x, pages, table, used, ends, codes):
 
 
 @cached_jit(**PLAIN)
-def bin_probabilities(p, t, first, split, table, codes):
+def bin_probabilities(p, t, first, split, table, score, codes):
     """Add probabilities and labels (positive: 1) to the cells of `grid.GRID`.
 
     `codes` gets the cell of each unless it is empty. A row of `table` holds the number of rows, of positive ones, and
     the sum of probabilities in two words, of units 2**-30 and 2**-60: integers, so that any order gives the same sum.
+    `score` holds the sum of squared differences of probability and label so.
     """
     bits = p.view(np.int64)
+    score_high, score_low = score[0], score[1]
     for i in range(bits.size):
         v = p[i]
         if v <= 0.5:
@@ -90,11 +107,18 @@ def bin_probabilities(p, t, first, split, table, codes):
         scaled = v * 2.0**30
         high = np.int64(scaled)
         table[cell, 0] += 1
-        table[cell, 1] += t[i] > 0.0
+        positive = t[i] > 0.0
+        table[cell, 1] += positive
         table[cell, 2] += high
         table[cell, 3] += np.int64((scaled - high) * 2.0**30)
+        gap = v - positive
+        scaled = gap * gap * 2.0**30
+        high = np.int64(scaled)
+        score_high += high
+        score_low += np.int64((scaled - high) * 2.0**30)
         if codes.size:
             codes[i] = cell
+    score[0], score[1] = score_high, score_low
 
 
 @cached_jit(**PLAIN)
@@ -114,3 +138,21 @@ def confuse(p, t, thresholds, groups, counts, codes):
         counts[at] += 1
         if codes.size:
             codes[i] = at
+
+
+@cached_jit(**PLAIN)
+def sigmoids(z, out):
+    """Compute the sigmoid of logits."""
+    widest_vectors()
+    for i in range(z.size):
+        out[i] = sigmoid64(z[i])
+
+
+@cached_jit(**PLAIN)
+def wrong_labels(t):
+    """Return how many labels are none of 0, 1 and -1."""
+    widest_vectors()
+    count = 0
+    for i in range(t.size):
+        count += 0 if (t[i] == 0.0) | (abs(t[i]) == 1.0) else 1
+    return count
