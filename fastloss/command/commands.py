@@ -135,6 +135,9 @@ BY = typer.Option(
     metavar="COLUMN[,COLUMN...]",
     help="Also by group: by a column, or several crossed; repeat it for another grouping.",
 )
+FORMAT = typer.Option(
+    metavar="csv|tsv|jsonl|arrow|parquet", help="Format of the standard input, and of files whatever their endings."
+)
 SHOW = typer.Option("--show", metavar="COLUMN[,COLUMN...]", help="Columns of the worst rows, such as id,text.")
 THREADS = typer.Option(min=1, help="Threads that compute while others read.")
 
@@ -148,7 +151,8 @@ def evaluate(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PATHS...", help="Parquet, Feather, Arrow, CSV, .npy or .npz: files, directories, globs."
+            metavar="PATHS...",
+            help="Parquet, Arrow, CSV, JSON lines, .npy: files, directories, globs, URIs; - for standard input.",
         ),
     ] = None,
     loss: Annotated[list[str] | None, LOSS] = None,
@@ -165,6 +169,7 @@ def evaluate(
     confusion: Annotated[bool, typer.Option("--confusion", help="Count right and wrong decisions.")] = False,
     threshold: Annotated[str, typer.Option(metavar="P[,P...]", help="Probabilities to decide at; .5 if none.")] = "",
     gaps: Annotated[bool, typer.Option("--gaps", help="Largest gaps between groups, of losses and rates.")] = False,
+    format: Annotated[str, FORMAT] = "",
     on_invalid: Annotated[str, ON_INVALID] = "fail",
     worst: Annotated[int, typer.Option(min=0, metavar="K", help="Show the K rows of largest loss.")] = 0,
     show: Annotated[list[str] | None, SHOW] = None,
@@ -189,6 +194,7 @@ def evaluate(
         weight=weight,
         on_invalid=on_invalid,
         worst=worst,
+        format=format,
         show=tuple(n for each in show or () for n in each.split(",") if n),
         json=json,
         per_sample=per_sample,

@@ -28,6 +28,7 @@ def evaluate(
     confusion: bool = False,
     threshold: float | Sequence[float] = 0.5,
     gaps: bool = False,
+    format: str = "",
     on_invalid: str = "fail",
     worst: int = 0,
     show: str | Sequence[str] = (),
@@ -43,7 +44,9 @@ def evaluate(
     Parameters
     ----------
     data : path, list of paths, tuple or mapping of arrays, Arrow table, reader, data set, or data frame
-        Parquet, Feather / Arrow IPC, CSV, .npy and .npz files, directories and globs; ``(pred, target[, weight])``
+        Parquet, Feather / Arrow IPC, CSV, JSON lines (compressed as well), .npy and .npz files, directories and globs;
+        URIs such as ``s3://bucket/key``; "-" for the standard input, CSV unless `format` says otherwise;
+        ``(pred, target[, weight])``
         arrays, where several predictions are a tuple; a mapping of names to arrays; anything that exports an Arrow
         stream.
     losses : str, Loss, or sequence of these
@@ -78,6 +81,8 @@ def evaluate(
     gaps : bool, optional
         Compare the groups in `report.gaps`: largest difference and ratio of each loss and, for labels 0 and 1, of
         selection rate, accuracy, precision, recall and false positive rate.
+    format : {"csv", "tsv", "jsonl", "arrow", "parquet"}, optional
+        Format of the standard input and of files whatever their endings.
     on_invalid : {"fail", "skip", "propagate"}
         Treatment of rows with a null, NaN or infinity, or with a loss that is not finite: raise an error that names
         file and row; leave them out; or let them through, so that the figures become NaN.
@@ -134,7 +139,7 @@ def evaluate(
     shown = (show,) if isinstance(show, str) else tuple(show)
     if shown and not worst:
         raise InputError(f"show {', '.join(shown)} is of the worst rows; give worst as well, such as worst=10")
-    source, selection = open_source(data, Selection(preds, target, weight, groupings, shown), keys)
+    source, selection = open_source(data, Selection(preds, target, weight, groupings, shown), keys, format)
     weighted, keeps = selection.weight is not None, per_sample is not None
     plan = Plan(evaluated, weighted, on_invalid, worst, keeps, groupings, details if details.wanted else None)
     plan.shows = bool(shown)

@@ -1,25 +1,23 @@
 """Rows from Arrow: data sets of files read ahead in bounded memory, tables, streams and data frames."""
 
-import os
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from . import ipc, pages
 from .columns import InputError, check_file, reading
+from .inputs import remote
+from .inputs.paths import is_remote
 from .sources import BATCH_BYTES, BATCH_ROWS, Batch, Selection, Source, step_of
 
 __all__ = ["Files", "from_object"]
 
 READAHEAD = 4
-NULL_WORDS = ["", "NULL", "null", "NA", "N/A", "n/a", "#N/A", "None", "none"]
-
-
 BUFFERS = 1 << 25
 """Size of the read buffers of all columns of a Parquet file together (bytes)."""
 
@@ -30,6 +28,7 @@ def _buffer_size(columns: int) -> int:
 
 def _buffered(kind: str, columns: int) -> Any:
     # Reading row groups through a small buffer, and not whole, takes a third of the memory and is faster as well.
+    # An object store answers each request late: there the ranges of a row group are asked for at once.
     if kind != "parquet":
         return None
     size = _buffer_size(columns)
@@ -101,27 +100,23 @@ def _same_columns(fragment: Any, columns: list[str], path: str) -> None:
 
 
 class Files:
-    """Source of Parquet or CSV files; consecutive files with equal column types form one data set."""
+    """Source of Parquet files; consecutive files with equal column types form one data set."""
 
-    def __init__(self, files: list[str], kind: str) -> None:
+    def __init__(self, files: list[str]) -> None:
         self.files = files
-        self.kind = kind
 
-    def _format(self, file: str, keys: Collection[str] = ()) -> Any:
-        if self.kind == "parquet":
-            # Text of groups' keys stays the dictionary that it is in the file: 4 ns a row for 50.
-            return ds.ParquetFileFormat(dictionary_columns=set(keys)) if keys else ds.ParquetFileFormat()
-        parse = pyarrow.csv.ParseOptions(delimiter="\t" if file.lower().endswith(".tsv") else ",")
-        convert = pyarrow.csv.ConvertOptions(null_values=NULL_WORDS)
-        return ds.CsvFileFormat(parse_options=parse, convert_options=convert)
+    def _format(self, keys: Collection[str] = ()) -> Any:
+        # Text of groups' keys stays the dictionary that it is in the file: 4 ns a row for 50.
+        return ds.ParquetFileFormat(dictionary_columns=set(keys)) if keys else ds.ParquetFileFormat()
 
     def total(self) -> int | None:
-        """Return the number of rows, from the files' metadata; for CSV an estimate from the size."""
+        """Return the number of rows, from the files' metadata."""
         with suppress(Exception):  # what is wrong with a file is said when it is read
-            if self.kind == "csv":
-                return sum(map(_estimated_rows, self.files))
-            form = self._format(self.files[0])
-            return sum(int(form.make_fragment(f, _local()).count_rows()) for f in self.files)
+            form, rows = self._format(), 0
+            for file in self.files:
+                system, inner = remote.file_system(file)
+                rows += int(form.make_fragment(inner, system).count_rows())
+            return rows
         return None
 
     def batches(self, selection: Selection) -> Iterator[Batch]:
@@ -130,9 +125,7 @@ class Files:
         schema: Any = None
         for file in self.files:
             found = self._schema(file, selection)
-            if found is None:
-                continue
-            width = pages.row_bytes(file, set(found.names)) if self.kind == "parquet" else None
+            width = pages.row_bytes(file, set(found.names))
             if run and (found != schema or width is not None):
                 yield from self._scan(run, schema, selection)
                 run = []
@@ -145,28 +138,23 @@ class Files:
             yield from self._scan(run, schema, selection)
 
     def _schema(self, file: str, selection: Selection) -> Any:
-        """Return the types of the selected columns; None for an empty CSV file."""
-        with reading(file):
-            if self.kind == "csv" and os.path.getsize(file) == 0:
-                return None
-            schema = self._format(file, selection.keys).inspect(os.path.abspath(file), _local())
+        """Return the types of the selected columns."""
+        with remote.accessible(file):
+            system, inner = remote.file_system(file)
+            schema = self._format(selection.keys).inspect(inner, system)
             names = schema.names
         wanted = selection.wanted(names, file)
-        fields = [f for f in schema if f.name in wanted]
-        if self.kind == "csv":
-            # The type of a CSV column is a guess from its first rows: a whole number there may be 0.5 further on.
-            fields = [pa.field(f.name, pa.float64()) if _guessed(f.type) else f for f in fields]
-        return pa.schema(fields)
+        return pa.schema([f for f in schema if f.name in wanted])
 
     def _scan(self, run: list[str], schema: Any, selection: Selection) -> Iterator[Batch]:
-        given = {os.path.abspath(f): f for f in run}
+        given = {remote.file_system(f)[1]: f for f in run}
         dataset = ds.FileSystemDataset.from_paths(
-            list(given), schema=schema, format=self._format(run[0], selection.keys), filesystem=_local()
+            list(given), schema=schema, format=self._format(selection.keys), filesystem=remote.file_system(run[0])[0]
         )
         name = run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}"
-        found = scan(dataset, selection, run[0], self.kind)
+        found = scan(dataset, selection, run[0], "remote" if is_remote(run[0]) else "parquet")
         while True:
-            with reading(name):
+            with remote.accessible(name):
                 batch = next(found, None)
             if batch is None:
                 return
@@ -177,29 +165,15 @@ class Files:
 
 def _paged(file: str, selection: Selection, width: float) -> Iterator[Batch]:
     """Yield the batches of a Parquet file with large row groups."""
-    with reading(file):
-        names = pq.read_schema(file).names
+    with remote.accessible(file):
+        system, inner = remote.file_system(file)
+        names = pq.read_schema(inner, filesystem=system).names
     groups, wanted = selection.resolve(names, file), selection.wanted(names, file)
     start = 0
     for batch in pages.batches(file, wanted, width, _buffer_size(len(wanted))):
         if batch.num_rows:
             yield Batch(file, start, batch.num_rows, _groups(batch, groups))
         start += batch.num_rows
-
-
-def _guessed(kind: Any) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_null(kind) or pa.types.is_floating(kind))
-
-
-def _local() -> Any:
-    return pa.fs.LocalFileSystem()
-
-
-def _estimated_rows(file: str) -> int:
-    with open(file, "rb") as f:
-        head = f.read(1 << 16)
-    lines = max(1, head.count(b"\n"))
-    return max(0, round(os.path.getsize(file) * lines / max(1, len(head))) - 1)
 
 
 class IpcFile:
@@ -211,7 +185,8 @@ class IpcFile:
     def total(self) -> int | None:
         """Return the number of rows, from the headers of all batches; unknown for a stream."""
         with suppress(Exception):  # what is wrong with a file is said when it is read
-            return int(ds.IpcFileFormat().make_fragment(self.path, _local()).count_rows())
+            system, inner = remote.file_system(self.path)
+            return int(ds.IpcFileFormat().make_fragment(inner, system).count_rows())
         return None
 
     def _open(self, file: Any, selection: Selection) -> tuple[Any, list[list[str]]]:
@@ -234,9 +209,11 @@ class IpcFile:
 
     def batches(self, selection: Selection) -> Iterator[Batch]:
         """Yield the batches in order, cut to a size that fits the caches."""
-        check_file(self.path)
+        if not is_remote(self.path):
+            check_file(self.path)
         # Not mapped: the pages of a mapped file that someone cuts short end the process.
-        with reading(self.path), pa.OSFile(self.path) as file:
+        system, inner = remote.file_system(self.path)
+        with remote.accessible(self.path), system.open_input_file(inner) as file:
             found, groups = self._open(file, selection)
             yield from _cut(map(_sound, found), groups, self.path)
 
@@ -263,9 +240,10 @@ def _cut(record_batches: Any, groups: list[list[str]], name: str) -> Iterator[Ba
 class Stream:
     """Source of record batches from a table, a reader or a data frame."""
 
-    def __init__(self, reader: Any, rows: int | None) -> None:
+    def __init__(self, reader: Any, rows: int | None, name: str = "") -> None:
         self.reader = reader
         self.rows = rows
+        self.name = name
 
     def total(self) -> int | None:
         """Return the number of rows, which is known for tables."""
@@ -273,8 +251,14 @@ class Stream:
 
     def batches(self, selection: Selection) -> Iterator[Batch]:
         """Yield batches, cut to a size that fits the caches."""
-        groups = selection.resolve(self.reader.schema.names, "the table")
-        yield from _cut(self.reader, groups, "")
+        groups = selection.resolve(self.reader.schema.names, self.name or "the table")
+        found = _cut(self.reader, groups, self.name)
+        while True:
+            with reading(self.name or "the table"):
+                batch = next(found, None)
+            if batch is None:
+                return
+            yield batch
 
 
 class Scanned:
@@ -291,6 +275,27 @@ class Scanned:
         """Yield the batches in order."""
         kind = "parquet" if isinstance(getattr(self.dataset, "format", None), ds.ParquetFileFormat) else ""
         return scan(self.dataset, selection, "the data set", kind)
+
+
+def standard_input(kind: str) -> Source:
+    """Return a source for the standard input: an Arrow stream, or a Parquet file, which is held in memory."""
+    name = "standard input"
+    with reading(name):
+        if kind == "feather":
+            return Stream(pa.ipc.open_stream(pa.PythonFile(sys.stdin.buffer, "r")), None, name)
+        file = pq.ParquetFile(pa.BufferReader(sys.stdin.buffer.read()))
+        return Stream(_Pages(file), file.metadata.num_rows, name)
+
+
+class _Pages:
+    """Record batches of a Parquet file in memory, as a reader has them."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.schema = file.schema_arrow
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.file.iter_batches())
 
 
 def from_object(data: Any) -> Source:

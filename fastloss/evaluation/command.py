@@ -41,6 +41,7 @@ class Request:
     sample: bool
     threads: int | None
     show: tuple[str, ...] = ()
+    format: str = ""
     by: tuple[tuple[str, ...], ...] = ()
     sort: str = ""
     top: int = 20
@@ -159,6 +160,7 @@ def _files(request: Request, losses: list[Evaluated]) -> Report:
             on_invalid=request.on_invalid,
             worst=request.worst,
             show=request.show,
+            format=request.format,
             per_sample=request.per_sample,
             threads=request.threads,
             progress=progress,

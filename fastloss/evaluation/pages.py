@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from .columns import reading
+from .inputs.remote import accessible, file_system
 from .sources import step_of
 
 __all__ = ["batches", "row_bytes"]
@@ -20,8 +20,9 @@ GROUP_BYTES = 1 << 25
 
 def row_bytes(file: str, columns: set[str]) -> float | None:
     """Return the decoded size of a row of these columns (bytes); None where all row groups are small."""
-    with reading(file):
-        metadata = pq.read_metadata(file)
+    with accessible(file):
+        system, inner = file_system(file)
+        metadata = pq.read_metadata(inner, filesystem=system)
         leaves = metadata.schema
         names = [leaves.column(i).path.split(".")[0] for i in range(len(leaves))]
         nested = [i for i, n in enumerate(names) if n in columns and leaves.column(i).max_repetition_level]
@@ -35,5 +36,6 @@ def row_bytes(file: str, columns: set[str]) -> float | None:
 
 def batches(file: str, columns: set[str], width: float, buffer: int) -> Iterator[Any]:
     """Yield record batches of a file whose rows have the given width (bytes)."""
-    with reading(file), pq.ParquetFile(file, pre_buffer=False, buffer_size=buffer) as parquet:
+    system, inner = file_system(file)
+    with accessible(file), pq.ParquetFile(inner, filesystem=system, pre_buffer=False, buffer_size=buffer) as parquet:
         yield from parquet.iter_batches(step_of(width, len(columns)), columns=sorted(columns))

@@ -1,41 +1,27 @@
 """Sources of rows in batches: files of several formats, Arrow tables and streams, arrays in memory."""
 
-import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from .columns import (
     InputError,
-    check_file,
     chosen,
     from_arrow,
     from_numpy,
-    natural,
     plain,
     with_arrow,
 )
 from .groups import partitions
+from .inputs.paths import FORMATS, GIVEN, STANDARD_INPUT, expand, format_of, is_remote
 
-__all__ = ["FORMATS", "Batch", "Selection", "Source", "expand", "input_files", "open_source"]
+__all__ = ["FORMATS", "Batch", "Selection", "Source", "input_files", "open_source"]
 
-FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".feather": "feather",
-    ".arrow": "feather",
-    ".ipc": "feather",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".npy": "npy",
-    ".npz": "npz",
-}
 BATCH_BYTES = 1 << 21
 """Target size of a batch (bytes): large enough to hide the hand-over, small enough to keep several."""
 
@@ -263,31 +249,7 @@ class Chain:
             yield from source.batches(selection)
 
 
-def expand(paths: Iterable[Any]) -> list[str]:
-    """Return the files that match paths, globs and directories, in natural order, without hidden files."""
-    files: list[str] = []
-    for path in map(os.fspath, paths):
-        if os.path.isdir(path):
-            found = [str(p) for p in Path(path).rglob("*") if p.suffix.lower() in FORMATS and p.is_file()]
-            found = [f for f in found if not any(part[0] in "._" for part in Path(f).relative_to(path).parts)]
-            missing = f"directory {path} holds no file that can be read ({', '.join(FORMATS)})"
-        elif os.path.isfile(path):
-            found, missing = [path], ""
-        else:
-            if os.path.exists(path):
-                check_file(path)
-            found = [f for f in glob.glob(path, recursive=True) if os.path.isfile(f)]
-            missing = f"no file matches {path}" if glob.has_magic(path) else f"no such file or directory: {path}"
-        if not found:
-            raise InputError(missing)
-        files += sorted(found, key=natural)
-    repeated = {f for f in files if files.count(f) > 1} if len(files) < 1000 else set()
-    if repeated:
-        raise InputError(f"{min(repeated)} is named twice")
-    return files
-
-
-def open_paths(paths: Sequence[Any], selection: Selection) -> Source:
+def open_paths(paths: Sequence[Any], selection: Selection, format: str = "") -> Source:
     """Return a source for files; consecutive files of one format are read as one data set."""
     if all(n.endswith(".npy") for n in selection.names):
         for folder in paths:
@@ -298,21 +260,30 @@ def open_paths(paths: Sequence[Any], selection: Selection) -> Source:
         raise InputError("no input; give files, directories or globs, or .npy files as pred and target")
     runs: list[tuple[str, list[str]]] = []
     for file in expand(paths):
-        kind = FORMATS.get(Path(file).suffix.lower())
+        kind = GIVEN.get(format) or format_of(file) or ("csv" if file == STANDARD_INPUT else None)
         if kind is None:
-            raise InputError(f"{file} has an unknown ending; known: {', '.join(FORMATS)}")
-        if runs and runs[-1][0] == kind:
+            raise InputError(f"{file} has an unknown ending; known: {', '.join(FORMATS)}; format='csv' names another")
+        if is_remote(file) and kind in ("npy", "npz"):
+            raise InputError(f"{file} is remote; .npy and .npz are read from this machine only")
+        if runs and kind == "parquet" == runs[-1][0] and is_remote(file) == is_remote(runs[-1][1][0]):
             runs[-1][1].append(file)
         else:
             runs.append((kind, [file]))
-    sources: list[Source] = []
-    for kind, files in runs:
-        if kind in ("npy", "npz"):
-            sources += [NumpyFiles(f) for f in files]
-        else:
-            arrow = _arrow()
-            sources += [arrow.IpcFile(f) for f in files] if kind == "feather" else [arrow.Files(files, kind)]
+    sources = [_source(kind, files, format) for kind, files in runs]
     return sources[0] if len(sources) == 1 else Chain(sources)
+
+
+def _source(kind: str, files: list[str], format: str) -> Source:
+    """Return the source for files of one format: several Parquet files, or one of another format."""
+    if kind in ("npy", "npz"):
+        return NumpyFiles(files[0])
+    if kind in ("csv", "json"):
+        source: Source = with_arrow("inputs.text").TextFile(files[0], kind, "\t" if format == "tsv" else None)
+    elif files == [STANDARD_INPUT]:
+        source = _arrow().standard_input(kind)
+    else:
+        source = _arrow().IpcFile(files[0]) if kind == "feather" else _arrow().Files(files)
+    return source
 
 
 def _arrow() -> Any:
@@ -344,11 +315,15 @@ def input_files(data: Any, selection: Selection) -> list[str]:
     return [n for n in columns if os.path.isfile(n)] + expand(paths)
 
 
-def open_source(data: Any, selection: Selection, keys: Mapping[str, Any] | None = None) -> tuple[Source, Selection]:
+def open_source(
+    data: Any, selection: Selection, keys: Mapping[str, Any] | None = None, format: str = ""
+) -> tuple[Source, Selection]:
     """Return the source for the data passed to `evaluate`, and the matching selection; keys are columns of a tuple."""
+    if format and format not in GIVEN:
+        raise InputError(f"format is {format!r}; allowed: {', '.join(GIVEN)}")
     paths = _paths(data)
     if paths is not None:
-        return open_paths(paths, selection), selection
+        return open_paths(paths, selection, format), selection
     if isinstance(data, tuple):
         return _from_tuple(data, selection, keys)
     if isinstance(data, Mapping):
