@@ -135,6 +135,8 @@ BY = typer.Option(
     metavar="COLUMN[,COLUMN...]",
     help="Also by group: by a column, or several crossed; repeat it for another grouping.",
 )
+RESUME = typer.Option(metavar="DIR", help="Keep the sums of finished files, and do not read these again.")
+SCHEDULER = typer.Option(metavar="tcp://HOST:PORT", help="Dask scheduler whose workers read the files.")
 FORMAT = typer.Option(
     metavar="csv|tsv|jsonl|arrow|parquet", help="Format of the standard input, and of files whatever their endings."
 )
@@ -170,6 +172,9 @@ def evaluate(
     threshold: Annotated[str, typer.Option(metavar="P[,P...]", help="Probabilities to decide at; .5 if none.")] = "",
     gaps: Annotated[bool, typer.Option("--gaps", help="Largest gaps between groups, of losses and rates.")] = False,
     format: Annotated[str, FORMAT] = "",
+    sql: Annotated[str, typer.Option(metavar="QUERY", help="Evaluate the rows of a query of DuckDB.")] = "",
+    positive: Annotated[str | None, typer.Option(metavar="LABEL", help="Label that is 1; others are 0.")] = None,
+    classes: Annotated[str, typer.Option(metavar="LABEL,LABEL...", help="Labels in the order of the scores.")] = "",
     on_invalid: Annotated[str, ON_INVALID] = "fail",
     worst: Annotated[int, typer.Option(min=0, metavar="K", help="Show the K rows of largest loss.")] = 0,
     show: Annotated[list[str] | None, SHOW] = None,
@@ -178,6 +183,8 @@ def evaluate(
     markdown: Annotated[str | None, typer.Option(metavar="FILE", help="Write Markdown; - for stdout.")] = None,
     csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write CSV; - for stdout.")] = None,
     per_sample: Annotated[str | None, typer.Option(metavar="FILE.parquet", help="Write the loss of every row.")] = None,
+    resume: Annotated[str | None, RESUME] = None,
+    scheduler: Annotated[str | None, SCHEDULER] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Use the predictions that ship with fastloss.")] = False,
     threads: Annotated[int | None, THREADS] = None,
 ) -> None:
@@ -195,6 +202,11 @@ def evaluate(
         on_invalid=on_invalid,
         worst=worst,
         format=format,
+        sql=sql,
+        positive=positive,
+        classes=tuple(filter(None, classes.split(","))),
+        resume=resume,
+        scheduler=scheduler,
         show=tuple(n for each in show or () for n in each.split(",") if n),
         json=json,
         per_sample=per_sample,

@@ -29,10 +29,14 @@ def evaluate(
     threshold: float | Sequence[float] = 0.5,
     gaps: bool = False,
     format: str = "",
+    positive: Any = None,
+    classes: Sequence[Any] = (),
     on_invalid: str = "fail",
     worst: int = 0,
     show: str | Sequence[str] = (),
     per_sample: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    scheduler: Any = None,
     threads: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Report:
@@ -48,7 +52,8 @@ def evaluate(
         URIs such as ``s3://bucket/key``; "-" for the standard input, CSV unless `format` says otherwise;
         ``(pred, target[, weight])``
         arrays, where several predictions are a tuple; a mapping of names to arrays; anything that exports an Arrow
-        stream.
+        stream; lazy frames of Polars, relations of DuckDB; data frames of Dask and Spark and data sets of Ray, whose
+        workers compute.
     losses : str, Loss, or sequence of these
         Names such as ``"mse"`` or ``"huber:delta=2"``, or Loss objects.
     pred : str or sequence of str
@@ -83,6 +88,10 @@ def evaluate(
         selection rate, accuracy, precision, recall and false positive rate.
     format : {"csv", "tsv", "jsonl", "arrow", "parquet"}, optional
         Format of the standard input and of files whatever their endings.
+    positive : optional
+        Label of the positive class: the target is 1 where it is this label, and else 0.
+    classes : sequence, optional
+        Labels of the classes in the order of the scores: the target becomes the index of its label.
     on_invalid : {"fail", "skip", "propagate"}
         Treatment of rows with a null, NaN or infinity, or with a loss that is not finite: raise an error that names
         file and row; leave them out; or let them through, so that the figures become NaN.
@@ -93,6 +102,11 @@ def evaluate(
     per_sample : path, optional
         Parquet file to write every row's loss to: columns file, row, and one for each loss. It appears whole or not
         at all, in place of an older one; a pipe or device is written into.
+    resume : path, optional
+        Directory that keeps the exact sums of each finished file. An evaluation that was interrupted and is called
+        again reads only what is left, and returns the bits of one that was not.
+    scheduler : str or client, optional
+        Address of a Dask scheduler, or a client, whose workers read the files.
     threads : int, optional
         Threads that compute while others read; by default the number that fastloss uses.
     progress : callable, optional
@@ -115,13 +129,15 @@ def evaluate(
     >>> fl.evaluate((logits, labels), losses=["bce_with_logits", "focal"])["bce_with_logits"].count
     3
     """
+    given = dict(locals())
     from .details import options_of
+    from .engines import in_parts
     from .files import check_outputs
     from .groups import groupings_of
     from .losses import named
     from .plan import Plan
     from .run import run
-    from .sources import FORMATS, Selection, input_files, open_source
+    from .sources import FORMATS, Selection, input_files, labelled, open_source, paths_of
 
     if on_invalid not in ON_INVALID:
         raise InputError(f"on_invalid is {on_invalid!r}; allowed: {', '.join(ON_INVALID)}")
@@ -139,7 +155,11 @@ def evaluate(
     shown = (show,) if isinstance(show, str) else tuple(show)
     if shown and not worst:
         raise InputError(f"show {', '.join(shown)} is of the worst rows; give worst as well, such as worst=10")
-    source, selection = open_source(data, Selection(preds, target, weight, groupings, shown), keys, format)
+    asked = Selection(preds, target, weight, groupings, shown)
+    if (report := in_parts(given, evaluated, asked, paths_of(data))) is not None:
+        return report
+    source, selection = open_source(data, asked, keys, format)
+    source = labelled(source, positive, classes, target)
     weighted, keeps = selection.weight is not None, per_sample is not None
     plan = Plan(evaluated, weighted, on_invalid, worst, keeps, groupings, details if details.wanted else None)
     plan.shows = bool(shown)

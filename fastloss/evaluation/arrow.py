@@ -15,7 +15,7 @@ from .inputs import remote
 from .inputs.paths import is_remote
 from .sources import BATCH_BYTES, BATCH_ROWS, Batch, Selection, Source, step_of
 
-__all__ = ["Files", "from_object"]
+__all__ = ["Files", "IpcFile", "cut", "from_object", "standard_input"]
 
 READAHEAD = 4
 BUFFERS = 1 << 25
@@ -215,7 +215,7 @@ class IpcFile:
         system, inner = remote.file_system(self.path)
         with remote.accessible(self.path), system.open_input_file(inner) as file:
             found, groups = self._open(file, selection)
-            yield from _cut(map(_sound, found), groups, self.path)
+            yield from cut(map(_sound, found), groups, self.path)
 
 
 def _sound(batch: Any) -> Any:
@@ -225,7 +225,7 @@ def _sound(batch: Any) -> Any:
     return batch
 
 
-def _cut(record_batches: Any, groups: list[list[str]], name: str) -> Iterator[Batch]:
+def cut(record_batches: Any, groups: list[list[str]], name: str) -> Iterator[Batch]:
     """Yield slices of record batches that fit the caches."""
     start = 0
     for batch in record_batches:
@@ -252,7 +252,7 @@ class Stream:
     def batches(self, selection: Selection) -> Iterator[Batch]:
         """Yield batches, cut to a size that fits the caches."""
         groups = selection.resolve(self.reader.schema.names, self.name or "the table")
-        found = _cut(self.reader, groups, self.name)
+        found = cut(self.reader, groups, self.name)
         while True:
             with reading(self.name or "the table"):
                 batch = next(found, None)

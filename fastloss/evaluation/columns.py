@@ -42,7 +42,9 @@ def reading(path: str) -> Iterator[None]:
         yield
     except (InputError, ImportError):
         raise
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if path.startswith("the "):  # a table of another library, which says which file of its own there is not
+            raise InputError(f"cannot read {path}: {_reason(error)}") from None
         raise InputError(f"no such file: {path}") from None
     except Exception as error:
         raise InputError(f"cannot read {path}: {_reason(error)}") from error
@@ -172,7 +174,9 @@ def _vector(array: Any, name: str) -> tuple[Any, Any]:
     elif pa.types.is_decimal(kind):
         array = array.cast(pa.float64())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise InputError(f"column {name!r} holds {kind}; expected numbers, or lists of numbers")
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        hint = "; labels are turned into numbers by positive='yes' or classes=['a', 'b']" if is_text else ""
+        raise InputError(f"column {name!r} holds {kind}; expected numbers, or lists of numbers{hint}")
     if mask is not None:
         array = pc.fill_null(array, pa.scalar(0, array.type))
     return array.to_numpy(zero_copy_only=False), mask

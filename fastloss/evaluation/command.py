@@ -17,6 +17,8 @@ from .._terminal import printable
 from . import evaluate
 from .columns import InputError, place
 from .details.command import asked, print_details, suited
+from .columns import InputError, place, with_arrow
+from .details.command import asked, print_details
 from .files import check_outputs, write_text
 from .losses import Evaluated, named, other_name
 from .report import Report, aligned, figure
@@ -42,6 +44,11 @@ class Request:
     threads: int | None
     show: tuple[str, ...] = ()
     format: str = ""
+    sql: str = ""
+    positive: str | None = None
+    classes: tuple[str, ...] = ()
+    resume: str | None = None
+    scheduler: str | None = None
     by: tuple[tuple[str, ...], ...] = ()
     sort: str = ""
     top: int = 20
@@ -68,6 +75,10 @@ OPTIONS = (
         r"^show (.+) is of the worst rows; give worst as well, such as worst=10",
         r"--show \1 is of --worst rows; give it too",
     ),
+    (r"format='csv' names another", "--format csv names another"),
+    (r"positive='yes' or classes=\['a', 'b'\]", "--positive yes or --classes a,b"),
+    (r"^(format|sql|resume|positive|classes|scheduler)(?=: | is | and | keeps )", r"--\1"),
+    (r"^per_sample(?= is written in)", "--per-sample"),
 )
 """Arguments of `evaluate` that messages name, and the options of the command that they are."""
 
@@ -149,10 +160,11 @@ def _files(request: Request, losses: list[Evaluated]) -> Report:
     if request.target is None and any(e.loss.record.target is not None for e in losses):
         raise InputError("no --target; name the column of the target")
     with progress_shown() as (progress, shown):
-        _compile([(request.paths, request.selection, losses)], shown)
+        if not (request.sql or request.resume or request.positive or request.classes):
+            _compile([(request.paths, request.selection, losses)], shown)
         return evaluate(
-            request.paths,
-            losses,
+            _data(request),
+            request.losses if request.scheduler else losses,
             pred=request.pred,
             target=request.target,
             weight=request.weight,
@@ -161,11 +173,24 @@ def _files(request: Request, losses: list[Evaluated]) -> Report:
             worst=request.worst,
             show=request.show,
             format=request.format,
+            positive=request.positive,
+            classes=request.classes,
+            resume=request.resume,
+            scheduler=request.scheduler,
             per_sample=request.per_sample,
             threads=request.threads,
             progress=progress,
             **request.details,
         )
+
+
+def _data(request: Request) -> Any:
+    """Return the paths, or the relation of a query."""
+    if not request.sql:
+        return request.paths
+    if request.paths:
+        raise InputError(f"--sql names its own tables; expected no {request.paths[0]} beside it")
+    return with_arrow("inputs.objects").query(request.sql)
 
 
 def _sample(request: Request, losses: list[Evaluated]) -> list[tuple[str, Report]]:

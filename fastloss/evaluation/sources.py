@@ -20,7 +20,7 @@ from .columns import (
 from .groups import partitions
 from .inputs.paths import FORMATS, GIVEN, STANDARD_INPUT, expand, format_of, is_remote
 
-__all__ = ["FORMATS", "Batch", "Selection", "Source", "input_files", "open_source"]
+__all__ = ["FORMATS", "Batch", "Selection", "Source", "input_files", "labelled", "open_source", "paths_of"]
 
 BATCH_BYTES = 1 << 21
 """Target size of a batch (bytes): large enough to hide the hand-over, small enough to keep several."""
@@ -299,7 +299,7 @@ def _is_path(data: Any) -> bool:
     return isinstance(data, (str, os.PathLike))
 
 
-def _paths(data: Any) -> list[Any] | None:
+def paths_of(data: Any) -> list[Any] | None:
     """Return the paths in `data`; None where it holds no paths."""
     if _is_path(data):
         return [data]
@@ -308,7 +308,7 @@ def _paths(data: Any) -> list[Any] | None:
 
 def input_files(data: Any, selection: Selection) -> list[str]:
     """Return the files that will be read, as far as their names are known."""
-    paths = _paths(data)
+    paths = paths_of(data)
     if paths is None:
         return list(getattr(data, "files", [])) if type(data).__module__.startswith("pyarrow") else []
     columns = [os.path.join(folder, n) for folder in map(os.fspath, paths or [""]) for n in selection.names]
@@ -321,7 +321,7 @@ def open_source(
     """Return the source for the data passed to `evaluate`, and the matching selection; keys are columns of a tuple."""
     if format and format not in GIVEN:
         raise InputError(f"format is {format!r}; allowed: {', '.join(GIVEN)}")
-    paths = _paths(data)
+    paths = paths_of(data)
     if paths is not None:
         return open_paths(paths, selection, format), selection
     if isinstance(data, tuple):
@@ -329,6 +329,8 @@ def open_source(
     if isinstance(data, Mapping):
         return Arrays({str(k): _array(v) for k, v in data.items()}), selection
     kind = type(data).__module__.split(".")[0]
+    if kind in ("polars", "duckdb", "_duckdb") and (source := with_arrow("inputs.objects").source_of(data)) is not None:
+        return source, selection
     if kind == "pyarrow" or hasattr(data, "__arrow_c_stream__"):
         return _arrow().from_object(data), selection
     raise InputError(
@@ -351,3 +353,17 @@ def _from_tuple(
     target, weight = (n if n in named else None for n in ("target", "weight"))
     columns |= {n: _array(a) for n, a in (keys or {}).items()}
     return Arrays(columns), Selection(pred, target, weight, selection.by, selection.show)
+
+
+def labelled(source: Source, positive: Any, classes: Sequence[Any], target: str | None) -> Source:
+    """Return the source with labels of the target turned into numbers, where a positive label or classes are given."""
+    if positive is None and not len(classes):
+        return source
+    if positive is not None and len(classes):
+        raise InputError("positive and classes; expected one of them")
+    if target is None:
+        raise InputError("positive and classes are labels of the target; expected its name as target")
+    if isinstance(classes, str) or len(set(classes)) < len(classes):
+        raise InputError(f"classes is {classes!r}; expected distinct labels in the order of the scores")
+    wrapped: Source = with_arrow("inputs.labels").Labelled(source, positive, classes)
+    return wrapped

@@ -55,7 +55,7 @@ def _connected(scheme: str, bucket: str, query: str) -> tuple[Any, str]:
     if scheme == "az" and account and hasattr(fs, "AzureFileSystem"):
         return fs.AzureFileSystem(account_name=account), bucket
     try:
-        import fsspec  # type: ignore[import-untyped]
+        import fsspec
 
         system, base = fsspec.core.url_to_fs(f"{scheme}://{bucket}{query}")
     except ImportError as error:
