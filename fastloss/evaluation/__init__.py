@@ -155,10 +155,10 @@ def evaluate(
     shown = (show,) if isinstance(show, str) else tuple(show)
     if shown and not worst:
         raise InputError(f"show {', '.join(shown)} is of the worst rows; give worst as well, such as worst=10")
-    asked = Selection(preds, target, weight, groupings, shown)
-    if (report := in_parts(given, evaluated, asked, paths_of(data))) is not None:
+    columns = Selection(preds, target, weight, groupings, shown)
+    if (report := in_parts(given, evaluated, columns, paths_of(data))) is not None:
         return report
-    source, selection = open_source(data, asked, keys, format)
+    source, selection = open_source(data, columns, keys, format)
     source = labelled(source, positive, classes, target)
     weighted, keeps = selection.weight is not None, per_sample is not None
     plan = Plan(evaluated, weighted, on_invalid, worst, keeps, groupings, details if details.wanted else None)

@@ -15,10 +15,8 @@ from rich.text import Text
 from .._terminal import console as make_console
 from .._terminal import printable
 from . import evaluate
-from .columns import InputError, place
-from .details.command import asked, print_details, suited
 from .columns import InputError, place, with_arrow
-from .details.command import asked, print_details
+from .details.command import asked, print_details, suited
 from .files import check_outputs, write_text
 from .losses import Evaluated, named, other_name
 from .report import Report, aligned, figure

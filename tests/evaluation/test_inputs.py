@@ -5,6 +5,8 @@ import gzip
 import io
 import json
 import lzma
+import random
+import struct
 import sys
 
 import numpy as np
@@ -96,6 +98,75 @@ def test_errors_of_text(tmp_path, monkeypatch):
     assert fl.evaluate(tmp_path / "e.csv", "mse", **COLUMNS).rows == 0
     with pytest.raises(InputError, match=r"e\.csv has no column 'y' for pred"):
         fl.evaluate(tmp_path / "e.csv", "mse", pred="y", target="t")
+
+
+def numbers():
+    """Return texts of numbers: of random bits, halfway between doubles, of many digits, with exponents and zeros."""
+    chance = random.Random(1)
+    for _ in range(4000):
+        yield repr(struct.unpack("d", struct.pack("Q", chance.getrandbits(64)))[0])
+        yield repr(chance.gauss(0, 1))
+        yield f"{chance.getrandbits(63)}e{chance.randint(-40, 40)}"
+        yield f"-{2**53 + chance.randint(0, 99)}.5"
+        yield str(2 * chance.getrandbits(53) + 1)
+        yield "0." + "0" * chance.randint(0, 30) + str(chance.getrandbits(60))
+    yield from (
+        "0",
+        "-0",
+        "0.0",
+        "-0.0e0",
+        "1E5",
+        "1e+2",
+        "9007199254740993",
+        "1e308",
+        "2.2250738585072014e-308",
+        "1e22",
+    )
+
+
+@pytest.mark.jit
+def test_numbers_of_json_are_those_of_python():
+    from fastloss.evaluation.inputs.numbers import json_numbers
+
+    keys, starts, out = np.frombuffer(b"zt", np.uint8), np.array([0, 1, 2]), np.zeros((2, 1), np.uint64)
+    left = 0
+    for text in numbers():
+        line = f'{{"x": "a\\"b", "t":{text}, "y":true , "z": 1}}\n'
+        rows = json_numbers(np.frombuffer(line.encode(), np.uint8), keys, starts, out)
+        left += rows < 0
+        if rows == 1:
+            got = out.view(float)[1, 0]
+            assert (got, np.signbit(got)) == (float(text), text[0] == "-"), text
+    # Numbers that are not normal, and a few that the method cannot decide.
+    assert left < 60
+    for line in (
+        '{"z":1}',
+        '{"z":1,"t":null}',
+        '{"z":[1],"t":1}',
+        '{"z":1,"t":1,"z":2}',
+        '{"z":1 "t":2}',
+        '{"z":1,"t":2',
+        "x",
+        '{"z":.5,"t":1}',
+        '{"z":1.,"t":1}',
+        '{"z":1,"t":1e}',
+        '{"z":1,"t":1}{"z":1,"t":1}',
+        '{"z":12345678901234567890,"t":1}',
+    ):
+        assert json_numbers(np.frombuffer(line.encode(), np.uint8), keys, starts, out) == -1, line
+
+
+@pytest.mark.jit
+def test_lines_that_the_kernel_leaves_to_arrow(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastloss.evaluation.inputs.text.BLOCK", 200)
+    monkeypatch.setattr("fastloss.evaluation.inputs.text.FIRST_BLOCKS", 1)
+    rows = [(i * 0.1, i) for i in range(100)]
+    lines = [json.dumps({"z": z, "t": t, "text": f"row \u00e9 {t}"}) for z, t in rows]
+    for odd in (None, '{"z": 4.0, "t": 40, "deep": {"a": [1]}}', '{"\\u007a": 4.0, "t": 40}'):
+        lines[40] = odd or lines[40]
+        (tmp_path / "a.jsonl").write_text("\n\n".join(lines) + "\n")
+        expected = fl.evaluate((np.array([z for z, _ in rows]), np.array([t for _, t in rows])), "mse")
+        assert fl.evaluate(tmp_path / "a.jsonl", "mse", **COLUMNS) == expected
 
 
 class Standard:

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
@@ -25,6 +26,13 @@ NULL_WORDS = ["", "NULL", "null", "NA", "N/A", "n/a", "#N/A", "None", "none"]
 
 BLOCK = 1 << 20
 """Bytes of text parsed at a time: large enough that a call costs little, small enough to hold several."""
+
+
+FIRST_BLOCKS = 8
+"""Blocks of JSON lines that Arrow parses: of small files, compiling a kernel would take longer than it saves."""
+
+MISSES = 4
+"""Blocks that the kernel may leave to Arrow before it is no longer tried."""
 
 
 class Blocks:
@@ -69,6 +77,7 @@ class TextFile:
         name = path.lower()
         self.delimiter = delimiter or ("\t" if ".tsv" in name[-8:] else ",")
         self.names: list[str] = []
+        self.misses = 0
 
     @property
     def name(self) -> str:
@@ -108,12 +117,14 @@ class TextFile:
                 schema = self._schema(first, selection)
             groups = selection.resolve(self.names, self.name)
             pool = ThreadPoolExecutor(workers, thread_name_prefix="fastloss-text")
-            start = 0
+            start = count = 0
             try:
                 pending.append(pool.submit(self._parsed, first, schema, True))
                 while pending:
                     while len(pending) <= workers and (block := self._next(blocks)) is not None:
-                        pending.append(pool.submit(self._parsed, block, schema, False))
+                        count += 1
+                        parse = self._numbers if count > FIRST_BLOCKS and self.kind == "json" else self._parsed
+                        pending.append(pool.submit(parse, block, schema))
                     try:
                         with reading(self.name):
                             table = pending.popleft().result()
@@ -136,7 +147,22 @@ class TextFile:
         # The type of a column is a guess from its first rows: a whole number there may be 0.5 further on.
         return pa.schema([pa.field(f.name, _widened(f.type)) for f in found if f.name in wanted])
 
-    def _parsed(self, block: bytes, schema: Any, is_first: bool) -> Any:
+    def _numbers(self, block: bytes, schema: Any) -> Any:
+        """Return the rows of a block of JSON lines as a table, by the kernel where its objects are flat."""
+        from . import numbers
+
+        if numbers.is_compiled and self.misses < MISSES and all(f.type == pa.float64() for f in schema):
+            keys = [f.name.encode() for f in schema]
+            starts = np.cumsum([0, *map(len, keys)])
+            out = np.empty((len(keys), block.count(b"\n") + 1), np.uint64)
+            names = np.frombuffer(b"".join(keys), np.uint8)
+            rows = numbers.json_numbers(np.frombuffer(block, np.uint8), names, starts, out)
+            if rows >= 0:
+                return pa.table([pa.array(column[:rows].view(np.float64)) for column in out], schema=schema)
+            self.misses += 1
+        return self._parsed(block, schema)
+
+    def _parsed(self, block: bytes, schema: Any, is_first: bool = False) -> Any:
         """Return the rows of a block as a table, of all columns where no schema is given."""
         size = max(len(block) + 1, 64)
         data = pa.BufferReader(block)
