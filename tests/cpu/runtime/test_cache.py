@@ -376,9 +376,9 @@ print(*(c[2].cached for c in dispatch._compiled.values()))
 """
 
 
-def test_eight_processes_on_an_empty_cache(tmp_path):
+def test_four_processes_on_an_empty_cache(tmp_path):
     folder = tmp_path / "new" / "cache"
-    running = [start(SHORT, FASTLOSS_CACHE_DIR=folder) for _ in range(8)]
+    running = [start(SHORT, FASTLOSS_CACHE_DIR=folder) for _ in range(4)]
     for process in running:
         assert wait(process, 100.0) in ("True", "False")
     found = files(folder)
