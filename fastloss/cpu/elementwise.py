@@ -155,10 +155,13 @@ use: Any = unbound(Slots, Evaluation, Share, Drive)
 
 def evaluate_element(x, p):
     """Return the results of the formula that a loop reads, and the number of inputs outside their domains."""
+    # Lets LLVM drop what the defaults switch off: poisson took 1.42 ns an element while lgamma(t + 1) was computed and
+    # not used, and takes 0.46.
     if use.usual:
         out = use.formula(*x, *use.DEFAULTS)
     else:
         out = use.formula(*x, *p[: use.COUNT])
+    # Spelled out, as the readers in runtime/access.py are: a computed index into a tuple keeps the loop scalar.
     wrong = use.check0(x[0])
     if use.INPUTS > 1:
         wrong += use.check1(x[1])
@@ -193,6 +196,8 @@ def tally_parts(shares, i, out, w):
 
 def tally_part(shares, i, values, w):
     """Add the value of a part to its lane, then those of the parts after it."""
+    # Adds while the value is in a register: with a pass for each part, mse + mae + huber took 0.55 ns an element
+    # instead of 0.32.
     put_lane(shares, use.FIRST + i, use.product(values[0], w))
     use.rest(shares, i, values[1:], w)
 
@@ -207,6 +212,7 @@ def gather_parts(shares, sums):
 def spare_parts(shares, start):
     """Clear the lanes of each part from one element on."""
     for j in range(shares.size):
+        # Drops what the zeros gave that fill the last step up: a formula need not be 0 there.
         if j % use.STEP >= start:
             shares[j] = 0.0
 
@@ -225,12 +231,12 @@ def close_parts(sums, stats):
 def elementwise(preds, target, weight, values, grads, hesses, scale, params, streamed, stats):
     """One chunk: evaluate, sum, store derivatives, count domain violations.
 
-    Element j of each step is added to lane j: the sum has one order, whatever the width of the vectors.
+    Element j of each step is added to lane j: the sum has one order, whatever the width of the vectors. Steps have one
+    length, the last one too, which is copied: a loop for a remainder would be scalar, and sum in another order.
     """
     T = use.T
     widest_vectors()
-    inputs = (*preds, target, weight)
-    outputs = (values, *grads, *hesses)
+    inputs, outputs = (*preds, target, weight), (values, *grads, *hesses)
     held_in, held_out = stage(inputs, use.STEP), stage(outputs, use.STEP)
     part, count = lanes(use.ZERO, use.STEP), lanes(use.ZERO, use.STEP)
     total, bad = lanes(0.0, use.STEP), lanes(0.0, use.STEP)
@@ -238,12 +244,11 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, str
     use.begin(part, total)
     use.begin(count, bad)
     use.begin(shares, sums)
-    p = use.unpack(params)
-    s = T(scale)
-    n = preds[0].size
+    p, s, n = use.unpack(params), T(scale), preds[0].size
     past = streamed & streamable(outputs)
     for lo in range(0, n, use.STEP):
         last = lo + use.STEP > n
+        # Before the last step too: its lanes past the end are cleared below, and must hold nothing of earlier steps.
         if last | (lo % BLOCK == 0):
             use.settle(part, count, total, bad)
             use.gather(shares, sums)
@@ -252,9 +257,9 @@ def elementwise(preds, target, weight, values, grads, hesses, scale, params, str
         staged = last | past
         x = place(last, inputs, held_in, lo)
         y = place(staged, outputs, held_out, lo)
-        w = x[-1]
-        v, g, h = y[0], y[1 : use.SECOND], y[use.SECOND :]
+        w, v, g, h = x[-1], y[0], y[1 : use.SECOND], y[use.SECOND :]
         for i in range(use.STEP):
+            # One evaluation for all results: LLVM removes what no branch reads, such as the division of a derivative.
             out = use.evaluate(use.at(x, i), p)
             wi = get(w, i) if use.weighted else T(1.0)
             value = use.times(out[0], wi) if use.weighted else out[0]
@@ -316,6 +321,7 @@ def drive_parts(address, preds, target, weight, grads, hesses, scale, params, st
         for c in range(chunks):
             x = stats[c, 2 + k]
             s = total + x
+            # Recovers what the addition rounded off, as combine does: a part is as exact as the sum.
             lost += (total - s) + x if abs(total) >= abs(x) else (x - s) + total
             total = s
         sums[k] = total + lost if lost == lost else total
@@ -357,6 +363,8 @@ def evaluation(
 ) -> Linked:
     """A formula with the tests of its domains, compiled once for all modes; its parameters may be constants."""
     kind, number = getattr(np, dtype), getattr(types, dtype)
+    # A test that all numbers pass where a domain is the whole line: the template calls one per input, and LLVM drops
+    # it.
     checks = [access.check(d, dtype) or access.unchecked(dtype) for d in domains]
     use = Evaluation(
         formula=carry(function, cpu(dtype)),
@@ -369,6 +377,8 @@ def evaluation(
         **{f"check{i}": check for i, check in enumerate([*checks, *[ABSENT] * 5][:5])},
     )
     slope = number if count == 1 else types.UniTuple(number, count)
+    # Rounds the number of parameters up: losses with none to five share one translated template, 0.08 s a kernel, not
+    # 0.45.
     arguments = types.UniTuple(number, len(domains)), types.UniTuple(number, access.room(use.COUNT))
     shares = (types.UniTuple(number, parts),) if parts else ()
     signature = types.Tuple((number, slope, slope, slope, number, *shares))(*arguments)

@@ -40,6 +40,7 @@ use: Any = unbound(FewRows)
 
 def drive_sum(chunk, address, values):
     """Return the sum of values and the violations, by the kernel at an address, in the fixed order of all kernels."""
+    # An empty slice stands for each array that is left out: passing one from Python takes 60 ns.
     e = values[:0]
     return drive_elementwise(address, (values,), e, e, e, (e,), (e,), 1.0, np.empty(0), False, chunk, False)
 
@@ -50,8 +51,10 @@ def drive_weighted_pair(address, sum_address, prediction, target, out, weight, p
     The kernel at `sum_address` sums the weights, in the fixed order of all kernels.
     """
     e = target[:0]
+    # In the fixed order of all kernels: the mean has the bits that a large call's would have.
     fixed = (params[:0], False, chunk, False)
     mass, negative = drive_elementwise(sum_address, (weight,), e, e, e, (e,), (e,), 1.0, *fixed)
+    # Stops before the kernel runs, which would divide by 0 or by infinity.
     if negative > 0.0 or not 0.0 < mass < np.inf:
         return 0.0, 1.0, mass
     scale = 1.0 / mass
@@ -69,6 +72,7 @@ def drive_few_rows(setup, arrays, scale, ignored):
     number of classes, the scratch elements per chunk, the rows per chunk, and two words per array.
     """
     table = table_of(arrays, setup[5:])
+    # The arrays are not of the types in the setup: nothing may be read through their addresses.
     if len(table) == 0:
         return 0.0, 0.0, 0.0, 1.0
     z, labels, target, grad, weight, class_weight, params, helpers = use.arrays_of(table)
@@ -77,6 +81,7 @@ def drive_few_rows(setup, arrays, scale, ignored):
         wrong += use.check_weight(weight[i])
     for j in range(class_weight.size):
         wrong += use.check_class(class_weight[j])
+    # Stops before the gradient is written: its memory may be the caller's.
     if wrong > 0.0:
         return 0.0, 0.0, 0.0, wrong
     e, e2 = flat(z)[:0], z[:0]

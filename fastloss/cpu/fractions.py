@@ -47,6 +47,7 @@ def sum_fractions(lo, hi, lengths, settings, scores, labels, weights, codes, par
     for block in range(lo, hi):
         sums = partial[block]
         for g in range(sums.shape[0]):
+            # Cleared by the thread that adds: the memory is in its cache then.
             sums[g, 0], sums[g, 1] = 0.0, 0.0
         end = min((block + 1) * lengths[0], scores.size)
         for a in range(block * lengths[0], end, room.size):
@@ -56,6 +57,7 @@ def sum_fractions(lo, hi, lengths, settings, scores, labels, weights, codes, par
                 room[i] = use.sigmoid(-x[i] if use.negated else x[i])
             for i in range(x.size):
                 w = weights[a + i] if weights.size > 0 else 1.0
+                # Skipped, not multiplied: a sample of weight 0 may hold NaN.
                 if w == 0.0:
                     continue
                 g, h = codes[a + i], np.float64(room[i])
@@ -68,6 +70,7 @@ def judge_fractions(lo, hi, params, partial, values, counted, slopes):
     p = use.unpack(params)
     groups = partial.shape[1]
     sums = np.zeros((groups, 2))
+    # In the order of the blocks, whichever threads summed them: the same bits on any number of threads.
     for block in range(partial.shape[0]):
         for g in range(groups):
             sums[g, 0] += partial[block, g, 0]
@@ -86,9 +89,11 @@ def judge_fractions(lo, hi, params, partial, values, counted, slopes):
             value += out[0] / there
             common += out[2] / there
             slopes[g, 0] = out[1] / there / sums[g, 1]
+            # The quotient rule: numerator and denominator both move with the scores.
             slopes[g, 1] = -slopes[g, 0] * rate
     if there > 0.0:
         for g in range(groups):
+            # The rate of all samples moves with every group.
             slopes[g, 0] += common / bottom
             slopes[g, 1] -= common / bottom * (top / bottom)
     values[0] = value

@@ -138,6 +138,8 @@ def products(lo, hi, partial, *vectors):
                 total = 0.0
                 for x in lanes[i // GROUP * groups + j // GROUP, i % GROUP * GROUP + j % GROUP]:
                     total += x
+                # The remainder of the last block, fewer than LANES elements: in float64 at once, as nothing is left to
+                # vectorise.
                 for k in range(whole, end):
                     total += np.float64(vectors[i][k]) * np.float64(vectors[j][k])
                 partial[block, i, j] = total
@@ -149,6 +151,7 @@ def gramian(vectors: tuple[Any, ...]) -> Any:
     partial = np.empty((-(-n // BLOCK), k, k))
     found = kernel(products, f"gramian_{k}", vectors[0].dtype.name)
     found(len(partial), n * k * (k + 1) // 4, partial, *vectors)
+    # In the order of the blocks: the same bits on any number of threads.
     sums = np.add.reduce(partial, axis=0)
     lower = np.tril(sums)
     return lower + np.tril(sums, -1).T

@@ -40,6 +40,7 @@ def match_images(lo, hi, sides, boxes, starts, overlap, tied, nearest, best):
                 width = min(high_x[a], u) - max(low_x[a], x)
                 height = min(high_y[a], v) - max(low_y[a], y)
                 common = max(width, 0.0) * max(height, 0.0)
+                # From areas that are computed once a prior and once a box, not once a pair.
                 union = area[a] + own - common
                 ratio = common / union if union > 0.0 else 0.0
                 room[a] = ratio

@@ -22,6 +22,7 @@ def pair_rows(lo, hi, params, p, shares, codes, count, rows, slopes):
     same, other = T(count[0] - 1), T(-1.0)
     for i in range(lo, hi):
         value, slope = 0.0, 0.0
+        # A sample without weight has a row of zeros, and nothing to sum.
         if shares[i] != T(0.0):
             # Blocks in the scores' precision, their sums in float64, as in all kernels.
             for a in range(0, p.size, 512):
@@ -29,6 +30,7 @@ def pair_rows(lo, hi, params, p, shares, codes, count, rows, slopes):
                 v, s = T(0.0), T(0.0)
                 for j in range(x.size):
                     out = use.formula(p[i] - x[j], *parameters)
+                    # A select, so that samples need not be sorted by group for the loop to run in vectors.
                     w = u[j] * (same if c[j] == codes[i] else other)
                     v += w * out[0]
                     s += w * out[1]

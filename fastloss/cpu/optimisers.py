@@ -92,8 +92,10 @@ def update(p, g, a, b, c, numbers):
     """Update one array and its states."""
     widest_vectors()
     zero = use.T(0.0)
+    # Read before the loop: for all that LLVM knows, a store to a parameter could change them.
     n = use.Numbers(*use.numbers_of(numbers)[: use.COUNT])
     for i in range(p.size):
+        # A state that is not kept is a constant: its array and its branch leave the compiled loop.
         x = (a[i] if use.HOLDS0 else zero, b[i] if use.HOLDS1 else zero, c[i] if use.HOLDS2 else zero)
         out = use.formula(p[i], g[i], *x[: use.STATES], n)
         p[i] = out[0]
@@ -123,6 +125,7 @@ def update_rows(lo, hi, order, starts, indices, rows, p, a, numbers):
         row = rows[order[first]]
         for j in range(g.size):
             g[j] = row[j]
+        # In the order of the entries, which a stable sort keeps: the same bits on any number of threads.
         for k in range(first + 1, last):
             row = rows[order[k]]
             for j in range(g.size):
@@ -185,6 +188,7 @@ def _views(dtype: str) -> Any:
                 view = context.make_array(kind)(context, builder)
                 absent = builder.icmp_unsigned("==", base, integer(0))
                 size = builder.select(absent, integer(0), builder.sub(args[2], args[1]))
+                # A view of no elements stands for a state that is not kept, whatever its address.
                 data = builder.gep(start, [builder.select(absent, integer(0), args[1])])
                 populate_array(view, data, [size], [item], item, ir.Constant(view.meminfo.type, None))
                 views.append(view._getvalue())
@@ -214,6 +218,7 @@ def place_gradients(table):
     """Write the addresses of gradients, given as Python objects; count those that overlap what changes."""
     overlapping = 0
     for i in range(table.shape[0]):
+        # Reads the address in the object itself: `.ctypes.data` takes 1 us an array.
         g, size = machine_word(table[i, GRADIENT] + HEAD), table[i, BYTES]
         table[i, 1] = g
         for k in range(BYTES):
@@ -226,6 +231,7 @@ def place_gradients(table):
 def _drive(address, table, numbers, plan, parallel):
     """Update the arrays of a group, chunk by chunk, unless a gradient overlaps its parameter."""
     overlapping = place_gradients(table)
+    # Does nothing where a gradient overlaps: half a step could neither be repeated nor undone.
     chunks = plan.shape[0] if overlapping == 0 else 0
     for c in prange(chunks):
         i = plan[c, 0]
@@ -278,6 +284,7 @@ class Batch:
             return True
         if self.driver is None:
             self.compile()
+        # Spares a list, and an assignment to a slice: 1,000 elements take 4.5 us in all.
         if len(gradients) == 1:
             self.table[0, GRADIENT] = id(gradients[0])
         else:

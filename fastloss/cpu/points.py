@@ -58,6 +58,7 @@ def points(lo, hi, params, factors, values, *arrays):
     held, found = lanes(use.ZERO, TILE), lanes(use.ZERO, TILE)
     for start in range(lo, hi, TILE):
         size = min(TILE, hi - start)
+        # Branches once a tile: a test in the loop over points would be one for each.
         if factors.size > 1:
             own = factors[start : start + size]
             for k in range(size):
@@ -86,6 +87,7 @@ def _loader(columns: tuple[int, ...], number: str) -> Any:
         def codegen(context, builder, signature, args):
             numbers, present = [], 0
             for width in columns:
+                # A constant, by which LLVM folds what depends on this input alone.
                 if width == 0:
                     numbers.append(ir.Constant(context.get_value_type(real), 0.0))
                     continue
@@ -97,6 +99,7 @@ def _loader(columns: tuple[int, ...], number: str) -> Any:
                     x = builder.load(builder.gep(data, [place], inbounds=True))
                     # Keeps the loop vectorised: no output overlaps an input, and LLVM need not test it at run time.
                     x.set_metadata("alias.scope", alias_scopes(builder.module, ["input"]))
+                    # Masks come as uint8, without a sign to extend.
                     if isinstance(kind.dtype, types.Integer):
                         x = builder.uitofp(x, context.get_value_type(real))
                     numbers.append(x)
@@ -156,6 +159,7 @@ def _giver(constants: tuple[float | None, ...], number: str) -> Any:
                     numbers.append(ir.Constant(form, constant))
                     continue
                 x = builder.load(builder.gep(data, [ir.Constant(ir.IntType(64), k)]))
+                # Parameters come in float64, whatever the precision of the arrays.
                 numbers.append(x if x.type == form else builder.fptrunc(x, form))
             return context.make_tuple(builder, result, numbers)
 
@@ -234,6 +238,7 @@ def prepare(call: Any) -> Callable[[Any], None]:
     written = _written(record, call.grads)
     numbers = call.numbers()
     named = zip(record.parameters.values(), numbers, strict=False)
+    # A parameter that chooses among forms is a constant: each of its values has a kernel without the other forms.
     constants = tuple(float(v) if parameter.constant else None for parameter, v in named)
     found = _compiled(record.function, call.name, read, written, constants)
     launch, complete = found.bound(call.units, call.units * (8 + 4 * sum(read))), all(read)
@@ -242,6 +247,7 @@ def prepare(call: Any) -> Callable[[Any], None]:
         for low, high in record.ordered:
             check.ordered(low, call[low], high, call[high], call.shape, call.kept(-1))
         arrays = call.arrays.values()
+        # Spares a list where all inputs are given, which is nearly always.
         inputs = arrays if complete else [a for a in arrays if a is not None]
         factors = call.factors() if call.grads else ONE
         launch(numbers, factors, call.values, *inputs, *call.grads.values())

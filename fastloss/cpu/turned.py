@@ -50,6 +50,7 @@ def from_rows(lo, hi, rows, x, factors):
         block = part(rows, (i * s + start) * c, m * c)
         for k in range(c):
             own = part(x, (i * c + k) * s + start, m)
+            # Outside the loop, and not a factor of 0: what the array holds may be NaN.
             if keeps:
                 for j in range(own.size):
                     own[j] = f * own[j] + g * block[j * c + k]

@@ -28,6 +28,8 @@ def measure(lo, hi, x, power, parts):
         total = 0.0
         if p == 2.0:
             for i in range(block.size):
+                # In float64: squares of float32 overflow from 1.8e19 on, and this norm decides how gradients are
+                # clipped.
                 total += float(block[i]) * float(block[i])
         elif p == 1.0:
             for i in range(block.size):
@@ -37,6 +39,7 @@ def measure(lo, hi, x, power, parts):
             for i in range(block.size):
                 a = abs(float(block[i]))
                 total = max(total, a)
+                # By itself: a maximum drops NaN.
                 missing |= a != a
             total = np.nan if missing else total
         else:
@@ -59,6 +62,7 @@ def limit(lo, hi, x, bound):
     part = x[lo:hi]
     for i in range(part.size):
         a = part[i]
+        # NaN fails both comparisons, and stays.
         a = b if a > b else a
         part[i] = -b if a < -b else a
 
@@ -70,6 +74,7 @@ def add_and_multiply(lo, hi, x, factor, y, z, parts):
         a, b, c = x[u * BLOCK : (u + 1) * BLOCK], y[u * BLOCK : (u + 1) * BLOCK], z[u * BLOCK : (u + 1) * BLOCK]
         total = 0.0
         for i in range(a.size):
+            # Two operations in one pass: LBFGS reads each vector of its history once a loop.
             value = a[i] + f * b[i]
             a[i] = value
             total += float(value) * float(c[i])

@@ -126,6 +126,7 @@ def log1p_by_quotient(form, coefficients):
 
     @jit
     def log1p_tail(f):
+        # log((1 + s) / (1 - s)) is odd in s: half as many coefficients as a series in f.
         s = f / (two + f)
         square = s * s
         hump = half * f * f
@@ -198,8 +199,11 @@ def exponentials_of(form, tables):
         vanishes = x < exp_low
         x = zero if vanishes else (exp_high if x > exp_high else x)
         shifted = x * log2e + exp_magic
+        # The nearest integer, without a conversion: adding 1.5 * 2**digits rounds, and the low bits are n.
         n = shifted - exp_magic
+        # ln 2 in two parts (Cody and Waite): n times the high part is exact, so that r keeps the digits of x.
         r = (x - n * ln2_high) - n * ln2_low + correction
+        # The small terms first: 1 is added last, so one rounding of the result remains.
         result = scale(exp_series(r) * (r * r) + r + one, shifted)
         return zero if vanishes else result
 
@@ -246,6 +250,7 @@ def logarithms_of(form, log1p_tail, with_sign, tables):
     def split(x):
         """Return k and m, m * 2**k = x, with m around one from log_origin to twice that."""
         subnormal = x < tiny
+        # A subnormal number has fewer digits than its exponent says: it is made normal, exactly.
         scaled = x * subnormal_scale if subnormal else x
         bits = integer(real(scaled).view(integer) & magnitude_mask)
         exponent = integer(integer(bits - log_origin) & exponent_mask)
@@ -262,6 +267,7 @@ def logarithms_of(form, log1p_tail, with_sign, tables):
     def log1p(x):
         """Return log(1 + x), accurate near zero."""
         u = one + x
+        # What rounding 1 + x lost: the digits that a small x has and 1 + x has not.
         lost = x - (u - one)
         bits = integer(real(u).view(integer) & magnitude_mask)
         exponent = integer(integer(bits - log_origin) & exponent_mask)

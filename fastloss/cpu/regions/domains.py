@@ -43,10 +43,12 @@ def outside(x, keep):
     count = T(0.0)
     if keep.size > 0:
         for j in range(x.size):
+            # NaN fails both: it is no violation, and comes through.
             bad = (x[j] < T(0.0)) | (x[j] > T(1.0))
             count += keep[j] if bad else T(0.0)
     else:
         for j in range(x.size):
+            # In the type of the scores: a count in another width keeps the loop scalar.
             count += T(1.0) if (x[j] < T(0.0)) | (x[j] > T(1.0)) else T(0.0)
     return float(count)
 

@@ -57,6 +57,7 @@ def collect(codes, target, labels, mask, how, k, first, last, scratch, rows, fou
     """
     T = use.T
     c, s, size = codes.shape[1], codes.shape[2], how[BLOCK]
+    # Empty where every pixel counts: the loop below then reads no mask.
     keep = part(scratch, 0, size if labels.size > 0 or mask.size > 0 else 0)
     keys, items = part(rows, 0, rows.shape[1]), part(rows, 2 * rows.shape[1], rows.shape[1])
     hinge = how[ACTIVATION] == RAW
@@ -81,6 +82,7 @@ def collect(codes, target, labels, mask, how, k, first, last, scratch, rows, fou
                     small = abs(x)
                     large = T(1.0) - small
                     e = small if (np.copysign(T(1.0), x) < T(0.0)) == inside else large
+                # A target of NaN makes the error NaN.
                 e = e if y == y else y
                 counts = one if (keep.size == 0) | (kept[j] > T(0.0)) else zero
                 bit = one if inside else zero
@@ -104,6 +106,7 @@ def rank(lo, hi, codes, target, labels, mask, how, values, state, given):
     n, c, s = codes.shape
     many = n if how[WHOLE] else 1
     room = many * s + 1
+    # Two arrays to sort and two to sort into, reused for each class of the unit.
     rows = np.empty((4, room), use.KEY)
     counts, scratch, found = np.empty(COUNTS, np.int64), np.empty((3, how[BLOCK]), T), np.empty(4, np.int64)
     for r in range(lo, hi):
@@ -121,6 +124,7 @@ def rank(lo, hi, codes, target, labels, mask, how, values, state, given):
         union, value = inter, 0.0
         there = inter > 0.0 or how[PRESENT] == 0 or found[3] > 0
         state[r, 0], state[r, 1] = 1.0 if there else 0.0, float(found[2])
+        # By digits, in linear time, where comparisons would take log2(n) rounds.
         row = sort_digits(rows, m, counts) if there and m > 0 else 0
         sorted_keys, sorted_items = part(rows, row * room, m), part(rows, (row + 2) * room, m)
         slopes = part(given, (first * c + k) * s, given.size)
@@ -133,7 +137,9 @@ def rank(lo, hi, codes, target, labels, mask, how, values, state, given):
             e, item = error_of(sorted_keys[q]), sorted_items[q]
             own = float(item & ONE)
             other = 1.0 - own
+            # Both forms of the increment in one division, without a branch on the label.
             step = (own + other * inter) / (union * (own + other * (union + 1.0)))
+            # In float64: counts of pixels are whole up to 2**53.
             inter -= own
             union += other
             # No product where an infinite error adds nothing.
@@ -181,6 +187,7 @@ def run(call: Any) -> None:
     if call["class_weight"] is not None:
         weight = weight * call["class_weight"]
     total = weight.sum(axis=1, keepdims=True)
+    # A sample without a class that counts has the value 0, not NaN.
     weight = np.divide(weight, total, out=np.zeros_like(weight), where=total != 0.0)
     np.sum(np.where(weight, weight * values.reshape(-1, c), 0.0), axis=1, out=call.values)
     if pixels.masked:

@@ -43,6 +43,7 @@ class Pixels:
         if self.c == 1:
             check_single(call)
         self.size = block_of(self.c, s)
+        # By the shape alone: results have the same bits on any number of threads.
         self.blocks = -(-s // self.size)
         self.whole = options["per"] == "batch"
         self.how = np.zeros(9, np.int64)
@@ -72,6 +73,7 @@ def flagged(state):
     """Whether the second column has anything but zeros; takes a sixth of the time of NumPy's any."""
     found = 0
     for i in range(len(state)):
+        # Counted, not stopped at: a loop that may end early does not vectorise.
         found += state[i, 1] != 0.0
     return found != 0
 

@@ -50,6 +50,7 @@ use = unbound(Typed)
 def keep_pixels(labels, mask, at, m, label, keep):
     """Labels of a block of pixels, -1 of those that do not count, and 1 for those that do; how many."""
     T = use.T
+    # Nearly all calls have no mask, and read no array of ones.
     if keep.size == 0:
         return float(m)
     for j in range(keep.size):
@@ -78,12 +79,14 @@ def region(target, labels, label, own, keep, at, row):
     T = use.T
     if labels.size > 0:
         for j in range(row.size):
+            # A region as it is needed: one-hot targets of all classes would be the largest array of the call.
             row[j] = T(1.0) if label[j] == own else T(0.0)
         return row
     given = part(target, at, row.size)
     if keep.size == 0:
         return given
     for j in range(row.size):
+        # Selected, not multiplied: pixels that do not count may hold NaN.
         row[j] = given[j] if keep[j] > T(0.0) else T(0.0)
     return row
 
@@ -127,6 +130,7 @@ def by_softmax(z, at, s, w, first, step, rest, inverse, top):
     for k in range(c):
         e = part(w, first + k * step, m)
         for j in range(m):
+            # A single winner keeps its 1 - p, the sum of the others, with every digit.
             small = rest[j] < T(1.0)
             e[j] = -rest[j] * inverse[j] if (e[j] == T(1.0)) & small else e[j] * inverse[j]
 
@@ -159,6 +163,7 @@ def measure(lo, hi, z, target, labels, mask, how, parts, codes):
     widest_vectors()
     c, s, size = z.shape[1], z.shape[2], how[BLOCK]
     blocks, kept_codes, rows = parts.shape[1], codes.size > 0, np.empty((5, size), T)
+    # A value alone keeps the codes of one block, in the second-level cache.
     w = codes if kept_codes else np.empty((1, c, size), T)
     keep = np.empty(size if labels.size > 0 or mask.size > 0 else 0, T)
     label = part(rows, 3 * size, size)
@@ -209,12 +214,14 @@ def weigh(sums, class_weight, first, power, present, weight):
     least = np.inf
     for k in range(first, len(weight)):
         size = sums[k, 0] + sums[k, 2] if class_weight.size == 0 or class_weight[k] != 0.0 else 0.0
+        # Relative to the smallest region: weights lie between 0 and 1, whatever the sizes are.
         least = size if 0.0 < size < least else least
     total = 0.0
     for k in range(len(weight)):
         size = sums[k, 0] + sums[k, 2]
         w = class_weight[k] if class_weight.size > 0 else 1.0
         for _ in range(power):
+            # A region that is not there has the weight of the smallest: not infinity.
             w *= least / size if size > 0.0 else 1.0
         weight[k] = w if k >= first and (not present or size > 0.0) else 0.0
         total += weight[k]
@@ -269,6 +276,7 @@ def slope_row(w, t, x, y, squared, sigmoid):
         for j in range(w.size):
             _, d = decode(w[j], t[j])
             small = abs(w[j])
+            # p (1 - p) from the smaller of both: the same product, and no digit lost.
             w[j] = (x * t[j] + y * d) * (small * (T(1.0) - small) if sigmoid else T(1.0))
     else:
         middle = T(0.5) * (x + y)
@@ -301,6 +309,7 @@ def through_softmax(w, first, step, g, base, mean):
         x, row = part(w, first + k * step, m), part(g, k * size, m)
         for j in range(m):
             p, _ = decode(x[j], T(0.0))
+            # In the lanes of pixels: a sum along the classes of one pixel would be scalar.
             mean[j] += p * (row[j] - base[j])
     for k in range(c):
         x, row = part(w, first + k * step, m), part(g, k * size, m)
@@ -324,6 +333,7 @@ def spread(lo, hi, target, labels, mask, how, given, slopes, factors, grad):
         at = i * c * s + start
         u = 0 if how[WHOLE] else i
         factor = factor_of(factors, u)
+        # Spares the pass of a sample that does not count, which may hold NaN.
         if factor == 0.0:
             for k in range(c):
                 clear(part(grad, at + k * s, m), 0)
@@ -331,6 +341,7 @@ def spread(lo, hi, target, labels, mask, how, given, slopes, factors, grad):
         keep_pixels(labels, mask, i * s + start, m, label, keep)
         for k in range(c):
             w = part(grad, at + k * s, m)
+            # Two numbers a class stand for the whole chain rule: no loop over pixels reads float64.
             x, y = T(slopes[u, k, 0] * factor), T(slopes[u, k, 1] * factor)
             if activation == 2:
                 # Only the sums over classes need the codes of all of them again.
@@ -397,6 +408,7 @@ def prepare(call: Any) -> Callable[[Any], None]:
         refuse_squares(options, "classes='present'")
         how[PRESENT] = 1
     how[MICRO] = "weighting" in options or options.get("average") == "micro"
+    # A run-time number, by which three weightings share one kernel.
     how[POWER] = POWERS[options.get("weighting", "uniform")]
     judging = _judging(call.record.name, call.record.function)
     work, blocks = call["prediction"].size, pixels.blocks

@@ -36,6 +36,7 @@ times = access.times[True]
 def to_columns(rows, address, pad, tile):
     """Transpose up to 64 rows; those that are missing are 0."""
     x = flat(rows)
+    # The shuffles read whole tiles, and beyond the array lies other memory.
     if len(rows) < GROUP:
         for q in range(x.size):
             pad[q] = x[q]
@@ -61,6 +62,7 @@ def dense_lanes(p, x, t, e, class_weight, g, h, beta, zeta, scale, s):
     clear(bends, 0)
     for i in range(GROUP):
         top[i], tail[i] = s[TOP + i], s[TAIL + i]
+        # Once a row, in vectors of rows.
         lt[i] = use.log1p(tail[i])
         inverse[i] = T(1.0) / (tail[i] + T(1.0))
         lse = top[i] * beta + lt[i]
@@ -121,6 +123,7 @@ def softmax_dense_tiled(inputs, outputs, scale, params, helpers, streamed, scrat
     keep, share = T(1.0) - eps, eps / T(k)
     again = T(1.0) / (beta * beta) if use.taught else T(1.0)
     s = scratch[:COLUMNS]
+    # Six tiles of K x 64: 15 kB at K = 10 in float32, which stay in the first-level cache.
     tiles = scratch[COLUMNS : COLUMNS + 6 * k * GROUP].reshape(6, k, GROUP)
     x, t, e, g, h, pad = tiles[0], tiles[1], tiles[2], tiles[3], tiles[4], flat(tiles[5])
     s[LABEL : LABEL + GROUP] = T(-1.0)

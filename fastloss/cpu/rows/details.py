@@ -41,6 +41,7 @@ def describe_rows(z, labels, params, s, details):
         x = z[i]
         best = 0
         for j in range(k):
+            # The maximum is known: its first place is found without another comparison of scores.
             if x[j] == s[TOP + i]:
                 best = j
                 break
@@ -65,6 +66,7 @@ def describe_target(x, t, details):
         best = j if x[j] > x[best] else best
         y = j if t[j] > t[y] else y
     ahead = x.size
+    # A target that favours no class has no rank.
     if t[y] > use.T(0.0):
         ahead = 0
         for j in range(x.size):

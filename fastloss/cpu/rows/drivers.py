@@ -50,6 +50,7 @@ def survey(labels, weight, class_weight, k, ignored):
     for i in range(n):
         # Keeps the loop vectorised: both conditions are computed, and neither is a branch.
         inside = (labels[i] >= 0) & (labels[i] < k)
+        # In integers: a count in float32 stops at 16,777,216.
         counted += 1 if inside else 0
         wrong += 0 if inside | (labels[i] == ignored) else 1
     if wrong > 0 and weight.size > 0:
@@ -64,6 +65,7 @@ def survey(labels, weight, class_weight, k, ignored):
         y = labels[i]
         if 0 <= y < k:
             w = weight[i] if weight.size > 0 else T(1.0)
+            # In float64: the mean divides by this sum of all rows.
             total += np.float64(w) * np.float64(class_weight[y] if class_weight.size > 0 else T(1.0))
     return total, wrong
 
@@ -91,6 +93,7 @@ def drive_rows(address, arrays, scale, ignored, params, helpers, streamed, class
         # Stops before any kernel runs: these trust labels as indices.
         if wrong > 0.0:
             return 0.0, 0.0, mass, wrong
+    # The divisor of a mean is known only here: no second call needs to survey the labels.
     if scale < 0.0:
         scale = 1.0 / mass if mass != 0.0 else 0.0
     for c in prange(chunks):
@@ -143,6 +146,7 @@ def half_part(address, arrays, scale, params, helpers, room, chunk, first, last,
         inputs = (x[:n], labels[lo:hi], t, weight[lo:hi], class_weight)
         outputs = (values[lo:hi], g[:n], h[:n], details[lo:hi])
         call(address, (inputs, outputs, scale, params, helpers, False, scratch, stats[c]))
+        # Rounded once, from the float32 that the kernel of float32 gives.
         narrow(flat(g), flat(grad[lo:hi]))
         narrow(flat(h), flat(hess[lo:hi]))
 
@@ -172,6 +176,7 @@ def drive_half_rows(address, arrays, scale, ignored, params, helpers, classes, r
     if parallel:
         workers = min(chunks, PARTS)
         for w in prange(workers):
+            # As even as whole chunks are; which part has a chunk changes no bit of it.
             first, last = chunks * w // workers, chunks * (w + 1) // workers
             half_part(address, arrays, scale, params, helpers, room, chunk, first, last, stats)
     else:
@@ -201,6 +206,7 @@ def room(k: int, mode: str, kind: str, tiled: bool, loop: str, rows: int) -> int
 
 def curve_factor(record: Any, mode: str, dtype: str) -> Any:
     """The function of the factors of a softmax's curvature, which only a z_loss can make negative."""
+    # Other surrogates are never negative, and spare the comparison.
     bounded = mode == "surrogate" and "z_loss" in record.loop_parameters
     return carry(convex_factor, cpu(dtype)) if bounded else access.same
 

@@ -40,6 +40,7 @@ def threshold(u):
     """
     T = use.T
     widest_vectors()
+    # Scores are shifted by their maximum: the threshold lies between -1 and 0, and sorting them is not needed.
     edge = T(-1.0)
     before = np.float64(u.size + 1)
     while True:
@@ -95,6 +96,7 @@ def sparsemax(inputs, outputs, scale, params, helpers, streamed, scratch, stats)
     n, k = z.shape
     p = use.unpack(params)
     u, hot = scratch[:k], scratch[k : 2 * k]
+    # Once a chunk: each row sets and clears its own entry.
     hot[:] = T(0.0)
     total = 0.0
     bad = T(0.0)
@@ -116,6 +118,7 @@ def sparsemax(inputs, outputs, scale, params, helpers, streamed, scratch, stats)
                 u[j] = T(0.0) if x[j] == m else x[j] - m
             edge, above = threshold(u)
             factor = T(scale) * w
+            # The diagonal of the projection on the scores above the threshold; it is 0 where only one is.
             bend = factor * (T(1.0) - T(1.0) / above)
             for j in range(k):
                 out = use.formula(u[j] - edge, t[j], *p)
@@ -150,6 +153,7 @@ def evidence(z, t, e, slope):
         total, excess = T(0.0), T(0.0)
         zs, ts, es, slopes = z[lo : lo + BLOCK], t[lo : lo + BLOCK], e[lo : lo + BLOCK], slope[lo : lo + BLOCK]
         for j in range(zs.size):
+            # Both share one exponential.
             es[j], slopes[j] = softplus_parts(zs[j])
             total += es[j]
             excess += (T(1.0) - ts[j]) * es[j]
@@ -240,6 +244,7 @@ def ordinal(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
             # Marks a row to leave out, which `unless_ignored` makes 0: the loop of classes knows no labels.
             goal[i, :] = T(-1.0)
     rest = scratch[n * k :]
+    # No second loop over classes: K thresholds are K independent classes.
     total = use.loop((z, labels, goal, weight, class_weight), outputs, scale, params, helpers, streamed, rest, stats)
     stats[1] = 0.0
     return total
@@ -251,6 +256,7 @@ def log_softmax(x, beta, class_weight, e, tops, result):
     m, tail, _ = scan_row(x, beta, class_weight, e, tops)
     lt = use.log1p(tail)
     for j in range(x.size):
+        # In this order: m * beta + lt may round where the difference is exact.
         result[j] = (x[j] - m) * beta - lt
 
 
@@ -268,6 +274,7 @@ def distillation(inputs, outputs, scale, params, helpers, streamed, scratch, sta
     e, tops = rest[:k], rest[k : k + (k + SEGMENT - 1) // SEGMENT]
     for i in range(n):
         log_softmax(target[i], T(beta), class_weight, e, tops, goal[i])
+    # The temperature squared, so that the gradient does not fade as the temperature rises.
     again = 1.0 / (beta * beta)
     taught = (z, labels, goal, weight, class_weight)
     use.loop(taught, outputs, scale * again, params, helpers, streamed, rest, stats)
@@ -294,6 +301,7 @@ def angular(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
         changed[i, :] = z[i]
         if 0 <= y < k:
             changed[i, y] = use.formula(z[i, y], *p)[0]
+    # The loop of a softmax does the rest: the label's score alone is not the caller's.
     turned = (changed, labels, target, weight, class_weight)
     total = use.loop(turned, outputs, scale, params, helpers, streamed, rest, stats)
     if use.derivatives:

@@ -87,6 +87,7 @@ def exponentials(x, m, beta, e):
     """Shifted, scaled exponentials; a loop of its own, since beside sums it would be unrolled less."""
     widest_vectors()
     for j in range(x.size):
+        # The difference first: beta times a large score would round away what the maximum leaves of it.
         e[j] = use.exp((x[j] - m) * beta)
 
 
@@ -106,6 +107,7 @@ def scan_segment(x, base, beta, e):
     for lo in range(0, x.size, BLOCK):
         hi = min(lo + BLOCK, x.size)
         xs = x[lo:hi]
+        # A value alone needs no row of exponentials: each block overwrites the one before, in the first-level cache.
         es = e[lo:hi] if use.stored else e[: hi - lo]
         # Rows follow each other: a short row fetches for later ones.
         prefetch(x, lo + AHEAD, hi + AHEAD)
@@ -114,6 +116,7 @@ def scan_segment(x, base, beta, e):
         exponentials(xs, base, beta, es)
         for j in range(xs.size):
             total += es[j]
+            # Summed apart: a sum of all less one has no digits of a tail below the rounding of 1.
             rest += T(0.0) if xs[j] == base else es[j]
     return total, rest
 
@@ -134,6 +137,7 @@ def scan_row(x, beta, class_weight, e, tops):
         lo = c * SEGMENT
         hi = min(lo + SEGMENT, x.size)
         xs = x[lo:hi]
+        # 0.076 ns an element, where a maximum of floats, which does not vectorise, takes 0.55.
         top = order_max(xs)
         # Nothing is relative to minus infinity: exp(-inf - 0) is 0.
         base = top if top != -use.INFINITE else T(0.0)
@@ -177,6 +181,7 @@ def pick_shifted(z, labels, beta, s):
     """The shifted logit that each row's label picks."""
     n, k = z.shape
     for i in range(n):
+        # A gather of one number a row, apart from the scan, which it would keep scalar.
         y = labels[i]
         s[SHIFTED + i] = (z[i, y] - s[TOP + i]) * beta if 0 <= y < k else use.T(0.0)
 
@@ -192,19 +197,23 @@ def label_terms(p, beta, eps, zeta, scale, k, mass, s):
     for i in range(GROUP):
         tail, d, w = s[TAIL + i], s[SHIFTED + i], s[WEIGHT + i]
         lt = use.log1p(tail)
+        # For a whole group of rows at once: formula and logarithm fill vectors even where K is 2.
         out = use.formula(d - lt, T(1.0), *p)
         lse = s[TOP + i] * beta + lt
         # Selected, not multiplied: an infinite log-sum-exp times a z_loss of 0 would be NaN.
         push = bend * lse if zeta > T(0.0) else T(0.0)
         extra = push + share * mass if use.smooth else push
+        # A class weight of 0 removes the row's own loss, whatever its slope is.
         f1 = times(out[1], keep * s[CLASS_WEIGHT + i])
         v = times(out[0], keep * s[CLASS_WEIGHT + i]) + (T(0.5) * push * lse if zeta > T(0.0) else T(0.0))
         if use.smooth:
             v += share * (mass * lt - s[LINEAR + i])
+        # A row of weight 0 may hold NaN.
         v = T(0.0) if w == T(0.0) else w * v
         s[VALUE + i] = v
         total += v
         if use.derivatives:
+            # The chain rule of logits times beta, once a row and not once a class.
             factor = scale * w * beta
             inverse = T(1.0) / (tail + T(1.0))
             # A label that is not the maximum has a tail of at least its own exponential: 1 - picked loses nothing.
@@ -248,6 +257,7 @@ def spread_rows(tops, beta, labels, class_weight, s, grad, hess):
             if use.curvature:
                 hs = hess[i, lo:hi]
                 tail = s[TAIL + i]
+                # One division a row, and a product for each class.
                 inverse = T(1.0) / (tail + T(1.0))
                 pq = s[AT_PQ + i]
                 pp = s[AT_PP + i]
@@ -283,8 +293,10 @@ def softmax_labels(inputs, outputs, scale, params, helpers, streamed, scratch, s
     mass = T(0.0)
     if use.smooth:
         for j in range(k):
+            # Once a chunk: smoothing spreads over all classes, the same for each row.
             mass += class_weight[j]
     segments = (k + SEGMENT - 1) // SEGMENT
+    # Lent by the driver: an allocation in the kernel would cost each chunk, and count references.
     s = scratch[:COLUMNS]
     rest = scratch[COLUMNS:]
     tops = rest[: GROUP * segments].reshape(GROUP, segments)
@@ -292,6 +304,7 @@ def softmax_labels(inputs, outputs, scale, params, helpers, streamed, scratch, s
     pad = rest[:tile]
     e = (rest[tile : 2 * tile] if use.tiled else rest[GROUP * segments :]).reshape(k if use.tiled else 1, -1)
     bent = rest[2 * tile : 3 * tile].reshape(k, GROUP) if use.tiled and use.curvature else e[:0]
+    # Only a gradient that does not fit the last-level cache: below that, stores past the caches lose.
     past = streamed & streamable((flat(grad), flat(hess)))
     total = 0.0
     for lo in range(0, n, GROUP):
@@ -301,6 +314,7 @@ def softmax_labels(inputs, outputs, scale, params, helpers, streamed, scratch, s
         zz, yy, gg, hh = z[lo:hi], labels[lo:hi], grad[lo:hi], hess[lo:hi]
         pick_labels(yy, weight[lo:hi], class_weight, k, not use.smooth and zeta == T(0.0), s)
         if use.tiled:
+            # The next tile, while this one is computed: K = 10 went from 4.4 to 3.9 of a plain copy.
             prefetch(flat(z), hi * k, min(n, hi + GROUP) * k)
             scan_tile(zz, beta, class_weight, helpers[0], e, pad, s)
         else:
@@ -427,6 +441,7 @@ def room(k: int, mode: str, kind: str, tiled: bool) -> int:
 def maximum(dtype: str) -> Any:
     """The vectorised maximum of a row, which lets NaN through."""
     bits = np.int32 if dtype == "float32" else np.int64
+    # Of as many bits as the scores, so that a vector holds as many.
     info = np.iinfo(bits)
     use = Ordering(getattr(np, dtype), bits, bits(info.bits - 1), bits(info.max), bits(info.min))
     return inner(order_max, LOOP, use)

@@ -143,6 +143,7 @@ def _kept_to_one() -> Iterator[Callable[[Callable[[T], Any], Sequence[T]], None]
 def multiplied(products: Callable[..., None], a: Any, b: Any, out: Any = None) -> Any:
     """The product of two matrices, its columns shared out by what `single_threaded` yields."""
     step = max(COLUMNS, ENOUGH // max(1, a.size))
+    # A product of one part needs no threads, and no array of its own.
     if b.shape[1] <= step:
         return np.matmul(a, b, out=out)
     if out is None:
@@ -164,6 +165,7 @@ def add_product(total: Any, g: Any, x: Any) -> None:
     k, h = total.shape
     # A single row may claim any distance to the next.
     one, two, out = ((m.ctypes.data, max(m.shape[1], m.strides[0] // m.itemsize)) for m in (g, x, total))
+    # Adds in place: NumPy would write the product to an array of its own, and read it again.
     openblas.gemm[total.dtype](ROW_MAJOR, TRANSPOSED, AS_IT_IS, k, h, len(g), 1.0, *one, *two, 1.0, *out)
 
 

@@ -33,6 +33,7 @@ STALE = 3600.0
 
 _TEMPORARY = re.compile(r"(fastloss-|tmp)[a-z0-9_]{8}\.tmp")
 _HARMLESS = re.compile("CACHE|COLOR|CUDA|GDB|HELP|HTML|THREAD|WARN")
+# Follows no link, and does not wait for a writer where somebody put a pipe.
 _READ = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"))
 
 missed: list[Callable[[], None]] = []
@@ -189,6 +190,7 @@ class KernelCache:
         if blob is None:
             return None
         check, data = blob[:32], blob[32:]
+        # Before it is unpickled, which would run whatever a damaged file says.
         if hashlib.sha256(data).digest() != check:
             return None
         try:
@@ -205,6 +207,7 @@ class KernelCache:
         if folder is None:
             return
         _sweep(folder)
+        # Numba's own pickling: it knows types and intrinsics that the standard one refuses.
         payload = serialize.dumps(parts())
         target = self._file(folder, sig, target_context)
         # A full disk or a lost race costs the next process a compilation, never this one its result.

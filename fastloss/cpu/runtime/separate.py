@@ -18,6 +18,7 @@ __all__ = ["PROMISE", "Separate"]
 
 def _promise(models: Any, kind: Any, argument: Any) -> None:
     """Mark the memory of an array, or of the arrays in a tuple, as one that no other argument overlaps."""
+    # The data alone: shapes and strides are numbers.
     if isinstance(kind, types.Array):
         argument[models[kind].get_field_position("data")].add_attribute("noalias")
     elif isinstance(kind, BaseTuple):

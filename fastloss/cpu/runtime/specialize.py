@@ -102,15 +102,18 @@ def _feed(h: Any, value: Any, seen: dict[int, int]) -> None:
         _leaf(h, "code", value.co_code)
         _feed(h, (value.co_names, value.co_varnames, value.co_argcount, value.co_flags, value.co_consts), seen)
     elif isinstance(value, FunctionType):
+        # Their text is not read: the versions in the environment stand for it.
         if _versioned(value.__module__):
             _leaf(h, "function", f"{value.__module__}.{value.__qualname__}".encode())
             return
+        # A function may reach itself.
         if id(value) in seen:
             _leaf(h, "again", str(seen[id(value)]).encode())
             return
         seen[id(value)] = len(seen)
         names = names_of(value.__code__)
         used = {n: _used(value.__globals__[n], names) for n in names if n in value.__globals__}
+        # What a closure holds determines the code as much as a global does.
         cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
         _leaf(h, "function", value.__qualname__.encode())
         _feed(h, (_undocumented(value), value.__defaults__, value.__kwdefaults__, used, cells), seen)
@@ -120,6 +123,7 @@ def _feed(h: Any, value: Any, seen: dict[int, int]) -> None:
             _feed(h, item, seen)
     elif isinstance(value, dict):
         _feed(h, sorted(value.items()), seen)
+    # Sorted: the order of a set of flags depends on the hash seed of the process.
     elif isinstance(value, (set, frozenset)):
         _feed(h, sorted(map(repr, value)), seen)
     elif isinstance(value, ModuleType):
@@ -350,6 +354,7 @@ def _driver(function: FunctionType, name: str, signature: Any, parallel: bool) -
     dispatcher = defer(njit(**options)(_named(function, name, key)))
     dispatcher._cache = KernelCache(key, name)
     dispatcher.compile(signature)
+    # Arrays of other types are an error, not a second compilation without a word.
     dispatcher.disable_compile()
     return dispatcher
 

@@ -38,6 +38,7 @@ STEP = {"float32": 64, "float64": 32}
 """Elements of a step: four lines. Longer bursts of stores alternate with bursts of reads, and both wait (mse of 10M
 elements takes 0.70 of a plain difference with 64, 0.92 with 512)."""
 
+# Plain Python has no vectors to fill: a step of one element needs no stage.
 if config.DISABLE_JIT:
     STEP = {"float32": 1, "float64": 1}
 
@@ -53,6 +54,7 @@ def _view(context, builder, kind, data, size):
 def _reserve(context, builder, kind, size):
     # In the entry block of the calling function itself: in a function that is inlined, it would end with that.
     room = cgutils.alloca_once(builder, ir.ArrayType(context.get_data_type(kind.dtype), size))
+    # One line of the cache: no vector of 512 bits crosses two.
     room.align = 64
     pointer = context.get_data_type(kind.dtype).as_pointer()
     return _view(context, builder, kind, builder.bitcast(room, pointer), context.get_constant(types.intp, size))
@@ -260,6 +262,7 @@ def _drain(typingctx):
     """Make what was written past the caches visible, as other stores are, to a thread that is told of it later."""
 
     def codegen(context, builder, signature, args):
+        # On x86-64, stores past the caches are weakly ordered: an ordinary store that follows may be seen first.
         builder.fence("seq_cst")
         return context.get_dummy_value()
 

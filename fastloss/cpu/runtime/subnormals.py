@@ -40,6 +40,7 @@ def _flush(typingctx):
         room = cgutils.alloca_once(builder, word)
         _control(builder, "st", room)
         before = builder.load(room)
+        # The other bits stay: rounding and masks of exceptions are the caller's.
         builder.store(builder.or_(before, word(FLUSH_RESULTS | FLUSH_OPERANDS)), room)
         _control(builder, "ld", room)
         return before

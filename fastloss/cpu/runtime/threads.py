@@ -82,8 +82,10 @@ def parallel_allowed() -> bool:
 def run_parallel(driver: Callable[..., Any], *arguments: Any) -> Any:
     """Enter the driver's parallel region with our number of threads, leaving the caller's setting as it was."""
     mine = numba.get_num_threads()
+    # Workqueue aborts the process when two threads enter; OpenMP and TBB take any number.
     guard = _lock if _exclusive() else contextlib.nullcontext()
     with guard:
+        # Spares two calls of Numba where both settings agree.
         if mine == _threads:
             return driver(*arguments)
         try:
@@ -159,6 +161,7 @@ def _submit(task: Callable[[], None], times: int) -> None:
 
 def share(work: Callable[[T], Any], items: Sequence[T]) -> None:
     """Call work(item) for every item, in this thread and those of a pool; it should leave the interpreter's lock."""
+    # No more than there are items: waking a thread takes 30 us.
     threads = min(get_num_threads(), len(items))
     if threads == 1 or getattr(_submitting, "now", False):
         one_by_one(work, items)
@@ -184,6 +187,7 @@ def _exclusive() -> bool:
 def _after_fork_in_child() -> None:
     global _forked, _lock, _pool
     _lock, _pool = threading.RLock(), _new_pool()
+    # A child of a process that never entered a region may enter one of its own.
     _forked = _forked or bool(getattr(_layer, "_is_initialized", True))
     allowed[0] = get_num_threads()
 

@@ -87,6 +87,7 @@ def _drive(setup, arrays, parallel):
     address, first, chunk = setup[0], setup[1], setup[3]
     table = table_of(arrays, setup[4:])
     alike = table.size > 0
+    # No units where types differ: nothing is read through wrong types.
     end = setup[2] if alike else first
     chunks = (end - first + chunk - 1) // chunk
     for c in prange(chunks):
@@ -136,6 +137,7 @@ def all_between(a, high):
     """Whether all integers are between 0 and a bound; takes a tenth of the time of NumPy's min and max."""
     wrong = 0
     for i in range(a.size):
+        # Counted, not stopped at: a loop that may end early does not vectorise.
         wrong += (a[i] < 0) | (a[i] > high)
     return wrong == 0
 
@@ -197,9 +199,11 @@ class Kernel:
             raise TypeError(f"{self.name}: an array of a kernel has {LONGEST} axes or more")
         kinds = tuple(types.Array(KINDS[a.dtype], a.ndim, "C") for a in arrays)
         work = inner(self.template, LOOP, self.use, **self.functions)
+        # One signature for kernels of any arrays: one driver, compiled in 1.3 s, calls them all.
         table = types.Array(types.int64, 1, "C")
         signature = types.float64(types.intp, types.intp, table)
         chunk = compile_chunk(_chunk, self.name, signature, Slots(work, reader(kinds, self.record), self.flushes))
+        # Once a kernel: Python takes 0.2 us an array to look types up, the driver compares words.
         words = words_of([(a.dtype, a.ndim) for a in arrays])
         return Code(chunk, chunk.address, words)
 
@@ -220,6 +224,7 @@ class Kernel:
         """Run on some units, in parallel where their work pays for it."""
         _, address, words = self.compiled(arrays)
         setup = np.array([address, first, end, chunk, *words], np.int64)
+        # A dtype that equals NumPy's own may be another object: that is looked at once the driver has refused it.
         if not dispatch.launch(_driver(), work, setup, id(arrays)):
             arrays = _canonical(arrays)
             dispatch.launch(_driver(), work, setup, id(arrays))
@@ -308,6 +313,8 @@ def bound_stages(units: int, work: float, *stages: tuple[Kernel, int]) -> Callab
                 for (k, each), own in zip(stages, arrays, strict=True):
                     k(units * each, work, *own)
             return
+        # One compiled call for all stages: batch_hard_triplet of 32 x 128 took 25.5 us with one for each of three, and
+        # takes 20.
         if setup is not NO_SETUP and dispatch.launch(_stage_driver(), size, setup, id(arrays)):
             return
         arrays = tuple(map(_canonical, arrays))
