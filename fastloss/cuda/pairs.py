@@ -130,6 +130,7 @@ def _power_of_two(m):
     if T(0.0) < m < T(np.inf):
         # By steps of one power of two, which round nothing; rows near 1 pass neither loop.
         while m * scale > use.STEP:
+            # The reciprocal of a power of two is exact, and spares a division.
             scale *= T(1.0) / use.STEP
         while m * scale * use.STEP < T(1.0) and scale < use.STEP * use.STEP * use.STEP:
             scale *= use.STEP
@@ -141,6 +142,7 @@ def warp_max(m):
     """The largest of a warp's numbers, in all of its lanes."""
     step = 16
     while step > 0:
+        # Five exchanges without shared memory: all 32 lanes hold the largest afterwards.
         other = cuda.shfl_xor_sync(LANES, m, step)
         m = other if other > m else m
         step >>= 1
@@ -163,9 +165,11 @@ def _squares(x, y, start, stop, scale):
     high, low, j = T(0.0), T(0.0), start
     # Lane by lane through the row, so that a warp's loads are neighbours; sums in pairs keep float32's digits.
     while j < stop:
+        # Scaled before the difference, as on the CPU: x - y may overflow where neither scaled number does.
         e = use.gap(x, y, j, scale)
         high, low = plus(high, low, e * e)
         j += WARP
+    # Merged as pairs: additions of plain float32 would lose what the pairs have kept.
     high, low = warp_everywhere(high, low)
     return rounded(high, low)
 
@@ -212,6 +216,7 @@ def _unit(e, p):
     T = use.T
     if use.euclidean:
         return e
+    # The order is an argument of the kernel: all threads take the same side.
     size = T(1.0) if p == T(1.0) else use.pow(abs(e), p - T(1.0))
     return size if e > T(0.0) else -size if e < T(0.0) else e
 
@@ -263,6 +268,7 @@ def _measure_two(a, start, stop, params):
 def _spread_two(a, outputs, start, stop, state, slope, factor, params):
     T = use.T
     scale, inverse, by_near, far_scale, far_inverse, by_far, swapped = state
+    # By `times`, as everywhere: a row of weight 0 has slopes of 0 even where they are infinite.
     k, m = times(by_near, times(slope[0], factor)), times(by_far, times(slope[1], factor))
     origin, j = a[1] if swapped > T(0.0) else a[0], start
     while j < stop:
@@ -304,6 +310,7 @@ def _products(x, y, start, stop, a, b):
 @device
 def difference(x, p, y, q):
     """The difference of two products, of which neither is rounded by itself."""
+    # Its rounding error comes back by the second fma: the difference has one rounding, without double.
     other = y * q
     return cuda.fma(x, p, -other) - cuda.fma(y, q, -other)
 
@@ -326,10 +333,12 @@ def _measure_angle(a, start, stop, params):
     s, t = T(1.0), T(1.0)
     xx, yy, xy = _products(a[0], a[1], start, stop, s, t)
     if not (use.LEAST < xx < use.MOST and use.LEAST < yy < use.MOST):
+        # The whole warp agrees, as all lanes hold the same sums: no lane waits for another branch.
         s, t = _power_of_two(_largest(a[0], start, stop)), _power_of_two(_largest(a[1], start, stop))
         xx, yy, xy = _products(a[0], a[1], start, stop, s, t)
     p, q = _inverse_of(math.sqrt(xx)), _inverse_of(math.sqrt(yy))
     c = xy * p * q
+    # Right to the last digit while c is small; above 1/2 it would cancel.
     rest = T(1.0) - c
     if c > T(0.5):
         rest = _apart(a[0], a[1], start, stop, s, p, t, q)
@@ -433,6 +442,7 @@ def launch(call: Any) -> Total:
     few = call.units <= MAX_BLOCKS
     size, blocks = (32, max(1, call.units)) if few else (threads(), blocks_for(32 * call.units))
     total = Total.of(call.place, call.number, blocks)
+    # One kernel for all formats of the number beside each row would have a branch at each read.
     target = next((x.dtype for x in given if x is not None), call.number)
     kernel = pairs_kernel(record, call.stored, target, call.parameters.get("p", 2.0) == 2.0)
     addresses = (at(*vectors), at(*given, call.weight), at(call.values, *call.grads))

@@ -106,6 +106,7 @@ class Place:
         name, contiguous = self.library.described(x, what)
         if shape is not None and tuple(x.shape) != shape:
             x, contiguous = self.library.broadcast(x, shape), True
+        # Kernels take addresses alone: what they cannot read as it lies is copied on the device.
         if not contiguous or (dtype and name != dtype):
             name = dtype or name
             x = self.library.converted(x, name)
@@ -240,6 +241,7 @@ def elsewhere(loss: Any, on_cpu: Callable[[Request], Any], request: Request) -> 
         raise BackendError(f"is 'cuda', but {reason}", "backend")
     if request.out is not None:
         raise BackendError(f"cannot be written by a call that runs on the CPU, as {reason}; leave it away", "out")
+    # A fallback that copies each batch is worth knowing of.
     warn(f"{loss.name} runs on the CPU, with copies: {reason}")
     return on_host(on_cpu, request)
 
@@ -276,10 +278,12 @@ def note(
     inputs: tuple[Placed | None, ...],
 ) -> None:
     """Register the cell in which a call records domain violations; calls on host arrays raise at once."""
+    # Weak, so that an unread violation keeps no batch in the memory of the device.
     references = tuple(_reference(None if x is None else x.array) for x in inputs)
     shapes = tuple(() if x is None else x.shape for x in inputs)
     _pending.append(_Pending(loss, place.number, cell.array, place.library, names, domains, references, shapes))
     if place.on_host:
+        # The results are on their way to the host: waiting costs nothing more.
         _explain(_pending.pop())
 
 

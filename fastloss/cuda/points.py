@@ -94,6 +94,7 @@ def _group(stored: str, columns: int, number: str) -> Any:
     """A function of (address, i, grouped): some neighbours in the precision given, read at once or one by one."""
     kind = getattr(np, number)
     parts = (f"number(one(a, i * count + at{c})[0])" for c in range(columns))
+    # Constants of 64 bits without a sign, as the index: Numba makes a float64 of a mixture.
     offsets: dict[str, Any] = {f"at{c}": np.uint64(c) for c in range(columns)}
     singly = spelled("a, i", *parts, one=reader(stored), count=np.uint64(columns), number=kind, **offsets)
     same = spelled("x", *(f"number(x[{c}])" for c in range(columns)), number=kind)
@@ -155,6 +156,7 @@ def _evaluating(record: Formula, formats: tuple[tuple[str, int], ...], number: s
     count = len(tuple(record.parameters.values())[constant].choices)
     values = {f"value{j}": kind(j) for j in range(count)}
     texts = [f"formula({numbers}, {before}{v}, *p[{constant + 1}:])" for v in values]
+    # A branch, not a kernel, for each value of a constant: the grid takes one side as a whole.
     found = texts[-1]
     for j in reversed(range(count - 1)):
         found = f"({texts[j]} if p[{constant}] == value{j} else {found})"

@@ -37,6 +37,7 @@ def tops(row, labels, i, q):
     for j in range(row.size):
         if labels[j] != labels[i]:
             a = use.formula(row[j], 0.0, *q)[0]
+            # NaN is taken for the largest, and comes through.
             if a > negative or a != a:
                 negative = a
         elif j != i:
@@ -93,6 +94,7 @@ def run(call: Any) -> None:
     unit, inverse, counted = np.empty((n, d)), np.empty((n, 2)), np.empty(n)
     helpers = (power_of_two, largest, inverse_of)
     kernel(normalise, "normalise", "float64", None, helpers)(n, n * d, x, unit, inverse)
+    # By BLAS: n^2 d multiplications are nearly all of the work.
     cosines, pull = unit @ unit.T, np.empty((n, n) if call.grads else (0, 0))
     mine = kernel(pulled, call.record.name, "float64", call.record.function, (tops,))
     mine(n, 8 * n * n, call.numbers(), call["labels"], cosines, call.values, counted, pull)

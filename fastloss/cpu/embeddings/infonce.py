@@ -26,6 +26,7 @@ def unit_rows(lo, hi, x, unit, lengths):
         scale = 1.0
         square = 0.0
         for j in range(row.size):
+            # In float64: squares of float32 overflow from 1.8e19 on.
             square += np.float64(row[j]) * np.float64(row[j])
         if square < 1e-200 or square > 1e200:
             # Squares of float64 that left its range: taken relative to the largest element.
@@ -56,6 +57,7 @@ def through_lengths(lo, hi, unit, lengths, slopes, grad):
             for j in range(s.size):
                 counts = counts or s[j] != T(0.0)
         for j in range(u.size):
+            # A sum of its own before the loop below, which needs it whole.
             along += np.float64(u[j]) * np.float64(s[j])
         # Along and across in float64: they nearly cancel where the slope points along the row.
         for j in range(u.size):
@@ -69,6 +71,7 @@ def same_class(lo, hi, first, labels, share, target):
         t = target[i]
         y, s = labels[first[0] + i], share[first[0] + i]
         for j in range(t.size):
+            # Written for a chunk of rows at a time: targets of all rows would be n x n.
             t[j] = s if labels[j] == y else use.T(0.0)
 
 
@@ -132,6 +135,7 @@ def _without_themselves(lo: int, hi: int, scores: Any) -> None:
 
 def _of_class(name: str, labels: Any, counts: Any, themselves: bool) -> Any:
     """Targets of rows that should find the columns of their class, all of them alike."""
+    # Once for each item, not for each pair.
     share = np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 0.0).astype(name)
 
     def target(lo: int, hi: int, scores: Any) -> Any:
@@ -164,6 +168,7 @@ def _evaluate(call: Any, a: _Stack, b: _Stack, grads: list[Any], **against: Any)
         factors = np.where(call.counted, factors, 0.0)
     slopes = np.empty_like(a.rows), np.empty_like(b.rows)
     softmax_of_product(p, call.values, factors, slopes, rows)
+    # One product has both derivatives: they are of the same rows.
     if b is a:
         np.add(*slopes, out=slopes[0])
     else:

@@ -24,6 +24,7 @@ use = unbound(Formula)
 
 def level(d, back, squared):
     """A distance as the loss takes it, from a scaled one."""
+    # The power of two by which embeddings were brought near 1 rounds nothing.
     d *= back
     return d * d if squared else d
 
@@ -34,7 +35,9 @@ def extremes(bits, labels, mine):
     """The largest distance of an equal label, and the smallest of another."""
     far, near = -1, NONE
     for j in range(bits.size):
+        # Selected below, not branched on: labels come in any order, and the loop stays in vectors.
         same = labels[j] == mine
+        # As integers: a maximum of floats does not vectorise, as NaN has no order.
         far = max(far, bits[j] if same else -1)
         near = min(near, NONE if same else bits[j])
     return far, near
@@ -65,6 +68,7 @@ def hardest_pair(row, labels, mine):
     for start in range(0, row.size, BLOCK):
         # Keeps the search vectorised: it finds values by block, and the indices only afterwards.
         f, n = extremes(row[start : start + BLOCK], labels[start : start + BLOCK], mine)
+        # Strictly: of equal distances the first in the batch is taken, whatever the blocks are.
         if f > far:
             positive, far = start, f
         if n < near:
@@ -84,6 +88,7 @@ def hardest(lo, hi, params, options, labels, between, bits, values, counted, slo
     squared, back, careful = options[0] > 0.0, options[1], options[2] > 0.0
     for i in range(lo, hi):
         row = between[i]
+        # Looked for only where an embedding is not finite.
         odd = careful and nan_in(row)
         positive, negative = any_pair(labels, i) if odd else hardest_pair(bits[i], labels, labels[i])
         counts = positive >= 0 and negative >= 0
@@ -103,6 +108,7 @@ def begin(i, labels, row, careful, values, pull):
         pull[i][:] = 0.0
     same = 0
     for j in range(labels.size):
+        # Counted first: an anchor without a triplet spares its sort.
         same += 1 if labels[j] == labels[i] else 0
     # Leaves out an anchor without a triplet.
     if same == 1 or same == labels.size:
@@ -150,6 +156,7 @@ def rank(reach, size, count, d, strict):
     """Return the number of the first `count` that do not exceed d, or are below it; `size` is a power of two."""
     at, step = 0, size // 2
     while step > 0:
+        # A halving search without a branch: the next step is selected, so nothing is mispredicted.
         limit = reach[at + step - 1]
         at += step if (limit < d if strict else limit <= d) else 0
         step //= 2
@@ -178,6 +185,7 @@ def active(lo, hi, params, options, labels, between, values, counted, pull):
                 d = level(row[j], back, squared)
                 r = rank(reach, size, count, d, False)
                 if r < count:
+                    # By rank: a negative is looked up once, log2(n) steps, where pairing it with each positive takes n.
                     cost[r] += reach[r] - d
                     hits[r] += 1.0
                     if pull.size > 0:
@@ -186,6 +194,7 @@ def active(lo, hi, params, options, labels, between, values, counted, pull):
         total, within = 0.0, 0.0
         for r in range(count):
             if within > 0.0 and reach[r] > reach[r - 1]:
+                # Grows by terms that are never negative: a difference of two sums would cancel.
                 total += within * (reach[r] - reach[r - 1])
             total += cost[r]
             within += hits[r]
@@ -213,6 +222,7 @@ def every(lo, hi, params, options, labels, between, values, counted, pull):
                     counts = labels[j] != mine
                     total += out[0] if counts else 0.0
                     slope += out[1][0] if counts else 0.0
+                    # The slopes of all negatives in one loop, which runs in vectors, for each positive.
                     own[j] += out[1][1] if counts else 0.0
                 own[p] = slope
                 values[i] += total
@@ -240,6 +250,7 @@ def semi_hard(lo, hi, params, options, labels, between, values, counted, pull):
                 if farthest < 0 or row[j] > row[farthest]:
                     farthest = j
         nearest = farthest
+        # Downwards, so that the nearest negative beyond each positive is known from the one after it.
         for r in range(count, 0, -1):
             p, nearest = who[r - 1], first[r] if first[r] >= 0 else nearest
             out = use.formula(level(row[p], back, squared), level(row[nearest], back, squared), *q)
@@ -267,6 +278,7 @@ def listed(lo, hi, chosen, start, anchors):
 
 def pull_pair(g, x, i, j, d, slope, square):
     """Add the derivative of a distance by its first row."""
+    # The derivative of a squared distance needs no root, and that of a distance of 0 is 0.
     s = slope * square if square != 0.0 else slope / d if d != 0.0 else 0.0
     if s != 0.0:
         a, b = x[i], x[j]
@@ -283,6 +295,7 @@ def pull_chosen(lo, hi, square, x, between, chosen, slopes, factors, start, anch
             j = chosen[i, which]
             if j >= 0 and factor != 0.0:
                 pull_pair(g, x, i, j, between[i, j], slopes[i, which] * factor, square[0])
+        # Gathered by the row that is written: no two threads add to one row, and the order is fixed.
         for k in range(start[i], start[i + 1]):
             a, which = anchors[k] // 2, anchors[k] % 2
             factor = factor_of(factors, a)
@@ -324,6 +337,7 @@ def _hardest(call: Any) -> Callable[[Any, Any, Any], None]:
 
 def _by_rank(call: Any, x: Any, options: Any) -> None:
     name, n = call.record.name, len(x)
+    # The matrix of distances once: mining and gradient read it.
     (compare, tiles), each = comparing(*x.shape)
     between = np.empty((n, n))
     compare(tiles, each, x, between)

@@ -76,6 +76,7 @@ def power_of_two(m):
     """Return a finite power-of-two scale factor that brings m close to 1."""
     if not m > 0.0:
         return 1.0
+    # The reciprocal of the largest numbers is subnormal: their scale is a normal power of two.
     if m > 1e308:
         return 2.0**-1020
     return math.ldexp(1.0, min(-math.frexp(m)[1], 1000))
@@ -101,6 +102,7 @@ def squares(x, y, scale):
 def powers(x, y, p, scale):
     """The norm of order p of the scaled differences of two rows."""
     s = 0.0
+    # No power, and no scale: a sum of magnitudes loses nothing.
     if p == 1.0:
         for j in range(x.size):
             s += abs(gap(x[j], y[j], scale))
@@ -120,6 +122,7 @@ def distance(x, y, p):
         # Saves the pass for the largest difference: most sums lose nothing unscaled.
         if LEAST < s < MOST:
             return math.sqrt(s), 1.0
+    # A power of two: scaling rounds no digit of any element.
     scale = power_of_two(farthest(x, y, 1.0))
     return (math.sqrt(squares(x, y, scale)) if use.euclidean else powers(x, y, p, scale)), scale
 
@@ -139,6 +142,7 @@ def single(lo, hi, params, factors, values, x, y, t, g, h):
     for i in range(lo, hi):
         a, b = x[i], y[i if y.shape[0] > 1 else 0]
         root, scale = distance(a, b, 2.0)
+        # Unscaled at the end, so that an overflow is that of the distance itself.
         d = root / scale
         out = use.formula(d, np.float64(t[i]), *q) if use.targets else use.formula(d, *q)
         values[i] = out[0]
@@ -170,6 +174,7 @@ def comparable(d, e):
 def triples(lo, hi, params, options, factors, values, x, y, z, g, h, w):
     """Losses of the distances of a vector from two others."""
     q = use.unpack(params)
+    # Run-time numbers: one kernel serves all combinations, at the cost of a branch a row.
     p, squared, swap = options[0], options[1] > 0.0, options[2] > 0.0
     for i in range(lo, hi):
         a, b, c = x[i], y[i], z[i]
@@ -207,6 +212,7 @@ def triple_slopes(vectors, slopes, near, far, p, swapped):
         return
     start = b if swapped else a
     for j in range(a.size):
+        # Computed again, not kept: the vectors are in the cache, a row of units would need memory.
         e = k * use.unit(a[j], b[j], scale, inverse, p)
         f = m * use.unit(start[j], c[j], far_scale, far_inverse, p)
         g[j] = e if swapped else e + f
@@ -248,7 +254,9 @@ def cosines(lo, hi, params, factors, values, x, y, t, g, h):
     for i in range(lo, hi):
         u, v = x[i], y[i]
         a, b = 1.0, 1.0
+        # Three sums in one read of both vectors.
         uu, vv, uv = products(u, v, a, b)
+        # Nearly never: most sums of squares lose nothing unscaled.
         if not (LEAST < uu < MOST and LEAST < vv < MOST):
             a, b = power_of_two(largest(u)), power_of_two(largest(v))
             uu, vv, uv = products(u, v, a, b)
@@ -261,6 +269,7 @@ def cosines(lo, hi, params, factors, values, x, y, t, g, h):
         if g.size > 0:
             factor = factor_of(factors, i)
             k = out[1] * factor if factor != 0.0 else 0.0
+            # A zero vector has no direction: its cosine is 0, and so is the slope.
             if p == 0.0 or q == 0.0:
                 k = 0.0
             cosine_slopes(u, v, a, p, b, q, rest, k, g[i], h[i])
@@ -298,6 +307,7 @@ def prepare(call: Any) -> Callable[[Any], None]:
     count, numbers = len(record.predictions), call.numbers()
     target = next((k for k in record.inputs if k not in record.predictions), None)
     template = triples if count == 3 else cosines if of_cosines(record) else single
+    # A kernel of its own, without powers: they take ten times as long as the squares.
     euclidean = call.parameters.get("p", 2.0) == 2.0
     flags = (*steps(euclidean), ("targets", target is not None))
     name = record.name if euclidean else f"{record.name}_p"

@@ -35,6 +35,7 @@ def two(x, a, b):
     """Squared distances of a row from two others."""
     s, t = 0.0, 0.0
     for j in range(x.size):
+        # The difference itself: x.x + a.a - 2 x.a would cancel for near neighbours.
         s += (x[j] - a[j]) * (x[j] - a[j])
         t += (x[j] - b[j]) * (x[j] - b[j])
     return s, t
@@ -44,6 +45,7 @@ def rooted(row):
     """Take square roots, and count the sums that have lost digits."""
     lost = 0
     for j in range(row.size):
+        # Counted beside the root: the loop has no branch, and looks again only where it must.
         lost += 0 if (row[j] > LEAST) & (row[j] < MOST) else 1
         row[j] = math.sqrt(row[j])
     return lost

@@ -48,6 +48,7 @@ def slopes_in_place(address, arrays, keep, scale, params, helpers, room, chunk):
     """
     z, bias, labels, target, class_weight, values = arrays
     n, k = z.shape
+    # For one chunk, which stays in the cache: the scores themselves may be 64 MB.
     x = np.empty((min(n, chunk), k), z.dtype)
     scratch = np.empty(room, z.dtype)
     stats = np.empty(2, np.float64)
@@ -57,6 +58,7 @@ def slopes_in_place(address, arrays, keep, scale, params, helpers, room, chunk):
         # Copies the scores: their derivatives take their place.
         for i in range(lo, hi):
             copy, row = x[i - lo], z[i]
+            # Branches once a row: most products have no bias.
             if bias.size > 0:
                 for j in range(k):
                     copy[j] = row[j] + bias[j]
@@ -123,6 +125,7 @@ def _kernel(dtype: Any, k: int, labels: bool, keep: bool, smooth: bool, tiled: b
     address = dispatch.rows(registered["cross_entropy"], name, mode, kind, smooth, tiled)[0]
     chunk = rows_per_chunk(k)
     tail = (dispatch.helpers(k, dtype, tiled), dispatch.room(k, mode, kind, tiled, "softmax", chunk), chunk)
+    # Only dense targets and smoothing read class weights for every column.
     ones = np.ones(0 if labels and not smooth else k, dtype)
     with dispatch.compiling:
         return _Kernel(_driver(name), address, ones, np.empty((0, 0), dtype), tail)
@@ -145,6 +148,7 @@ def softmax_of_product(
             g[...] = 0.0
         grads = ()
     n, k = len(p.a), len(p.b)
+    # By the sizes alone, so that sums over chunks have one order on every machine.
     rows = min(n, rows) or rows_at_a_time(n, k, p.a.dtype.itemsize)
     if _is_few(n, k, p.a.shape[1], rows):
         with np.errstate(all="ignore"), flushed_subnormals():
@@ -152,6 +156,7 @@ def softmax_of_product(
         return
     for g in grads[1:]:
         g[...] = 0.0
+    # Once a call, not once a chunk: fresh pages of 64 MB would be zeroed by the system each time.
     scores = np.empty((rows if rows < k else 0, k), p.a.dtype)
     # What is infinite or NaN comes through without a warning, as in the kernels.
     with np.errstate(all="ignore"), flushed_subnormals(), single_threaded(rows * k * p.a.shape[1]) as shared:
@@ -280,6 +285,7 @@ class _Chunk:
         b = self.p.b
         tiles = _pieces(len(self.a), max(LEAST, TILE // len(b)))
         parts: list[Any] = [()] * len(tiles)
+        # Each tile holds a sum of the size of b until all are added in order.
         if self.to_a is not None and len(tiles) * b.nbytes > SCORES:
             return False
 
@@ -324,6 +330,8 @@ class _Chunk:
             columns = tiles[i]
             g = z[:, columns]
             parts[i] = g @ b[columns]
+            # Into the sum itself, by BLAS: NumPy would write the product and read it again (1.18 instead of 1.06 of the
+            # products).
             add_product(self.sums[0][columns], g, self.counted_a)
             for to_bias in self.sums[1:]:
                 to_bias[columns] += g.sum(0)
@@ -359,6 +367,7 @@ def put_slopes(p: Product, lo: int, g: Any, values: Any, own: Any, scale: float,
     target = p.target(lo, lo + n, g) if p.target else None
     labels = NO_LABELS if p.labels is None else p.labels[lo : lo + n]
     if own is not None and p.labels is not None:
+        # A row of factor 0 is left out, whatever it holds.
         labels = np.where(own[:, 0] != 0.0, labels, -1)
     found = np.empty(n, g.dtype)
     tiled, smooth = p.lasting and k <= TILED_TO, p.labels is not None and p.smoothing > 0.0

@@ -47,6 +47,7 @@ def moments(x, y, k, m, scale, means, others, xx, yy, xy, dd):
         a, b = x[i, k:m], y[i, k:m]
         for j in range(a.size):
             e, f = np.float64(a[j]) * scale, np.float64(b[j]) * scale
+            # From the difference itself: xx + yy - 2 xy would cancel where the views are alike.
             dd[j] += (e - f) * (e - f)
             # Takes a second pass about the means: sums of squares less squared sums cancel.
             e, f = e - means[j], f - others[j]
@@ -146,6 +147,7 @@ def spreads(stats, free, eps, gamma, push, variances, lacks, aparts):
         for j in range(stats.shape[1]):
             variances[k, j] = stats[2 + k, j] / free
             deviation = math.sqrt(variances[k, j] + eps)
+            # A hinge: deviations above gamma are not pulled back.
             lack = gamma - deviation
             # Nothing to push apart where a deviation is large enough or 0; NaN goes on.
             lacks[k, j] = lack if lack > 0.0 or lack != lack else 0.0
@@ -185,6 +187,7 @@ def _products(
     else:
         c = multiplied(products, a.T, b)
         c /= divisor
+        # The diagonal has a term of its own: left in, subtracting its squares again would cancel.
         c.reshape(-1)[:: d + 1] = 0.0
         pairs = ((b, c.T), (a, c))
         off, whole = _dot(c, c), False
@@ -197,6 +200,7 @@ def _barlow_twins(call: Any, grads: dict[str, Any], products: Callable[..., None
     n, d = x.shape
     lam, eps = call.parameters["lam"], call.parameters["eps"]
     largest = max(float(np.abs(x).max()), float(np.abs(y).max()))
+    # Nearly all batches spare the product: squares of such numbers stay in range.
     scale = 1.0 if 1e-140 < largest < 1e140 or not math.isfinite(largest) else power_of_two(largest)
     stats, u, v = _moved(x, y, scale, eps * scale * scale if eps > 0.0 else 0.0)
     correlation = stats[4] / n * stats[6] * stats[7]

@@ -50,6 +50,7 @@ use = unbound(Slots)
 def key_of(x):
     """Whole numbers that are ordered, as if unsigned, like floats; the largest for NaN, one for both zeros."""
     T = use.T
+    # Adding 0 makes -0 into 0: equal numbers have one key, and keep their order.
     b = T(x + T(0.0)).view(use.BITS)
     return use.BITS(-1) if x != x else use.BITS(b ^ ((b >> use.BITS(DIGIT * use.DIGITS - 1)) | use.LOWEST))
 
@@ -81,6 +82,7 @@ def distribute(keys, index, counts, shift, to, at):
         start += count
     for i in range(keys.size):
         key = keys[i]
+        # One read and one write a key and digit: comparisons would take log2(n) rounds.
         d = (key >> shift) & use.BITS(counts.size - 1)
         q = counts[d]
         counts[d] = q + 1
@@ -118,6 +120,7 @@ def sort_items(x, falling, keys, index, counts):
     for i in range(n):
         first[i] = key_of(x[i]) ^ flip
         places[i] = i
+    # Clearing the counts of all digits takes longer than inserting so few.
     if n <= SMALL:
         insert(first, places, n * n)
         return 0.0

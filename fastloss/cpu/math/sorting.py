@@ -39,6 +39,7 @@ def sort_digits(rows, m, counts):
         first = part(counts, d * size, size)
         # A digit that all keys share moves none of them.
         if first[(np.uint64(given[0]) >> shift) & last] < m:
+            # Counts become places in the order of the digits: an exclusive sum, in place.
             at = 0
             for b in range(first.size):
                 found = first[b]

@@ -59,6 +59,7 @@ def approx_groups(lo, hi, sort, offsets, scores, gains, table, params, values, c
         counted[g] = 0.0
         x, e = scores[a:b], gains[a:b]
         order = index[int(at_address(sort[0], (e, 1, keys, index, counts)))]
+        # A list whose items are alike has no order to learn.
         if n < 2 or e[order[0]] == e[order[n - 1]]:
             if grad.size > 0:
                 grad[a:b] = T(0.0)
@@ -71,6 +72,7 @@ def approx_groups(lo, hi, sort, offsets, scores, gains, table, params, values, c
         for i in range(n, n + LANES):
             s[i], slopes[i] = T(0.0), T(0.0)
         for i in range(n):
+            # All pairs of one item at a time: a table of pairs would have the square of the list's length.
             ranks[i] = 1.0 + against_all(i, n, s, slopes, p)[0]
         values[g] = loss_of_ranks(ranks[:n], e, best, slopes)
         counted[g] = 1.0

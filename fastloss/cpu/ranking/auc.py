@@ -50,11 +50,13 @@ def walk(x, w, side, low, margin, slopes):
             # Rounding alone makes a step up.
             step = max(apart, 0.0) if apart == apart else apart
             if step != 0.0:
+                # The square of each distance grows by (2 d + step) step: three sums move all pairs at once.
                 second += step * (2.0 * first + mass * step)
                 first += mass * step
         if taken:
             mass += w[q]
             j += 1
+        # An item of weight 0 adds nothing, and may hold anything.
         elif w[q] != 0.0:
             value += w[q] * second
             slopes[q] = -2.0 * w[q] * first
@@ -85,6 +87,7 @@ def auc_groups(lo, hi, sort, offsets, scores, labels, weights, margin, given, va
             w[i] = weights[q] if weights.size > 0 else 1.0
             good += w[i] if side[i] != 0 else 0.0
             bad += 0.0 if side[i] != 0 else w[i]
+        # Pairs are weighed by the product of both weights: their mass needs no loop over pairs.
         mass = good * bad
         counted[g] = 0.0 if mass == 0.0 else 1.0
         share = 1.0 / mass if mass > 0.0 else 0.0

@@ -33,6 +33,7 @@ def exponentials(x, top, out):
     rest, ones = 0.0, 0.0
     for i in range(x.size):
         out[i] = T(1.0) if x[i] == top else use.exp(x[i] - top)
+        # Without the largest: log1p of the others keeps the digits of a loss near 0.
         rest += np.float64(T(0.0) if x[i] == top else out[i])
         ones += 1.0 if x[i] == top else 0.0
     return rest + (ones - 1.0)
@@ -54,6 +55,7 @@ def list_groups(lo, hi, offsets, scores, relevance, values, counted, grad):
         if n > 1:
             best = top_of(r)
             for i in range(n):
+                # Relative to the largest relevance, so that no exponential overflows.
                 weights[i] = use.formula(r[i], best)
                 mass += np.float64(weights[i])
         values[g] = 0.0

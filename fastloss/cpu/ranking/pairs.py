@@ -64,6 +64,7 @@ def push(x, y, z, s, gain, discount, lo, hi, t, p):
         # Keeps full vectors and the digits: a block is summed in the type of the arrays, blocks in float64.
         total, slopes = T(0.0), T(0.0)
         for j in range(xs.size):
+            # From two items as they are needed: a table of all pairs has the square of the list's length.
             out = use.formula(x - xs[j], t, y - ys[j], z - zs[j], *p)
             total += out[0]
             slopes += out[1]
@@ -95,6 +96,7 @@ def pull(x, y, z, s, gain, discount, lo, hi, t, p):
         slopes = T(0.0)
         for j in range(xs.size):
             slopes += use.formula(xs[j] - x, t, ys[j] - y, zs[j] - z, *p)[1]
+        # The item is the second of these pairs: the same derivative with the sign changed.
         slope -= np.float64(slopes)
     # Keeps the rest vectorised: loops of constant length, in which items beyond hi are selected out.
     for a in range(full, hi, LANES):
@@ -116,7 +118,9 @@ def one_row(i, n, wanted, params, s, gain, discount, runs, slopes):
     value, slope = 0.0, 0.0
     # Those that differ, then those that tie.
     for part in range(2 if use.tied else 1):
+        # A tie is half of a win for either side.
         t = T(0.5) if part == 1 else T(1.0)
+        # Ranges, not tests of relevance: items lie by relevance, so equals lie side by side.
         lo, hi = (i + 1, last) if part == 1 else (last, n)
         more, steeper = push(x, y, z, s, gain, discount, lo, hi, t, p)
         value += more
@@ -153,6 +157,7 @@ def arrange(scores, relevance, gains, table, sort, items, runs, order, sorting):
     s, gain, discount = items
     keys, index, counts = sorting
     n = scores.size
+    # Losses without weights of pairs spare the sort by score.
     by_weight = table.size > 0
     if by_weight:
         # The discount of each item by the order of the scores, until it is known where the item goes.
@@ -166,6 +171,7 @@ def arrange(scores, relevance, gains, table, sort, items, runs, order, sorting):
         discount[i] = s[order[i]] if by_weight else T(0.0)
         best += gains[order[i]] * table[i] if by_weight else 0.0
     for i in range(n):
+        # Over the ideal sum here, once an item and not once a pair.
         gain[i] = gains[order[i]] / best if best != 0.0 else 0.0
     pairs = 0.0
     i = 0
@@ -178,6 +184,7 @@ def arrange(scores, relevance, gains, table, sort, items, runs, order, sorting):
             # Without a relevance nothing is known of any pair with it.
             s[q] = scores[order[q]] if r == r else T(r)
             runs[q, 0], runs[q, 1] = i, j
+        # In float64: the pairs of a list of 100,000 items are more than 32 bits hold.
         pairs += np.float64(j - i) * np.float64(n - j)
         i = j
     for q in range(n, n + LANES):
@@ -217,6 +224,7 @@ class Groups(NamedTuple):
 def rank_groups(lo, hi, a: Groups):
     """The loss of each group but the large ones, and the slopes of its items."""
     limit, mean, ties, wanted = a.options[0], a.options[1] != 0, a.options[2] != 0, 1 if a.grad.size > 0 else 0
+    # Scratch for the longest group of the chunk, allocated once for all of them.
     most = min(largest_of(lo, hi, a.offsets), limit)
     keys, index = np.empty((2, most), use.BITS), np.empty((2, most), np.int32)
     counts, order, runs = np.empty(COUNTS, np.int32), np.empty(most, np.int32), np.empty((most, 2), np.int32)
@@ -226,6 +234,7 @@ def rank_groups(lo, hi, a: Groups):
     for g in range(lo, hi):
         start, stop = a.offsets[g], a.offsets[g + 1]
         n = stop - start
+        # Large groups are run row by row, in parallel within the group.
         if n > limit:
             continue
         x, r, e, out = a.scores[start:stop], a.relevance[start:stop], a.gains[start:stop], a.grad[start:stop]
@@ -266,6 +275,7 @@ SHORT = 1 << 10
 
 def gains(relevance: Any, meant: dict[str, Any]) -> Any:
     """Return the gain of each item by its relevance."""
+    # In float64: 2**r - 1 overflows float32 from r = 128 on.
     wide = relevance.astype(np.float64)
     if meant["gain"] != "exponential":
         return wide

@@ -80,8 +80,10 @@ def add_up(x, runs, top, e, ratio, tail):
         # The largest risk lies here, or in the risk set before, whose 1 stands apart already.
         here = not started or ratio[i] != 1.0
         if started and here:
+            # A new largest risk: what was summed is made relative to it, and never exceeds the number of items.
             rest = (1.0 + rest) * ratio[i]
         for q in range(i, j):
+            # Counted once as the 1 that stands apart: log1p of the rest keeps the digits of a certain outcome.
             if here and x[q] == top[q]:
                 here = False
             else:
@@ -108,6 +110,7 @@ def logarithms(x, lost, top, tail, losses):
     for i in range(x.size):
         # Equal infinities have no difference.
         ahead = 0.0 if x[i] == top[i] else top[i] - x[i]
+        # The logarithm of the sum less the risk itself, without the difference of two large numbers.
         loss = log1p64(tail[i]) + ahead
         losses[i] = loss if lost[i] != 0 else 0.0
 
@@ -166,6 +169,7 @@ def carry_back(first, order, factors, lost, runs, e, ratio, tail, slopes, takes)
                 others = tail[q] if e[q] == 1.0 else 1.0 + (tail[q] - e[q])
                 takes[q] = f * (others * inverse) if f != 0.0 else 0.0
         carried += of_all
+        # Relative to the next risk set: exponents are never positive, so nothing overflows.
         carried = carried * ratio[i] if carried != 0.0 else 0.0
         j = i
 
@@ -174,6 +178,7 @@ def risk_groups(lo, hi, sort, offsets, scores, times, failed, factors, given, va
     """The values and slopes of all items of some groups. What is costly runs along all of them at once."""
     begin = offsets[lo]
     n = offsets[hi] - begin
+    # Lent by the caller where a large batch would fault in fresh pages at each call.
     room = given if given.size > 0 else np.empty((ROWS, n))
     x, top, above, e, ratio, tail = room[0], room[1], room[2], room[3], room[4], room[5]
     keys, index, counts = room[6:8].view(np.int64), halves(room[8]), np.empty(COUNTS, np.int32)

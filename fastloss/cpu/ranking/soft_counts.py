@@ -54,6 +54,7 @@ def add_up(lo, hi, lengths, x, t, partial):
                 p = use.sigmoid(xs[j]) if use.active else xs[j]
                 # From scores p - t is formed without cancellation, so that it has all its digits near a target of 1.
                 r = p * (use.T(1.0) - ts[j]) - ts[j] * use.sigmoid(-xs[j]) if use.active else xs[j] - ts[j]
+                # In float64, column by column: a column may have as many rows as there are samples.
                 wrong[j] += np.float64(abs(r))
                 total[j] += np.float64(p) + np.float64(ts[j])
 
@@ -64,6 +65,7 @@ def classes(lo, hi, partial, values, counted, by_wrong, by_total):
     for k in range(lo, hi):
         wrong, total = 0.0, 0.0
         for block in range(partial.shape[0]):
+            # A stretch holds several rows side by side: every c-th sum belongs to one class.
             for j in range(k, partial.shape[2], c):
                 wrong += partial[block, 0, j]
                 total += partial[block, 1, j]
@@ -89,6 +91,7 @@ def spread(lo, hi, lengths, x, t, by_wrong, by_total, factors, grad):
         for j in range(xs.size):
             p = use.sigmoid(xs[j]) if use.active else xs[j]
             r = p * (T(1.0) - ts[j]) - ts[j] * use.sigmoid(-xs[j]) if use.active else xs[j] - ts[j]
+            # A select, as the sign changes from one element to the next.
             side = wrongs[j] if r > T(0.0) else -wrongs[j]
             slope = totals[j] if r == T(0.0) else totals[j] + side
             out[j] = slope * (p * use.sigmoid(-xs[j])) if use.active and slope != T(0.0) else slope

@@ -44,7 +44,6 @@ def log_probs_labels(inputs, outputs, scale, params, helpers, streamed, scratch,
                 own *= T(1.0) - eps
             w *= own
             # Reads one score of the row, so nothing here is worth vectorising: the zeros above are the cost.
-            # Reads one score of the row, so nothing here is worth vectorising: the zeros above are the cost.
             out = use.formula(z[i, y], T(1.0), *p)
             v += times(out[0], w)
             if use.derivatives:
@@ -98,7 +97,6 @@ def log_probs_dense(inputs, outputs, scale, params, helpers, streamed, scratch, 
         factor = T(scale) * w
         v = T(0.0)
         # Written, not multiplied: a row of weight 0 may hold NaN, and 0 times NaN is NaN.
-        # Written, not multiplied: a row of weight 0 may hold NaN, and 0 times NaN is NaN.
         if w == T(0.0):
             if use.derivatives:
                 g[:] = T(0.0)
@@ -142,7 +140,6 @@ def margin_labels(inputs, outputs, scale, params, helpers, streamed, scratch, st
             w = weight[i] if weight.size > 0 else T(1.0)
             w *= class_weight[y] if class_weight.size > 0 else T(1.0)
             w /= T(1.0) if use.top_only else T(k)
-        # Leaves out rows of weight 0 and ignored ones alike: they may hold anything, and their derivatives are 0.
         # Leaves out rows of weight 0 and ignored ones alike: they may hold anything, and their derivatives are 0.
         if w != T(0.0):
             lo, hi = 0, k
@@ -206,7 +203,6 @@ def ensemble(inputs, outputs, scale, params, helpers, streamed, scratch, stats):
         for j in range(k if w != T(0.0) else 0):
             below = T(0.0)
             equal = T(0.0)
-            # Counts ranks rather than sorts: no order has to be carried back to the members.
             # Counts ranks rather than sorts: no order has to be carried back to the members.
             for m in range(k):
                 below += T(1.0) if x[m] < x[j] else T(0.0)

@@ -44,6 +44,7 @@ MANTISSA, ONE, SHIFT_BITS = (1 << 52) - 1, 1023 << 52, 0x433 << 52
 @compiled(SCALAR)
 def power(d):
     """2**d for a whole d of at most 1023; what is below the normal numbers becomes the least of them."""
+    # Clamped, not tested: what is 2**1022 times smaller than the largest term changes no bit of the sum.
     low = d if d > -1022.0 else -1022.0
     # Takes no conversion: added to ORIGIN, d stands in the low bits, from where it is shifted to the exponent.
     return np.int64(np.float64(low + ORIGIN).view(np.int64) << 52).view(np.float64)
@@ -63,7 +64,9 @@ def normal(m, e):
 @compiled(SCALAR)
 def parts(x):
     """exp(x) as such a number, but for its m, which lies between 1/2 and 2."""
+    # The whole part of the exponent is kept as a number: nothing under- or overflows, whatever x is.
     n = np.floor(x * LOG2E + 0.5)
+    # ln 2 in two parts: n times the high one is exact, so that r keeps the digits of x.
     r = (x - n * LN2_HIGH) - n * LN2_LOW
     # Where x has no digit behind the point, r is rounding; x - x is NaN for what is not finite.
     m = exp64(min(max(r, -1.0), 1.0)) + (x - x)
@@ -88,6 +91,7 @@ def step(before, p, skip, after):
     am, ae, zm, ze = after[0], after[1], after[2], after[3]
     pm, pe = p[0], p[1]
     top = max(be[0], se[0])
+    # The first blank has no state before it: apart, so that the loop below has no end to test.
     am[0], ae[0] = normal((bm[0] * power(be[0] - top) + sm[0] * power(se[0] - top)) * pm[0], top + pe[0])
     zm[0], ze[0] = 0.0, LOWEST
     for i in range(1, skip.size - 1):
@@ -110,6 +114,7 @@ def back(state, p, skip, after):
     qm, qe, rm, re = after[0], after[1], after[2], after[3]
     pm, pe = p[0], p[1]
     n = skip.size - 1
+    # Products first: each state below reads that of its neighbour, which would otherwise be computed twice.
     for i in range(n):
         qm[i], qe[i] = normal(bm[i] * pm[0], be[i] + pe[0])
         rm[i], re[i] = normal(sm[i] * pm[i], se[i] + pe[i])
@@ -182,6 +187,7 @@ def posteriors(reached, state, share):
         share[i] = zm[i] * sm[i] * power(ze[i] + se[i] - top)
         total += share[i]
     share[0] = none
+    # One division a frame, and a product for each symbol.
     inverse = 1.0 / (none + total)
     for i in range(share.size):
         share[i] *= inverse
@@ -190,12 +196,14 @@ def posteriors(reached, state, share):
 def forward(x, i, frames, labels, blank, skip, states, emitted):
     """Sum over all alignments of sequence i; the states and probabilities of every frame stay where there is room."""
     n = labels.size
+    # Only the first frame: the others are written whole.
     clear(states[0])
     states[0, 0, 0], states[0, 1, 0] = 1.0, 0.0
     now = 0
     for t in range(frames):
         p = emitted[t % emitted.shape[0]]
         emissions(x[t, i], labels, blank, p[0], p[1])
+        # A ring of two frames where no derivatives are wanted, of all of them where they are.
         then = (now + 1) % states.shape[0]
         step(states[now], p, skip, states[then])
         now = then
@@ -210,6 +218,7 @@ def backward(grad, i, frames, labels, blank, skip, states, emitted, factor, sums
     """Derivatives of sequence i: minus the probability of each symbol in each frame, given the target."""
     n = labels.size
     state = rest[0]
+    # Scratch of the chunk: an allocation a sequence would count references.
     share = top[: n + 1]
     clear(state)
     clear(rest[1])
@@ -224,6 +233,7 @@ def backward(grad, i, frames, labels, blank, skip, states, emitted, factor, sums
             sums[labels[j]] += share[j + 1]
         g = grad[t, i]
         for k in range(g.size):
+            # All symbols of the vocabulary: what stands in no target has the derivative 0, which is written too.
             g[k] = use.T(-factor * sums[k])
         for j in range(n):
             # Saves clearing the whole vocabulary: only these entries were set.
@@ -253,6 +263,7 @@ def sequences(lo, hi, log_probs, targets, frames, lengths, settings, factors, va
         for j in range(skip.size):
             skip[j] = 1.0 if 2 <= j <= labels.size and labels[j - 1] != labels[j - 2] else 0.0
         m, e = forward(log_probs, i, frames[i], labels, blank, skip[: labels.size + 2], states, emitted)
+        # A target longer than its frames allow has no alignment: its loss is infinite, or 0 on request.
         impossible = m == 0.0
         values[i] = (0.0 if settings[1] else np.inf) if impossible else 0.0 - (log64(m) + e * LN2)
         if wanted:
@@ -275,6 +286,7 @@ def all_symbols(targets, v, blank):
     """Whether all targets are symbols other than the blank; takes a tenth of the time of NumPy's comparisons."""
     wrong = 0
     for i in range(targets.size):
+        # Counted, not stopped at: a loop that may end early does not vectorise.
         wrong += (targets[i] < 0) | (targets[i] >= v) | (targets[i] == blank)
     return wrong == 0
 

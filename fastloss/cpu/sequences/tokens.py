@@ -41,6 +41,7 @@ def keep(lo, hi, labels, lengths, mask, rules, kept, counted, counts, wrong):
         counts[i] = 0
         wrong[i] = 0
         for j in range(n):
+            # Decided once a token: the kernel of rows knows labels and -1, neither lengths nor masks.
             y = labels[i, j]
             inside = j < stop and not (ignores and y == ignored)
             if mask.size > 0:
@@ -60,11 +61,14 @@ def runs(lo, hi, numbers, scale, z, labels, weight, class_weight, params, helper
     gap, block, stride = numbers[3], numbers[4], numbers[5]
     blocks = (z.shape[0] + block - 1) // block
     for q in range(lo, hi):
+        # Scattered: a batch sorted by length would give one thread all tokens and another all padding.
         i = (q * stride) % blocks * block
         end = min(z.shape[0], i + block)
         while i < end:
             if labels[i] < 0:
                 if grad.size > 0:
+                    # Written by the thread whose row it is: clearing the whole gradient before would be a second pass
+                    # over memory.
                     g = grad[i]
                     for j in range(g.size):
                         g[j] = T(0.0)
@@ -77,6 +81,7 @@ def runs(lo, hi, numbers, scale, z, labels, weight, class_weight, params, helper
                 i += 1
             inputs = (z[a:b], labels[a:b], nothing, weight[a:b], class_weight)
             outputs = (values[a:b], grad[a:b], nothing, details)
+            # Where the rows lie: gathering those that are kept would copy the scores.
             call_chunk(numbers[0], (inputs, outputs, scale[0], params, helpers, numbers[2] != 0, scratch, stats))
             i = b
 
@@ -121,6 +126,7 @@ def few(lo, hi, a: Few):
         mass += counts[i]
         bad += 1.0 if wrong[i] > 0 else 0.0
     a.found[0], a.found[1] = mass, bad
+    # Nothing is written yet: the general path names the label.
     if bad > 0.0:
         return
     scale = np.empty(1)
@@ -158,6 +164,7 @@ def _settings(n: int, k: int, dtype: Any, mode: str, smoothing: float, streamed:
     address = dispatch.rows(registered["cross_entropy"], name, mode, "labels", smooth, tiled)[0]
     block = dispatch.rows_per_chunk(k)
     blocks = -(-n // block)
+    # A few rows between two runs cost less than another call of the kernel.
     gap, room = 64 if tiled else WORTH // k, dispatch.room(k, mode, "labels", tiled, "softmax", block)
     numbers: Any = [address, room, streamed, gap, block, _stride(blocks)]
     if not config.DISABLE_JIT:
@@ -168,6 +175,7 @@ def _settings(n: int, k: int, dtype: Any, mode: str, smoothing: float, streamed:
 
 def _stride(blocks: int) -> int:
     """An order of blocks in which every thread gets some of each part of a batch, which may be sorted by length."""
+    # By the golden ratio, and coprime to the number of blocks: successive blocks lie far apart, and each comes once.
     stride = max(1, int(0.618 * blocks))
     while math.gcd(stride, blocks) != 1:
         stride += 1

@@ -41,6 +41,7 @@ def chosen(candidates, mask, seen, picked):
             count += 1
     for j in range(candidates.size):
         c = candidates[j]
+        # A candidate that is named twice counts once, in any order of naming.
         if c >= 0 and seen[c] == 0:
             seen[c] = 1
             picked[count] = c
@@ -73,6 +74,7 @@ def exponentials_from(x, base, at, e):
 def unlikely(x, candidates, e, g, factor):
     """Value of one row, and its derivatives if g is not empty. Sums stand relative to the largest score but one's."""
     T = use.T
+    # The vectorised maximum of the softmax rows.
     top = use.top_of(x)
     at = 0
     while at < x.size - 1 and x[at] != top:

@@ -37,6 +37,7 @@ def mass_of(x):
     total = 0.0
     below = T(0.0)
     for j in range(x.size):
+        # In float64: a histogram of counts in float32 may have more than its 16,777,216.
         total += np.float64(x[j])
         below += T(1.0) if x[j] < T(0.0) else T(0.0)
     return total, below > T(0.0)
@@ -46,6 +47,7 @@ def inverses(p, t):
     """Return the scale factors of both histograms, 0 for an empty one, and the state of the pair."""
     mass, below = mass_of(p)
     other, under = mass_of(t)
+    # A state, not an exception: kernels run without the interpreter's lock and cannot raise.
     found = NEGATIVE if below | under else (UNEVEN if (mass == 0.0) != (other == 0.0) else GOOD)
     if found == GOOD and mass != 0.0 and (not LEAST < mass < MOST or not LEAST < other < MOST):
         found = EXTREME
@@ -56,6 +58,7 @@ def differences(p, t, by_p, by_t, out):
     """The difference of two histograms of mass 1."""
     widest_vectors()
     for j in range(p.size):
+        # Of normalised masses, in float64: what is accumulated below is a difference of sums near 1.
         out[j] = np.float64(p[j]) * by_p - np.float64(t[j]) * by_t
 
 
@@ -64,6 +67,7 @@ def transpose(source, target):
     widest_vectors()
     for r in range(0, source.shape[0], SQUARE):
         for j in range(0, source.shape[1], SQUARE):
+            # Squares of 8 x 8 by shuffles: loads with a stride take 1 ns an element, these a tenth.
             turn(source, target, r, j)
 
 
@@ -97,6 +101,7 @@ def slopes(tile):
     for j in range(tile.shape[0]):
         row = tile[last - j]
         for r in range(GROUP):
+            # Sixteen rows side by side: along one row each addition would wait for the last.
             running[r] += row[r]
             row[r] = running[r]
 
@@ -107,6 +112,7 @@ def centre(p, by_p, factor, slope, out):
     widest_vectors()
     mean = 0.0
     for j in range(p.size):
+        # The histogram is divided by its sum: adding a constant to all slopes changes nothing, and this removes it.
         mean += slope[j] * np.float64(p[j])
     mean *= by_p
     scale = 0.0 if factor == 0.0 else factor * by_p
@@ -162,6 +168,7 @@ def couple(p, t, x, by_p, by_t, tiny, slope):
     g = np.float64(t[0]) * by_t
     slope[0] = 0.0
     while True:
+        # Distribution functions, not masses left over: subtracting masses would collect a rounding at each bin.
         moved = min(f, g) - done
         # Lets NaN through, of which every comparison is false.
         if not moved <= 0.0:
@@ -252,6 +259,7 @@ def _scaled(a: Any) -> tuple[Any, Any]:
 def _repeat_extreme(run_of: Any, call: Any, found: Any, grad: Any, factors: Any) -> None:
     """Evaluate again, scaled, the rows whose sums of masses overflow or have an inverse that may."""
     rows = np.flatnonzero(found == EXTREME)
+    # Only these rows, again: scaling all of them would be a pass over both arrays.
     (p, exponent), (t, _) = (_scaled(call[k][rows]) for k in ("prediction", "target"))
     values, slopes = np.empty(rows.size), np.empty((rows.size if grad.size else 0, p.shape[1]), grad.dtype)
     run_of(p, t, factors if factors.size == 1 else factors[rows], values, np.zeros(rows.size, np.uint8), slopes)

@@ -32,6 +32,7 @@ def first_above(a, x):
     low = 0
     high = a.size
     while low < high:
+        # A shift: a division of signed numbers rounds towards zero, and costs a correction.
         middle = (low + high) >> 1
         if a[middle] <= x:
             low = middle + 1
@@ -74,6 +75,7 @@ def couple(x, y, a, b, i, stop, square, factor, out):
     total = 0.0
     while i < stop:
         e = after(x, i)
+        # In float64: gaps of float32 samples are exact there.
         place = np.float64(x[i])
         low = a[i]
         high = a[e]
@@ -155,6 +157,7 @@ def couplings(lo, hi, x, y, a, b, settings, order, factors, partial, slopes, out
         # Gives equal samples to one block: their derivative is a mean over all of them.
         i, stop = start_of(xs, first), start_of(xs, min(n, first + BLOCK))
         given = row if out.size > 0 else 0
+        # Once a block of a row.
         factor = factor_of(factors, row)
         partial[unit] = couple(xs, y[row], below, under, i, stop, settings[0] == 2.0, factor, slopes[given])
         if out.size > 0:
@@ -242,6 +245,7 @@ def _blocks(
     places, below = (one.places, other.places), (one.below, other.below)
     run_of = _bound(template, helpers, name, rows * per_row, work)
     run_of(*places, *below, constants(F64, setting), one.order, factors, partial, slopes, out)
+    # In the order of the blocks: the same bits on any number of threads.
     return partial if per_row == 1 else partial.reshape(rows, per_row).sum(axis=1)
 
 

@@ -36,8 +36,10 @@ def exponentials(c, u, v, rate, e):
     widest_vectors()
     total = 0.0
     for j in range(c.size):
+        # The potentials first: they nearly cancel the cost once iterations settle.
         e[j] = exp64((u + v[j]) - rate * np.float64(c[j]))
     for j in range(c.size):
+        # A loop of its own: a sum beside exponentials would be unrolled less.
         total += np.float64(e[j])
     return total
 
@@ -47,6 +49,7 @@ def highest(c, v, rate):
     top = -np.inf
     for j in range(c.size):
         x = v[j] - rate * np.float64(c[j])
+        # A second read of the row, only where the first sum left its range.
         top = x if x > top else top
     return top
 
@@ -91,6 +94,7 @@ def right_columns(columns, b, shift, v):
         total = 0.0
         for block in range(columns.shape[0]):
             total += columns[block, j]
+        # The error of the marginals before they are made right: no further pass measures it.
         error += abs(total - b[j])
         if b[j] > 0.0:
             lost |= total == 0.0
@@ -105,6 +109,7 @@ def iterate(lo, hi, cost, a, b, shift, rate, limits, v, u, columns, state):
         state[0] += 1.0
         state[1], lost = right_columns(columns, b, shift, v)
         state[2] = 1.0 if lost else 0.0
+        # So written that an error of NaN ends the iteration too.
         if lost or not state[1] > limits[0]:
             return
 

@@ -50,6 +50,7 @@ def _look(labels, mask, i, classes, ignore):
     counts, label, fault = True, np.int64(0), np.int64(0)
     if present(mask):
         m = T(use.read_mask(mask, i)[0])
+        # A pixel that is masked out may hold any label and any score.
         counts = m != T(0.0)
         fault = MASK if counts and m != T(1.0) else fault
     if present(labels) and counts:
@@ -74,6 +75,7 @@ def _probability(x, shares, i, activation):
         e = use.exp(-abs(x))
         return e / (T(1.0) + e), x > T(0.0)
     if activation == SOFTMAX:
+        # Two numbers a pixel, left by an earlier kernel: the exponentials of all other classes are not computed again.
         top, rest = use.read_pair(shares, i)
         e = T(1.0) if x == top else use.exp(x - top)
         inverse = T(1.0) / (T(1.0) + rest)
@@ -87,6 +89,8 @@ def _normalise(z, shares, c, s):
     """The largest score of each pixel, and what the exponentials of the others sum to, relative to it."""
     T = use.T
     sample = np.uint64(cuda.blockIdx.x)
+    # Unsigned, as all indices here: a signed range costs a division of 64 bits, 432 instructions for 64 in a plain
+    # loop.
     step = np.uint64(cuda.gridDim.y * cuda.blockDim.x)
     j = np.uint64(cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x)
     while j < s:
@@ -136,7 +140,9 @@ def _leave(sums, firsts, place, tp, fp, fn, tn, count, first):
 def _measure(x, partials, firsts, c, s, read, free):
     """Sums over a piece of the pixels of one class of one sample; partials are by class, sample and piece."""
     T = use.T
+    # Class and piece are axes of the grid: no index is divided to find them.
     sample, piece, k = np.uint64(cuda.blockIdx.x), np.uint64(cuda.blockIdx.y), np.uint64(cuda.blockIdx.z)
+    # A block reads one class of one sample: neighbouring threads take neighbouring pixels.
     row, own = (sample * c + k) * s, np.int64(k) + (1 if c == ONE else 0)
     classes = np.int64(c) if c > ONE else np.int64(2)
     tp, fp, fn, tn, first = (T(0.0), T(0.0)), (T(0.0), T(0.0)), (T(0.0), T(0.0)), (T(0.0), T(0.0)), NONE
@@ -163,6 +169,7 @@ def _measure(x, partials, firsts, c, s, read, free):
                 both, neither = p if within else t, T(1.0) - t if within else q
                 # In this order NaN comes through.
                 beyond, lacking = T(0.0) if within else d, T(0.0) if d >= T(0.0) else -d
+            # Pairs of numbers: float32 alone would lose digits over a thread's many pixels.
             tp, fp = plus(tp[0], tp[1], both), plus(fp[0], fp[1], beyond)
             fn, tn = plus(fn[0], fn[1], lacking), plus(tn[0], tn[1], neither)
             count += T(1.0)
@@ -209,6 +216,7 @@ def _sum_of(sums, i):
 def _weight_of(sums, class_weight, i, k, least, power):
     """The weight of a class, whose sums begin at i."""
     T = use.T
+    # Computed again in each of three loops: memory for the sizes of any number of classes has no bound.
     size = _sum_of(sums, i) + _sum_of(sums, i + np.uint64(2))
     w = T(use.read_class(class_weight, k)[0]) if present(class_weight) else T(1.0)
     for _ in range(power):
@@ -297,10 +305,12 @@ def _judge(x, to, ends, units, c, by_class, params):
             mass, mass_low = plus(mass, mass_low, own)
         if own < T(0.0):
             found = earlier(found, np.int64(u) * 8 + WEIGHT)
+        # A unit with a violation is NaN; the host tells which element it was when it next waits.
         own = own if found == NONE else T(np.nan)
         value = times(value, own)
         if present(to.values):
             use.write_value(to.values, u, (value,))
+        # Left for the kernel of the gradient, which runs next on the same stream.
         use.write_number(to.factors, u, (own,))
         high, low = plus(high, low, value)
         first = earlier(first, found)
@@ -341,6 +351,7 @@ def _spread(x, slopes, factors, grad, c, s, whole, scale, mass, read):
     T = use.T
     sample = np.uint64(cuda.blockIdx.x)
     u = np.uint64(0) if whole else sample
+    # The divisor is read on the device: the host never waits for the sum of the weights.
     factor = use.read_number(factors, u)[0] * use.share(scale, mass)
     single, of = c == ONE, u * c
     step = np.uint64(cuda.gridDim.y * cuda.blockDim.x)
@@ -355,6 +366,7 @@ def _spread(x, slopes, factors, grad, c, s, whole, scale, mass, read):
             # to cancel.
             k, at = np.uint64(0), start
             while k < c:
+                # Computed again in each of the three loops: slopes of any number of classes do not fit in registers.
                 g, p, large = _class_slope(x, slopes, label, i, at, k, of + k, factor, read, single)
                 base = g if large else base
                 k, at = k + ONE, at + s

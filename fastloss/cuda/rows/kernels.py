@@ -191,6 +191,7 @@ def counted(inputs, row, k, labels, q):
 def target_fault(inputs, row, k, rank, team, first):
     """The earliest negative target; looked for only in a row with a fault: the loop over elements counts faults."""
     T, one = use.T, np.uint64(1)
+    # The row is read again, by its whole team: this happens once a violation.
     j, end = row * k + rank, (row + one) * k
     while j < end:
         counts = True
@@ -209,6 +210,7 @@ def _rows(inputs, outputs, partials, firsts, shape, labels, scale, mass, surroga
     high, low, first = T(0.0), T(0.0), NONE
     one, thread, k = np.uint64(1), np.uint64(cuda.grid(1)), shape.k
     team = one << shape.shift
+    # By masks: teams are powers of two, and a division of 64 bits is a call.
     rank = thread & (team - one)
     lanes = team if team < np.uint64(32) else np.uint64(32)
     # Shuffles of a team smaller than a warp name its lanes alone: other teams may be in another iteration.
@@ -222,6 +224,7 @@ def _rows(inputs, outputs, partials, firsts, shape, labels, scale, mass, surroga
         w, y, c, fault = counted(inputs, row, k, labels, q)
         r = Row(arrays, row, k, shape.whole, y, c, rank, team, mask, surrogate)
         v = w
+        # The scores of a row that does not count are not read: they may hold anything.
         if (w == T(0.0)) | (w != w):
             use.blank(r, derivatives, (T(0.0),), w, p)
         else:
@@ -230,6 +233,7 @@ def _rows(inputs, outputs, partials, firsts, shape, labels, scale, mass, surroga
             v *= w
             if use.judged and bad != T(0.0):
                 first = target_fault(inputs, row, k, rank, team, first)
+        # One thread of the team counts the row; all of them hold its value.
         if rank == np.uint64(0):
             if present(outputs.values):
                 use.write_value(outputs.values, row, (v,))
@@ -253,6 +257,7 @@ def _count(labels, weight, class_weight, partials, firsts, n, classes, ignored, 
             if present(weight):
                 w = use.read_number(weight, i)[0]
             if present(class_weight):
+                # A product here, where the CPU multiplies too: a mean divides by what its rows were multiplied with.
                 w *= use.read_number(class_weight, np.uint64(y))[0]
             high, low = plus(high, low, w)
         i += np.uint64(cuda.gridsize(1))
@@ -267,6 +272,7 @@ def _balance(class_weight, rows, mass, result, k):
         c, total = use.read_number(class_weight, j)[0], use.read_number(mass, np.uint64(0))[0]
         # What is out of its domain stays so, and what is not may leave the range of numbers.
         if (c >= T(0.0)) & (c < use.INFINITE) & (total != T(0.0)):
+            # Read from the device: the host does not wait for a sum that only this kernel needs.
             scaled = c / total * use.read_number(rows, np.uint64(0))[0]
             c = use.LARGEST if scaled > use.LARGEST else scaled
         use.write_number(result, j, (c,))

@@ -37,6 +37,7 @@ def summed_term(x, t, c, j, r, s, p):
     T = use.T
     out = use.formula(x, t, *p)
     fault = use.fault_of(t, c) if c != T(0.0) else T(0.0)
+    # A fault makes its derivatives NaN: the host learns of it when it next waits.
     w = c if fault == T(0.0) else T(np.nan)
     return times(out[0], c), fault, times(out[1], w), times(use.second(out, r.surrogate), w)
 
@@ -145,6 +146,7 @@ def sparsemax(r, o, f, p, q):
     Newton's method from below: of the sum of the excess and the number of scores above, one at least halves.
     """
     T = use.T
+    # The threshold lies between the maximum less 1 and the maximum: no sorting, which needs shared memory.
     m = use.top(r, o, (T(0.0),), f, p)[0]
     edge, before = T(-1.0), T(r.k) + T(1.0)
     # Ends exactly: the threshold is right once no further score falls below it.

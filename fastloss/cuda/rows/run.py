@@ -51,6 +51,7 @@ class _Target(NamedTuple):
 
 def _team(k: int) -> int:
     """The logarithm of how many threads share a row; it depends on the length alone."""
+    # A warp would read a long row 32 scores at a time, while other multiprocessors idle where rows are few.
     if k >= BLOCK_FROM:
         return threads().bit_length() - 1
     return min(5, max(0, (-(-k // PER_THREAD) - 1).bit_length()))

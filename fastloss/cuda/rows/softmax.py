@@ -25,6 +25,7 @@ times = access.times[True]
 def _online(a, b, s):
     """Maximum, sum of exponentials less one; with smoothing, weighted sum of shifted logits, and the weights."""
     T = use.T
+    # Both parts in one expression: threads whose maximum is on either side do not diverge.
     over = b[0] > a[0]
     above, below = b if over else a, a if over else b
     # Nothing is relative to minus infinity: exp(-inf - 0) is 0.
@@ -46,6 +47,8 @@ def softmax_labels(r, o, f, p, q):
     T = use.T
     beta, eps, zeta = q
     x, first, bend = use.turn(use.read(r.inputs[0], r.row * r.k + np.uint64(r.y))[0], p, r.surrogate)
+    # One read of the row for maximum and sum, and another for the derivatives: exponentials are computed twice, not
+    # stored.
     found = use.scan(r, o, (beta, x), f, p)
     m = found[0]
     # Of infinite logits, all is NaN.
@@ -73,6 +76,7 @@ def softmax_labels(r, o, f, p, q):
     bent = beta * beta * (pull * part * rest + f2 * rest * rest + twice * part * part)
     pq, pp = beta * beta * pull, beta * beta * (twice + f2)
     if use.turned:
+        # The chain rule through the formula that changed the label's score, at the label alone.
         here, bent = here * first, bent * first * first + here * bend
     use.emit(r, o, (m, beta, tail, inverse, at_e, beta * share, here, pq, pp, bent), f, p)
     return v, T(0.0)
@@ -111,6 +115,7 @@ def softmax_dense(r, o, f, p, q):
     # The target is (t - shift) * factor + plus.
     shift, factor, plus, again = T(0.0), T(1.0) - eps, eps / T(r.k), T(1.0)
     if use.taught:
+        # The teacher's row by the same pass: maximum and sum of exponentials.
         known = use.learn(r, o, (beta, T(0.0)), f, p)
         shift, factor, plus = known[0], beta, -use.log1p(known[1] + (known[0] - known[0]))
         again = T(1.0) / (beta * beta)
@@ -121,6 +126,7 @@ def softmax_dense(r, o, f, p, q):
     if bad != T(0.0):
         # Makes value and derivatives of a fault NaN: the host learns of it later.
         v = f = T(np.nan)
+    # One division a row, and a product for each class.
     inverse = T(1.0) / (tail + T(1.0))
     use.emit(r, o, (*aim, tail, inverse, slope, others, bends, push, T(2.0) * zeta), f * again * beta, p)
     return v * again, bad

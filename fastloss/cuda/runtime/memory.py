@@ -115,6 +115,7 @@ def alignment(stored: str, width: int) -> int:
 
 def _pointer(builder: Any, address: Any, i: Any, form: Any) -> Any:
     """A pointer to global memory: one to memory of any kind would be looked up at each access."""
+    # Named global here, as nothing else in the kernel says so.
     base = builder.inttoptr(address, ir.PointerType(form, addrspace=1))
     return builder.gep(base, [i])
 
@@ -189,6 +190,7 @@ def writer(stored: str, width: int = 1) -> Callable[..., Any]:
                     for low, high in zip(words[::2], words[1::2], strict=True)
                 ]
             wide = ir.VectorType(form, len(parts))
+            # One vector, stored at once: LLVM joins no stores of single numbers to 128 bits.
             group = ir.Constant(wide, ir.Undefined)
             for k, x in enumerate(parts):
                 group = builder.insert_element(group, x, ir.IntType(32)(k))

@@ -141,6 +141,7 @@ def rounded(high, low):
 
 def _block_sum(high, low, first):
     T = use.T
+    # One number of each warp: 32 serve a block of up to 1,024 threads.
     highs = cuda.shared.array(32, T)
     lows = cuda.shared.array(32, T)
     firsts = cuda.shared.array(32, np.int64)
@@ -181,6 +182,7 @@ def _over(scale, mass):
     T = use.T
     if present(mass):
         whole = use.read(mass, np.uint64(0))[0]
+        # Nothing to average: the gradient is 0, as on the CPU.
         return scale / whole if whole != T(0.0) else T(0.0)
     return scale
 
@@ -207,6 +209,7 @@ def _finish(partials, firsts, count, divided, mass, result, place):
         whole = divided
         if present(mass):
             whole = use.read(mass, np.uint64(0))[0]
+        # Rounded once, here: all sums before are pairs.
         total = rounded(high, low)
         total = total / whole if whole != T(0.0) else T(0.0)
         use.write(result, np.uint64(0), (total if first == NONE else T(np.nan),))

@@ -119,12 +119,14 @@ SUM = Merge(None, (0.0,))
 def _across(acc, r, s):
     """Merge what the threads of a team have; all of them get it."""
     one = np.uint64(1)
+    # Only the lanes of the team: teams of 4 exchange twice, a warp five times.
     bits = (r.team if r.team < np.uint64(32) else np.uint64(32)) >> one
     while bits > np.uint64(0):
         # Exchanges in both directions, so that every thread has the result and none writes it for the others.
         acc = use.merge(acc, use.swap(acc, r.mask, np.int32(bits)), s)
         bits >>= one
     if r.team > np.uint64(32):
+        # One number of each warp: 32 cells serve a block of up to 1,024 threads.
         cells = cuda.shared.array(use.SIZE, use.T)
         lane, warp = cuda.threadIdx.x & 31, cuda.threadIdx.x >> 5
         # What was shared before may still be read.

@@ -45,11 +45,13 @@ def threads() -> int:
 
 def blocks_for(work: int) -> int:
     """Return the number of blocks for a number of threads' work; it depends on the size alone."""
+    # Never by the device: the sum would have another order on another one.
     return max(1, min(MAX_BLOCKS, -(-work // threads())))
 
 
 def groups_of(stored: str, size: int, *arrays: Placed | None) -> int:
     """Return the number of groups of 128 bits that may be read and written whole: 0 for arrays that are not aligned."""
+    # A load of 128 bits at another address is an error of the device.
     if not SIMULATED and any(a is not None and a.address % 16 for a in arrays):
         return 0
     return size // WIDTH[stored]
@@ -123,6 +125,7 @@ def returned(place: Place, x: Placed, dtype: str) -> Any:
         return place.give(x)
     if not place.on_host:
         return place.give(x._replace(array=place.library.converted(x.array, dtype)))
+    # Rounded once, from the precision in which it was computed.
     a = rounded(x.array.copy_to_host(), np.dtype(dtype))
     return a if place.back is None else place.back(a)
 
