@@ -64,6 +64,7 @@ def _accumulate(builder, kind, pairs, rows, columns, ahead, size, totals):
         xs = [read(p, at) for p in rows]
         ys = xs if columns is rows else [read(p, at) for p in columns]
         for s, (a, b) in zip(sums, pairs, strict=True):
+            # Fused with the addition where the CPU can: one instruction for each pair of vectors.
             product = builder.fmul(xs[a], ys[b], flags=["contract"])
             builder.store(builder.fadd(builder.load(s), product, flags=["contract"]), s)
     totals = builder.bitcast(totals, wide.as_pointer())
@@ -91,6 +92,7 @@ def _multiply(typingctx, vectors, i, j, first, size, lanes):
         each = -(-len(vectors) // (groups * (groups + 1) // 2))
         turn = builder.add(builder.sdiv(builder.mul(i, builder.add(i, index(1))), index(2)), j)
         starts = [builder.mul(i, index(GROUP)), builder.mul(j, index(GROUP)), builder.mul(turn, index(each))]
+        # The last vector stands for missing ones: groups are whole, and what it adds there is not read.
         places = [builder.add(s, index(k)) for s in starts for k in range(each if s is starts[2] else GROUP)]
         found = _vectors(context, builder, vectors, value, places, first)
         rows, columns, ahead = found[:GROUP], found[GROUP : 2 * GROUP], found[2 * GROUP :]

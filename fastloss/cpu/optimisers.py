@@ -263,6 +263,7 @@ class Batch:
 
     def _plan(self) -> Any:
         """Return (array, first, last) of each chunk; chunks depend on the sizes alone."""
+        # Of all arrays together: many small ones share one parallel loop.
         chunk = dispatch.chunk_of(self.total)
         plan = [(i, lo, min(lo + chunk, a.size)) for i, a in enumerate(self.arrays) for lo in range(0, a.size, chunk)]
         return np.array(plan, np.int64).reshape(-1, 3)

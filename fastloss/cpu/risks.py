@@ -266,6 +266,7 @@ def _bracketed(losses: Any, masses: Any, target: float, total: float) -> Level |
     if (counts > ROOM).any():
         # Many losses are equal: that happens at a kink, such as the 0 of a hinge.
         return _at_level(losses, masses, float(high), above, target)
+    # In the order of the blocks; few are left, between two neighbours of the random sample.
     x = np.concatenate([row[:k] for row, k in zip(kept, counts, strict=True)])
     if masses is None:
         if target > above + x.size:

@@ -31,6 +31,7 @@ __all__ = ["run"]
 def predicted(place: Place, given: Any, what: str) -> Placed:
     """Return a prediction as a device array of floats; integers become float64, in which the loss is computed."""
     x = place.take(given, what)
+    # On the device: the integers do not pass through the host.
     if x.dtype.startswith(("int", "uint")):
         x = place.take(given, what, "float64")
     if x.dtype not in WIDTH:
@@ -46,6 +47,7 @@ def _common(place: Place, record: Formula, prediction: Any) -> tuple[tuple[Place
         return (x,), (x.dtype,)
     found = [predicted(place, x, name) for x, name in zip(check.several(record, prediction), names, strict=True)]
     dtypes = tuple(x.dtype for x in found)
+    # One format for all predictions: a kernel for each mixture would be compiled anew.
     dtype = dtypes[0] if len(set(dtypes)) == 1 else "float64" if "float64" in dtypes else "float32"
     for x, name in zip(found, names, strict=True):
         check.same_shape(name, x.shape, found[0].shape)
@@ -81,6 +83,7 @@ def run(place: Place, loss: Any, request: Request) -> tuple[Any, Any]:
     t = _target(place, record, target, preds[0], number)
     w = None if weight is None else place.take(weight, "weight", number, shape)
     divided = divided_by(reduction, divisor, size, w)
+    # Left on the device, where the kernel reads it: the host does not wait.
     mass = mass_of(place, w) if w is not None and reduction == "mean" and divisor is None and size else None
 
     sets = request.orders
@@ -91,13 +94,16 @@ def run(place: Place, loss: Any, request: Request) -> tuple[Any, Any]:
     derivatives = [o for group in groups for o in group]
     outputs = (values, *derivatives, *[None] * (len(preds) * (1 + curved) - len(derivatives)))
     inputs = (*preds, *((t,) if record.target else ()), w)
+    # All arrays or none: the kernel has one loop over groups of 128 bits.
     whole = groups_of(stored, size, *inputs, *outputs)
     total = Total.of(place, number, blocks_for(-(-size // WIDTH[stored])))
     scale = kind(1.0 / divided if divided else 0.0)
+    # Run-time numbers: another delta needs no compilation. A tuple without numbers has no type.
     params = tuple(map(kind, loss._packed)) or (kind(0.0),)
     fixed = (np.uint64(size), np.uint64(whole), scale, *at(mass), mode == "surrogate", params)
     kernel = elementwise_kernel(record, stored, stored if t is None else t.dtype)
     kernel(total.blocks, threads(), place.stream, at(*inputs), at(*outputs), *at(total.partials, total.firsts), *fixed)
+    # By a second kernel on the same stream: blocks end in any order, and atomics would sum in any order.
     reduced, cell = total.end(divided, mass)
     names = record.predictions if len(preds) > 1 else ("prediction",)
     domains = (*record.prediction_domains, *((record.target_domain,) if record.target else ()), NONNEGATIVE)

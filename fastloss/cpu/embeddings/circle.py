@@ -56,6 +56,7 @@ def pulled(lo, hi, params, labels, cosines, values, counted, pull):
         counts = positive != -np.inf and negative != -np.inf
         counted[i] = 1.0 if counts else 0.0
         if counts:
+            # Relative to the largest logits, which `tops` found in a pass of its own.
             near, far = 0.0, 0.0
             for j in range(row.size):
                 same = labels[j] == mine

@@ -24,6 +24,7 @@ def sort_digits(rows, m, counts):
     bits = np.uint64(8 if m < FEW else 11)
     size = 1 << (8 if m < FEW else 11)
     passes = rows.itemsize if m < FEW else (rows.itemsize * 8 + 10) // 11
+    # Unsigned throughout: mixed with signed integers, Numba makes float64 of both.
     last = np.uint64(size - 1)
     given = part(rows, 0, m)
     places = part(counts, 0, passes * size)

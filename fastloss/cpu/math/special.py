@@ -41,10 +41,12 @@ def gamma_of(form, log, tables):
     def lgamma(x):
         """Return the logarithm of the gamma function for x > 0."""
         large = x > lgamma_switch
+        # Both sides are computed: the side that is not taken gets an argument that it can take.
         y = lgamma_switch if large else x
         # lgamma(x) = lgamma(2 + v) +- log(product), with v within 1/2 of zero.
         v = y if y < half else (y - one if y < three_halves else y - two)
         product = y * (one + y) if y < half else (y if y < three_halves else one)
+        # A constant number of steps, which LLVM unrolls: selected, not left early, the loop around stays in vectors.
         for j in range(products):
             above = y > real(j + 2.5)
             v = y - real(j + 3) if above else v
@@ -76,6 +78,7 @@ def _digamma(form, log, tables):
         numerator, denominator = zero, one
         for j in range(steps):
             factor = y + real(steps - 1 - j)
+            # A sum of reciprocals as one fraction: a single division.
             numerator = numerator * factor + denominator
             denominator = denominator * factor
         z = x if large else x + digamma_switch
@@ -146,11 +149,13 @@ def power32(wide, scale, logarithms, tables):
     @jit
     def pow32(x, y):
         """Return x**y for x >= 0."""
+        # x**0 is 1 for every x, NaN too, as IEEE 754 has it.
         base = single_one if y == single_zero else x
         power = real(single_zero if base == single_one else y)
         wide_base = real(base)
         k, m = split(wide_base)
         p = power * log_edges(log2_series(m - one) * (m - one) + k, wide_base)
+        # Beyond these bounds the result is 0 or infinite in float32; the integer below would overflow.
         p = clip(p, -160.0, 130.0)
         shifted = p + magic
         r = p - (shifted - magic)
@@ -204,6 +209,7 @@ def power64(wide, scale, split, tables):
         log2_head = leading(k + (log_head + log_rest))
         log2_rest = log_rest - ((log2_head - k) - log_head)
 
+        # Products of heads are exact: the exponent of a large result needs ten bits more than the result has.
         power_head = leading(power)
         p = power_head * log2_head
         p_rest = (power - power_head) * log2_head + power * log2_rest

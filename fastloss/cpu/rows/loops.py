@@ -139,6 +139,7 @@ def margin_labels(inputs, outputs, scale, params, helpers, streamed, scratch, st
         if 0 <= y < k and k > 1:
             w = weight[i] if weight.size > 0 else T(1.0)
             w *= class_weight[y] if class_weight.size > 0 else T(1.0)
+            # Into the weight, once a row: a division for each class otherwise.
             w /= T(1.0) if use.top_only else T(k)
         # Leaves out rows of weight 0 and ignored ones alike: they may hold anything, and their derivatives are 0.
         if w != T(0.0):

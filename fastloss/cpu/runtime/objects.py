@@ -54,6 +54,7 @@ CONTIGUOUS, CARRAY = 1, 0x501
 @compiled(INNER)
 def fields_of(o):
     """Return the dtype, number of axes, shape and flags of an array; the dtype and the shape by their addresses."""
+    # Both are C integers of 32 bits, in words of 64.
     axes, flags = machine_word(o + HEAD + 8) & 0xFFFFFFFF, machine_word(o + HEAD + 48) & 0xFFFFFFFF
     return machine_word(o + HEAD + 40), axes, machine_word(o + HEAD + 16), flags
 
@@ -66,7 +67,9 @@ def table_of(arrays, words):
     would read other arrays as if they had.
     """
     count = words.size // 2
+    # One allocation for all arrays of a call; on the stack its size would have to be a constant.
     table = np.empty(count * LONGEST, np.int64)
+    # Read first: beyond the items of a shorter tuple lies other memory.
     if machine_word(arrays + HEAD) != count:
         return table[:0]
     k = 0

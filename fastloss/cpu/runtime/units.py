@@ -85,6 +85,7 @@ def _drive(setup, arrays, parallel):
     address of its dtype and its number of axes.
     """
     address, first, chunk = setup[0], setup[1], setup[3]
+    # Addresses and shapes as numbers: the driver passes one table whatever the kernel's arrays are.
     table = table_of(arrays, setup[4:])
     alike = table.size > 0
     # No units where types differ: nothing is read through wrong types.
@@ -197,6 +198,7 @@ class Kernel:
     def _compile(self, arrays: tuple[Any, ...]) -> "Code":
         if max([a.ndim for a in arrays]) >= LONGEST:
             raise TypeError(f"{self.name}: an array of a kernel has {LONGEST} axes or more")
+        # Contiguous, as calls lay out what is not: strides that only run time knows keep loops scalar.
         kinds = tuple(types.Array(KINDS[a.dtype], a.ndim, "C") for a in arrays)
         work = inner(self.template, LOOP, self.use, **self.functions)
         # One signature for kernels of any arrays: one driver, compiled in 1.3 s, calls them all.
@@ -211,6 +213,7 @@ class Kernel:
         """Run on all units; `work` estimates the operations of all units together, each of a nanosecond or less."""
         if units == 0:
             return
+        # By the sizes alone: partial results have the same bits on any number of threads.
         chunk = _chunk_of(units, work, WORK)
         if config.DISABLE_JIT:
             plain = bind(self.template, self.use, **self.functions)

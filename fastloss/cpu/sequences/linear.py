@@ -47,6 +47,7 @@ def run(call: Any) -> None:
         counted &= class_weight[labels] != 0.0
         whole = whole and counted.all()
     if grads and not whole:
+        # A factor of 0, not a shorter product: copying the rows that count would take as long.
         factors = np.where(counted, factors, 0.0)
     softmax_of_product(product, call.values, factors, grads, options["chunk"] or 0)
 

@@ -31,6 +31,7 @@ def place(tokens, at, n, others, table):
     """The slot of the n tokens from `at`: where the same ones of `others` stand, or free."""
     h = np.int64(n)
     for j in range(n):
+        # Hashed, not compared: looking each token up in the other sequence would take the product of both lengths.
         h = mixed(h, tokens[at + j])
     slot = h & (table.size - 1)
     while table[slot] >= 0:
@@ -41,6 +42,7 @@ def place(tokens, at, n, others, table):
                 break
         if same:
             break
+        # The next free one: the table is at most half full, so few steps are taken.
         slot = (slot + 1) & (table.size - 1)
     return slot
 
@@ -81,6 +83,7 @@ def subsequences(lo, hi, tokens, starts, others, ends, lengths):
                 continue
             k = first
             while k >= 0:
+                # 64 places of the first sequence in a word, which one addition advances together.
                 match[k >> 6] |= one << np.uint64(k & 63)
                 k = follower[k]
             carry = np.uint64(0)

@@ -26,9 +26,11 @@ def distances(x, columns, lo, c):
     for j in range(c.size):
         c[j] = use.T(0.0)
     for k in range(x.size):
+        # Transposed points: coordinate k of neighbours lies side by side, and fills vectors in any dimension.
         ys = columns[k, lo : lo + c.size]
         place = x[k]
         for j in range(c.size):
+            # The difference itself: x.x + y.y - 2 x.y would cancel for near points.
             d = ys[j] - place
             c[j] += d * d
 
@@ -75,10 +77,12 @@ def pairs(lo, hi, x, columns, u, v, rates, without, sums, out):
             distances(x[i], columns, first, c)
             gaussians(c, u[i if u.size > 1 else 0], v[first : first + size], rates, e, w)
             if without[0] and first <= i < first + size:
+                # A point beside itself, taken out of the sum afterwards: a test in the loop would cost every pair.
                 e[i - first] = T(0.0)
             part = T(0.0)
             for j in range(size):
                 part += e[j]
+            # A block in the precision of the points, blocks in float64.
             total += np.float64(part)
             if out.size > 0:
                 drawn_by(x[i], columns, first, w, out[i])

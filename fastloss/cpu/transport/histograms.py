@@ -131,6 +131,7 @@ def distances(lo, hi, prediction, target, gaps, factors, values, found, grad):
     tile = np.empty((gaps.size, GROUP))
     scale = np.empty(GROUP)
     total = np.empty(GROUP)
+    # What k additions of numbers below 1 may round off.
     tiny = (k + 4) * 2.0**-53
     for start in range(lo, hi, GROUP):
         for r in range(GROUP):

@@ -30,9 +30,11 @@ def run(call: Any) -> None:
     total = 0.0
     for k, other in (("x", "y"), ("y", "x")):
         a, n, m = call[k], len(call[k]), len(call[other])
+        # In float64: the square of 100,000 points is more than 32 bits hold.
         within = 1.0 / (n * (n - 1.0 if unbiased else n))
         room = np.zeros((2, *a.shape)) if call.grads else np.empty((2, 0, 0))
         offsets = np.zeros(1), np.zeros(max(n, m))
+        # Value and gradient from one pass over the pairs: exponentials are nearly all of the work.
         own = drawn(call.name, a, of[k], *offsets, rates, room[0], without=unbiased)
         total += own.sum() * within
         if k == "x" or call.grads:

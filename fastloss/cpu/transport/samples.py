@@ -117,6 +117,7 @@ def area(x, y, a, b, i, stop, tiny):
             to = np.float64(x[i])
             d = f - b[j]
             i += 1
+            # Read, not added up: distribution functions come whole, and no rounding grows along the samples.
             f = a[i]
         elif rest and (i < stop or stop == x.size):
             to = np.float64(y[j])

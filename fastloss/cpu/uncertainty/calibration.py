@@ -30,10 +30,12 @@ def membership(c, width, u):
     nearest = min(max(int(c * bins), 0), bins - 1) if c == c else 0
     low = (c - (nearest + 0.5) / bins) * (c - (nearest + 0.5) / bins)
     for j in range(bins):
+        # Relative to the nearest bin, whose exponential is 1: a small temperature underflows no sum.
         d = c - (j + 0.5) / bins
         u[j] = exp64((low - d * d) / width)
         total += u[j]
     for j in range(bins):
+        # Each sample has weight 1 in all bins together.
         u[j] /= total
 
 
@@ -44,6 +46,7 @@ def sum_bins(lo, hi, settings, confidence, correct, partial):
         sums = partial[block]
         for j in range(u.size):
             sums[j, 0], sums[j, 1] = 0.0, 0.0
+        # Blocks depend on the size alone: the same bits on any number of threads.
         for i in range(block * BLOCK, min((block + 1) * BLOCK, confidence.size)):
             c = np.float64(confidence[i])
             gap = (1.0 if correct[i] != 0 else 0.0) - c
@@ -81,7 +84,9 @@ def run(call: Any) -> None:
     work = 5.0 * n * bins
     sums = kernel(sum_bins, "calibration_sums", "float64", None, (membership,))
     sums(blocks, work, settings, confidence, correct, partial)
+    # In the order of the blocks.
     mass, gaps = np.add.reduce(partial, axis=0).T
+    # An empty bin has no error, and counts nothing.
     some = mass > 0.0
     error = np.abs(np.divide(gaps, mass, out=np.where(mass == mass, 0.0, mass), where=some))
     total = float((mass * error**p).sum() / n)

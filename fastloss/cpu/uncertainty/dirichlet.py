@@ -34,7 +34,9 @@ def rows(lo, hi, alpha, prior, factors, values, by_alpha, by_prior):
             x, y = np.float64(a[j]), np.float64(prior[i, j]) if use.has_prior else 1.0
             total += x
             other += y
+            # In float64: differences of log gammas cancel.
             value += use.formula(x, y)[0]
+        # The sums first: each derivative needs that of the whole.
         whole = use.formula(total, other)
         values[i] = value - whole[0]
         factor = factor_of(factors, i)
@@ -43,6 +45,7 @@ def rows(lo, hi, alpha, prior, factors, values, by_alpha, by_prior):
             own = use.formula(x, y)[1]
             # A row that does not count may hold anything.
             by_alpha[i, j] = factor * (own[0] - whole[1][0]) if factor != 0.0 else 0.0
+            # A constant of the kernel: without a prior its branch is compiled away.
             if use.slopes > 1:
                 by_prior[i, j] = factor * (own[1] - whole[1][1]) if factor != 0.0 else 0.0
 

@@ -36,6 +36,7 @@ def rows(lo, hi, scores, target, levels, factors, values, grad):
         z, t = scores[i], np.float64(target[i])
         q, total = 0.0, 0.0
         for j in range(k):
+            # A sum of positive steps: no quantile crosses another, whatever the scores are.
             q = np.float64(z[j]) if j == 0 else q + use.softplus(np.float64(z[j]))
             out = use.formula(q, t, np.float64(levels[j]))
             total += out[0]
@@ -45,6 +46,7 @@ def rows(lo, hi, scores, target, levels, factors, values, grad):
         if use.writes_gradient:
             # A step moves its own quantile and all above it.
             above = 0.0
+            # Downwards, so that one running sum has the slopes of all quantiles above.
             for j in range(k - 1, -1, -1):
                 above += slopes[j]
                 own = 1.0 if j == 0 else use.sigmoid(np.float64(z[j]))

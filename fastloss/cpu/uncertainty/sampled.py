@@ -32,9 +32,11 @@ use = unbound(Slots)
 def uniform(index):
     """Return a number in (0, 1), the hash of an index."""
     z = index * STEP
+    # A hash of the index, not a state: any thread can draw any number.
     z = (z ^ (z >> np.uint64(30))) * FIRST
     z = (z ^ (z >> np.uint64(27))) * SECOND
     z = z ^ (z >> np.uint64(31))
+    # 53 bits, in the middle of their interval: neither 0, whose logarithm is infinite, nor 1.
     return (np.float64(z >> np.uint64(11)) + 0.5) * 1.1102230246251565e-16
 
 
@@ -67,15 +69,18 @@ def rows(lo, hi, settings, logits, log_var, labels, factors, values, by_logits, 
             for j in range(k):
                 p[j] = exp64(p[j] - largest)
                 mass += p[j]
+            # A log-probability of at most 0, however far the draws lie.
             own -= log64(mass)
             scale = 1.0
             if own > top:
+                # Relative to the largest so far: the mean of probabilities never underflows.
                 scale, top = exp64(top - own), own
             share = exp64(own - top)
             total = total * scale + share
             if use.writes_gradient:
                 for j in range(k):
                     g = share * (p[j] / mass - (1.0 if j == label else 0.0))
+                    # Sums of derivatives change their scale with the sum that divides them.
                     slope[j] = slope[j] * scale + g
                     bend[j] = bend[j] * scale + g * noise[j]
             # NaN comes through, which comparisons lose.

@@ -122,9 +122,11 @@ use: Any = unbound(Slots)
 def fill_table(table, frame, settings, n, batch):
     """Write address and size of each array of a batch: predictions, target, weight, values, derivatives."""
     inputs, outputs = inputs_of(frame), outputs_of(frame)
+    # Rows of 0 stand for arrays that the call has not got: views of no elements.
     table[:] = 0
     for i in range(use.COUNT):
         table[2 * i], table[2 * i + 1] = address_of(inputs, i) + batch * n * use.STORED, n
+    # XLA passes what a call has, in order: the place of each array depends on those before it.
     given, to = use.COUNT, 2 * use.COUNT
     if machine_word(settings + HAS_TARGET) != 0:
         table[to], table[to + 1] = address_of(inputs, given) + batch * n * use.TARGET, n
@@ -154,7 +156,9 @@ def evaluate(arrays, parameters, settings, n):
     """Return the loss of one batch, and the number of violations; derivatives are written."""
     preds, t, w, v = arrays[: use.COUNT], arrays[use.COUNT], arrays[use.WEIGHT], arrays[use.VALUES]
     grads, hesses = arrays[use.GRADS : use.HESSES], arrays[use.HESSES :]
+    # The threads of fastloss, not of XLA: a handler runs on one of XLA's, which others may be at the same time.
     threads = launched(settings, n)
+    # The chunks of an ordinary call, so that results have its bits.
     chunk = CHUNK // 4 if (n >= PARALLEL_FROM) & (n < FEW_CHUNKS) else CHUNK
     divided, negative = divisor_of(w, parameters, settings, n, threads, chunk)
     if negative > 0.0:
@@ -184,6 +188,7 @@ def handle(frame, settings):
         fill_table(table, frame, settings, n, batch)
         loss, bad = evaluate(use.arrays_of(table), parameters, settings, n)
         if bad > 0.0:
+            # A handler cannot raise: it hands XLA an error, which Python raises where the result is read.
             return failure(frame, settings)
         if machine_word(settings + BY_ROW) == 0:
             table[0], table[1] = address_of(outputs_of(frame), 0) + batch * use.COMPUTED, 1
@@ -196,6 +201,7 @@ def _compiled(dtype: str, count: int, stored: str, target: str) -> Chunk:
     """Compile, or load from the disk cache, the handler of all losses in one precision."""
     one, kept, goal = array(dtype), array(stored or dtype), array(target or dtype)
     drive, sums = Drive(access.window[count]), Drive(access.window[1])
+    # Both forms in the handler: it is compiled code that no Python calls, and could not fetch the parallel one later.
     shared = {**INNER, "parallel": True, "nogil": True}
     use = Slots(
         drive=inner(drive_elementwise, INNER, drive),
@@ -215,6 +221,7 @@ def _compiled(dtype: str, count: int, stored: str, target: str) -> Chunk:
         COMPUTED=one.dtype.bitwidth // 8,
     )
     parts = chained((fill_table, divisor_of, evaluate), INNER, use, {})
+    # One handler serves all losses of a precision, which differ in their settings alone.
     name = "_".join(filter(None, (f"custom_call{count}", stored, target, dtype)))
     return compile_chunk(handle, name, types.intp(types.intp, types.intp), use, **parts)
 
@@ -224,6 +231,7 @@ def handler_of(record: Formula, packed: Any, formats: tuple[str, str, str], kind
     dtype, stored, target = formats
     arrays = len(record.predictions) * (1 + MODES[kind.mode]) + (record.target is not None) + kind.weighted
     per_element = arrays * np.dtype(stored or dtype).itemsize
+    # Bound to the handler, which reads them by their address: XLA would pass them as arrays.
     parameters = np.array([*packed, kind.divisor])
     with dispatch.compiling:
         load_threads()
@@ -239,6 +247,7 @@ def handler_of(record: Formula, packed: Any, formats: tuple[str, str, str], kind
             by_row=kind.mode.startswith("rows"),
             orders=MODES[kind.mode],
             averaged=kind.averaged,
+            # Never where an exponential sets the pace, as in ordinary calls.
             streamed_from=1 << 62 if record.transcendental else dispatch.last_level() // per_element + 1,
         )
         key = digest("custom call", record.function, record.prediction_domains, formats, kind, list(packed))

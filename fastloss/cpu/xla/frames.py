@@ -96,6 +96,7 @@ def use_threads(typingctx, threads):
         word = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [word])
         function = cgutils.get_or_insert_function(builder.module, kind, "set_num_threads")
+        # At each call, as the number belongs to the thread: XLA's own threads come and go.
         builder.call(function, [builder.trunc(args[0], word)])
         return context.get_dummy_value()
 
@@ -125,6 +126,7 @@ def size_of(buffers, i):
     """Return the number of elements of a buffer in a table."""
     buffer, n = machine_word(buffers + 8 * i), 1
     for axis in range(machine_word(buffer + RANK)):
+        # Read from the frame: XLA compiles one handler for arrays of any shape.
         n *= machine_word(machine_word(buffer + LENGTHS) + 8 * axis)
     return n
 
@@ -181,6 +183,7 @@ def _stub(name: str, handler: int, settings: int) -> Any:
     function = ir.Function(module, ir.FunctionType(word, [word]), name)
     builder = ir.IRBuilder(function.append_basic_block())
     target = builder.inttoptr(word(handler), ir.FunctionType(word, [word, word]).as_pointer())
+    # XLA passes a frame alone: the stub adds the settings, by which one handler serves many kinds of call.
     builder.ret(builder.call(target, [function.args[0], word(settings)]))
     with global_compiler_lock:
         library.add_ir_module(module)

@@ -144,6 +144,7 @@ def fill_table(table, frame, settings, n, batch):
     if machine_word(settings + CLASSED) != 0:
         table[8], table[9] = address_of(inputs, given) + batch * k * use.SIZE, k
     else:
+        # Kernels that read class weights get ones, made once with the handler.
         table[8], table[9] = machine_word(settings + ONES), machine_word(settings + ONES_COUNT)
     if machine_word(settings + BY_ROW) != 0:
         table[10], table[11] = address_of(outputs, 0) + batch * n * use.SIZE, n
@@ -157,6 +158,7 @@ def fill_table(table, frame, settings, n, batch):
 
 def read_labels(frame, settings, n, batch):
     """Return labels as int64, and the ignored label; where that is a class, both are moved out of the classes."""
+    # One width of labels in the kernels: those of 32 bits are widened in a buffer.
     labels = np.empty(n if use.labelled else 0, np.int64)
     ignored = machine_word(settings + IGNORED)
     if use.labelled:
@@ -166,6 +168,7 @@ def read_labels(frame, settings, n, batch):
         inside = (ignored >= 0) & (ignored < machine_word(settings + CLASSES))
         for i in range(n):
             y = np.int64(given[i])
+            # Kernels take any label in range for a class: an ignored class becomes a number that is none.
             labels[i] = LEAST if inside & (y == ignored) else y
         if inside:
             ignored = LEAST
@@ -176,6 +179,7 @@ def divisor_of(w, cw, parameters, settings, n):
     """Return the divisor of a sum, -1 where the driver counts rows, and how many weights are wrong."""
     wrong, mass = 0.0, 0.0
     for i in range(w.size):
+        # Checked here, in compiled code: no Python sees the arrays of a custom call.
         wrong += use.check_weight(w[i])
         mass += np.float64(w[i])
     for j in range(cw.size):
@@ -183,6 +187,7 @@ def divisor_of(w, cw, parameters, settings, n):
     if machine_word(settings + AVERAGED) == 0:
         return parameters[machine_word(settings + COUNT)], wrong
     if use.labelled:
+        # The driver counts the rows while it looks at their labels.
         return -1.0, wrong
     return (mass if machine_word(settings + WEIGHTED) != 0 else float(n)), wrong
 

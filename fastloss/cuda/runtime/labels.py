@@ -19,6 +19,7 @@ def _sign(labels, result, n, classes, ignored, wrong):
     """Copy labels that are classes or ignored, and write one int64 that is neither for all others."""
     i = np.uint64(cuda.grid(1))
     while i < n:
+        # As it is stored: 2**63 and more are no int64.
         y = read(labels, i)[0]
         write(result, i, (np.int64(y) if y < classes or y == ignored else wrong,))
         i += np.uint64(cuda.gridsize(1))

@@ -83,6 +83,7 @@ def faults(tests: list[tuple[str, Any]], number: str, weight: str, arguments: st
     kind, found = getattr(np, number), "zero"
     for j, (at, test) in reversed(list(enumerate(tests))):
         if test is not None:
+            # As a number of the kernel's type: it travels with the results of an element, through the same shuffles.
             found = f"(number({j + 1}.0) if test{j}({at}) > zero else {found})"
     if any(test is not None and at != weight for at, test in tests):
         found = f"({found} if {weight} != zero else zero)"
