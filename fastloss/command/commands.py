@@ -12,6 +12,7 @@ import typer.core
 from .. import _signals
 from .._terminal import EXTRA, printable
 from ..tracking.command import track
+from .lean import spare_imports
 
 __all__ = ["app"]
 
@@ -189,6 +190,7 @@ def evaluate(
     threads: Annotated[int | None, THREADS] = None,
 ) -> None:
     """Evaluate losses on files of any size, all in one read."""
+    spare_imports(loss or [])
     from ..evaluation.command import Request, evaluate_command
     from ..evaluation.details.command import parsed
     from ..evaluation.groups import groupings_of
@@ -262,6 +264,7 @@ def compare(
     threads: Annotated[int | None, THREADS] = None,
 ) -> None:
     """Compare two predictions of the same rows: paired differences of losses, with intervals."""
+    spare_imports(loss or [])
     from ..evaluation.compare.command import Request, compare_command
 
     options: dict[str, Any] = {"target": target, "weight": weight, "on": on, "by": by or None, "pred_is": pred_is}

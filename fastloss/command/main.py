@@ -19,6 +19,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        from . import lean
         from .commands import app
     except ImportError as error:
         if error.name is None or error.name.split(".")[0] == "fastloss":
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     code: Any = 0
     try:
         _signals.unwind()
+        lean.own_process.append(True)
         app(arguments, prog_name="fastloss")
     except BrokenPipeError:
         _silence()

@@ -346,6 +346,31 @@ def test_importing_costs_nothing_heavy():
     assert result.stdout.strip() == "[]"
 
 
+LEAN = """
+import sys
+from fastloss.command import lean
+from fastloss.command.commands import app
+lean.own_process.append(True)
+try:
+    app(sys.argv[1:])
+except SystemExit as end:
+    assert not end.code
+print(sorted({"pandas", "scipy"} & set(sys.modules)), file=sys.stderr)
+import scipy.linalg.cython_blas
+"""
+
+
+@pytest.mark.parametrize(("loss", "left_out"), [("mse", True), ("mine.py:own", False)])
+def test_libraries_import_no_others_for_what_the_command_does_not_do(folder, loss, left_out):
+    pytest.importorskip("scipy")
+    (folder / "mine.py").write_text("import fastloss as fl\nown = fl.formula('(z - t)**2')\n")
+    arguments = ["eval", "data.parquet", "-l", loss, "-p", "z", "-t", "t", "--json", "-"]
+    found = subprocess.run([sys.executable, "-c", LEAN, *arguments], capture_output=True, text=True, env=ENVIRONMENT)
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["losses"][loss]["mean"] == pytest.approx(np.mean((Z - T) ** 2))
+    assert (found.stderr == "[]\n") == left_out
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_progress_on_a_terminal_and_silence_in_a_pipe(folder):
     pty = pytest.importorskip("pty")
