@@ -154,12 +154,16 @@ class Confusions:
         )
         return Confusions(self.thresholds, self.counts + other.counts, sums, squares)
 
+    def tables(self) -> list[Any]:
+        """Return the counts; with weights their sums and the sums of their squares, rounded to float64."""
+        if self._sums is None:
+            return [self.counts]
+        both = (self._sums, self._squares)
+        return [np.array([ratio(v) for v in each]).reshape(self.counts.shape) for each in both]
+
     def by_threshold(self) -> dict[Any, Confusion]:
         """Return the counts by threshold; of classes, under "argmax"."""
-        tables = [self.counts]
-        if self._sums is not None:
-            both = (self._sums, self._squares)
-            tables = [np.array([ratio(v) for v in each]).reshape(self.counts.shape) for each in both]
+        tables = self.tables()
         if self.of_classes:
             return {ARGMAX: Confusion(*tables)}
         found = {}

@@ -9,7 +9,6 @@ import numpy as np
 from ..fixed_point import BIAS
 from ..intervals import t_quantile
 from .calibration import wilson
-from .confusion import ARGMAX, Confusion
 
 if TYPE_CHECKING:
     from ..report import Report
@@ -83,14 +82,15 @@ def gaps_of(by: tuple[str, ...], groups: Mapping[Any, "Report"]) -> list[Gap]:
     found = [
         gap(name, label, None, [_of_loss(key, report, label) for key, report in reports]) for label in reports[0][1]
     ]
-    decided = [(key, report.confusion) for key, report in reports if report.confusion]
-    for threshold in decided[0][1] if decided else ():
-        if threshold == ARGMAX:
-            continue
-        rates = {
-            rate: gap(name, rate, threshold, [_of_rate(key, each[threshold], rate) for key, each in decided])
-            for rate in RATES
-        }
+    decided = [(key, d.confusions) for key, report in reports if (d := report.details) and d.confusions]
+    if not decided or decided[0][1].of_classes:
+        return found
+    keys = [key for key, _ in decided]
+    tables = [each.tables() for _, each in decided]
+    counts = np.array([table[0] for table in tables], np.float64)
+    squares = np.array([table[-1] for table in tables], np.float64)
+    for k, threshold in enumerate(decided[0][1].thresholds):
+        rates = {rate: gap(name, rate, threshold, _of_rate(keys, counts, squares, k, rate)) for rate in RATES}
         found += [*rates.values(), _odds(rates["recall"], rates["false_positive_rate"])]
     return found
 
@@ -99,18 +99,23 @@ def _of_loss(key: Any, report: "Report", label: str) -> Found:
     statistics = report[label]
     rows = float(statistics.count)
     if statistics.weight_sum is not None:
-        squares = report.weight_squares
+        squares = report.details.squares if report.details else 0
         rows = statistics.weight_sum**2 / (squares / (1 << BIAS)) if squares else math.nan
     return Found(key, statistics.mean, rows, statistics.std)
 
 
-def _of_rate(key: Any, found: Confusion, rate: str) -> Found:
+def _of_rate(keys: list[Any], counts: Any, squares: Any, k: int, rate: str) -> list[Found]:
+    """Return a rate at threshold k for every group, from counts (groups, thresholds + 1, label)."""
     part, whole = RATES[rate]
-    total = float((found.matrix * whole).sum())
-    if not total:
-        return Found(key, math.nan, 0.0, math.nan)
-    rows = total * total / float((found.squares * whole).sum())
-    return Found(key, float((found.matrix * part).sum()) / total, rows, math.nan)
+
+    def total(table: Any, chosen: Any) -> Any:
+        # Axes of `chosen`: label, decision.
+        return table[:, : k + 1].sum(axis=1) @ chosen[:, 0] + table[:, k + 1 :].sum(axis=1) @ chosen[:, 1]
+
+    weight = total(counts, whole)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values, rows = total(counts, part) / weight, weight * weight / total(squares, whole)
+    return [Found(*each, math.nan) for each in zip(keys, values.tolist(), rows.tolist(), strict=True)]
 
 
 def gap(by: str, of: str, threshold: float | None, found: Iterable[Found]) -> Gap:

@@ -80,6 +80,7 @@ class Report(Mapping[str, Statistics]):
         self._worst_k = worst_k
         self._suspects = set(suspects)
         self._details = details
+        self._gaps: list[Gap] | None = None
         self._groups = {
             names: found if isinstance(found, GroupReports) else GroupReports(found)
             for names, found in (groups or {}).items()
@@ -155,12 +156,14 @@ class Report(Mapping[str, Statistics]):
         """Largest differences between groups that `gaps` asked for, of losses and of rates of decisions."""
         if not self._details or not self._details.options.gaps:
             return []
-        return [gap for names, groups in self._groups.items() for gap in gaps_of(names, groups)]
+        if self._gaps is None:
+            self._gaps = [gap for names, groups in self._groups.items() for gap in gaps_of(names, groups)]
+        return list(self._gaps)
 
     @property
-    def weight_squares(self) -> int:
-        """Sum of squared weights of a group whose gaps are wanted, in units of 2**-3300; else 0."""
-        return self._details.squares if self._details else 0
+    def details(self) -> Details | None:
+        """Mergeable state behind histograms, calibration, decisions and gaps; None where none was asked for."""
+        return self._details
 
     @property
     def tables(self) -> list[str]:
