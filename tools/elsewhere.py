@@ -91,6 +91,7 @@ TORCH = (
         "ctc(lp[:, None], [[1, 2]], reduction='sum')",
         "F.ctc_loss(lp[:, None], torch.tensor([[1, 2]]), [len(lp)], [2], reduction='sum')",
     ),
+    Same("ctc(lp, [1, 2])", "F.ctc_loss(lp, torch.tensor([1, 2]), [len(lp)], [2], reduction='sum')"),
     Same(
         "ctc(lp[:, None], [[1, 2]])",
         "F.ctc_loss(lp[:, None], torch.tensor([[1, 2]]), [len(lp)], [2])",

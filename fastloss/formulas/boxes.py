@@ -14,6 +14,12 @@ BOXES = {
 FORMAT = Parameter(
     "the four numbers: two opposite corners, or the centre, width and height", choices=("xyxy", "cxcywh")
 )
+PAIRWISE = {
+    "pairwise": (
+        0.0,
+        Parameter("whether each of N boxes meets each of M targets", flag=True),
+    )
+}
 EXAMPLE = "np.array([[0.0, 0.0, 2.0, 2.0]]), np.array([[1.0, 0.0, 3.0, 2.0]])"
 
 
@@ -184,6 +190,7 @@ def ends(low, high, whole, shift, axis, centred):
     inputs=BOXES,
     units="*",
     parameters={"box_format": FORMAT},
+    options=PAIRWISE,
     math="1 - IoU, with IoU = area(A and B) / area(A or B)",
     bounded=True,
     differentiable=False,
@@ -208,6 +215,7 @@ def iou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
     inputs=BOXES,
     units="*",
     parameters={"box_format": FORMAT},
+    options=PAIRWISE,
     math="1 - IoU + (area(hull) - area(A or B)) / area(hull), the hull being the smallest box that holds both",
     bounded=True,
     differentiable=False,
@@ -233,6 +241,7 @@ def giou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
     inputs=BOXES,
     units="*",
     parameters={"box_format": FORMAT},
+    options=PAIRWISE,
     math="1 - IoU + d^2 / c^2, with the distance d of the centres and the diagonal c of the hull",
     bounded=True,
     differentiable=False,
@@ -259,6 +268,7 @@ def diou(x1, y1, x2, y2, u1, v1, u2, v2, box_format=0.0):
     inputs=BOXES,
     units="*",
     parameters={"box_format": FORMAT},
+    options=PAIRWISE,
     math="1 - IoU + d^2 / c^2 + alpha v, with v = (4 / pi^2) (atan(w_B / h_B) - atan(w_A / h_A))^2 and "
     "alpha = v / (1 - IoU + v), held constant in the derivatives",
     bounded=True,

@@ -10,6 +10,7 @@ import numpy as np
 from ..call.layout import settle, shape_of
 from ..losses.base import Loss
 from ..losses.catalogue import LOSSES
+from ..losses.forms import shape_of_form
 from ..spec.record import Formula
 
 __all__ = ["OPTIONS", "Call", "array_names", "kind_of", "name_of", "sorted_call"]
@@ -104,6 +105,10 @@ class Call:
         if record.family == "rows":
             axis = self.axis(len(first))
             return (*first[:axis], *first[axis + 1 :])
+        shapes = {name: tuple(array.shape) for name, array in zip(self.names, arrays, strict=True)}
+        other = shape_of_form(self.loss, shapes)
+        if other is not None:
+            return other
         dims: dict[str, Any] = {}
         for name, array in zip(self.names, arrays, strict=True):
             if name in record.predictions or name == "offsets":

@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..call.arrays import finish, incoming, outgoing, outputs, predicted, rounded
+from ..call.arrays import finish, incoming, outgoing, outputs, predicted, rounded, weights
 from ..call.errors import CallTypeError, CallValueError
+from ..call.reduction import REDUCTIONS, denominator
 from ..call.request import Request
 from ..cuda import placement
 from ..cuda.libraries import on_device
 
-__all__ = ["FORMS", "How", "reformed"]
+__all__ = ["FORMS", "How", "reformed", "shape_of_form"]
 
 
 class How(NamedTuple):
@@ -129,6 +130,67 @@ def _refused(loss: Any, raw: dict[str, Any], how: How) -> tuple[Any, tuple[Any, 
     raise CallTypeError(problem, "ref_log_prob")
 
 
+PAIRS = 1 << 16
+"""Pairs of boxes that are laid out at a time: 2 to 4 MB of coordinates, which the caches hold."""
+
+
+def _each_pair(loss: Any, raw: dict[str, Any], how: How) -> tuple[Any, tuple[Any, ...]]:
+    """Serve a loss of each of N boxes with each of M targets; the gradient of a box is the sum over its targets."""
+    boxes, target = raw["boxes"], raw["target"]
+    for name, a in raw.items():
+        if a.ndim != 2 or a.shape[1] != 4:
+            raise CallValueError(f"has shape {a.shape}; expected (..., 4) of two dimensions where pairwise=True", name)
+    if how.reduction not in REDUCTIONS:
+        raise CallValueError(f"is {how.reduction!r}, which goes not together with pairwise=True", "reduction")
+    plain, (n, m) = loss._with({"pairwise": False}), (len(boxes), len(target))
+    weight = None if how.weight is None else weights(how.weight, (n, m), np.dtype(np.float64)).reshape(n, m)
+    divided = denominator(how.reduction, how.divisor, n * m if weight is None else float(weight.sum())) or 1.0
+    each = how.reduction == "none"
+    values, grad = np.zeros((n, m), boxes.dtype if each else np.float64), np.zeros(boxes.shape)
+    step = max(1, PAIRS // max(m, 1))
+    for lo in range(0, n if m else 0, step):
+        rows = len(boxes[lo : lo + step])
+        given = {"boxes": np.repeat(boxes[lo : lo + step], m, axis=0), "target": np.tile(target, (rows, 1))}
+        own = None if weight is None else weight[lo : lo + step].reshape(-1)
+        value, slopes = plain._run(given, own, "none", None, None, how.derivatives)
+        values[lo : lo + step] = value.reshape(rows, m)
+        if how.derivatives:
+            grad[lo : lo + step] = slopes.reshape(rows, m, 4).sum(axis=1, dtype=np.float64) / divided
+    return values if each else float(values.sum(dtype=np.float64)) / divided, (grad,)
+
+
+def _ndim(x: Any) -> int:
+    found: int = x.ndim if hasattr(x, "ndim") else np.ndim(x)
+    return found
+
+
+def _is_loose(loss: Any, inputs: dict[str, Any]) -> bool:
+    """Whether CTC gets one sequence without an axis of the batch, or the targets of all sequences one after another."""
+    return _ndim(inputs["log_probs"]) == 2 or _ndim(inputs["targets"]) == 1
+
+
+def _in_batch(loss: Any, raw: dict[str, Any], how: How) -> tuple[Any, tuple[Any, ...]]:
+    """Serve CTC of one sequence, or of targets one after another, as torch takes them."""
+    z, targets = raw["log_probs"], raw["targets"]
+    if z.ndim == 2:
+        one = {k: a.reshape(1) for k, a in raw.items() if k.endswith("lengths")}
+        given = {"log_probs": z[:, None], "targets": targets.reshape(1, -1), **one}
+        weight = None if how.weight is None else incoming(how.weight, "weight").reshape(1)
+        value, grads = _called(loss, given, how, weight)
+        value = float(value[0]) if isinstance(value, np.ndarray) else value
+        return value, tuple(g[:, 0] for g in grads) if how.derivatives else ()
+    lengths = raw.get("target_lengths")
+    if lengths is None:
+        raise CallTypeError("is missing; targets of all sequences in one dimension need it", "target_lengths")
+    if lengths.dtype.kind not in "iu" or lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != targets.size:
+        problem = f"are {lengths.tolist()}; expected whole numbers whose sum is the number of targets, {targets.size}"
+        raise CallValueError(problem, "target_lengths")
+    held = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    padded = np.zeros(held.shape, targets.dtype)
+    padded[held] = targets
+    return _called(loss, raw | {"targets": padded}, how)
+
+
 class Form(NamedTuple):
     """Another form of the calls of a loss."""
 
@@ -141,6 +203,23 @@ class Form(NamedTuple):
 FORMS = {
     "dpo": Form(lambda loss, inputs: loss._meant["variant"] in ("aot", "aot_pair"), _sorted_ratios),
     **dict.fromkeys(("grpo", "cispo", "sapo"), Form(_without_reference, _refused)),
+    **dict.fromkeys(("iou", "giou", "diou", "ciou", "siou"), Form(lambda loss, _: loss._meant["pairwise"], _each_pair)),
+    "ctc": Form(_is_loose, _in_batch),
     "regions.sums": Form(_has_axis, _by_class),
 }
 """Other forms of calls, by the name of the loss or of its loop."""
+
+
+def shape_of_form(loss: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...] | None:
+    """Return the shape of the values of a call in another form, from the shapes of its inputs; None of other calls."""
+    meant = getattr(loss, "_meant", {})
+    if meant.get("pairwise"):
+        return shapes["boxes"][0], shapes["target"][0]
+    if loss.record.name == "ctc" and len(shapes["log_probs"]) == 2:
+        return ()
+    if loss.record.loop == "regions.sums" and meant.get("average") == "none":
+        z = shapes["prediction"]
+        classes = z[meant["axis"]] - (not meant["include_background"])
+        samples = () if meant["per"] == "batch" else (z[0 if meant["axis"] % len(z) else 1],)
+        return (*samples, classes)
+    return None
