@@ -1,5 +1,5 @@
 """Rewards of generated text from integer tokens: ROUGE and BLEU of many pairs at once."""
 
-from .text.rewards import Scores, bleu_sentence, rouge_l, rouge_n
+from .text.rewards import Scores, bleu_sentence, rouge_l, rouge_lsum, rouge_n
 
-__all__ = ["Scores", "bleu_sentence", "rouge_l", "rouge_n"]
+__all__ = ["Scores", "bleu_sentence", "rouge_l", "rouge_lsum", "rouge_n"]

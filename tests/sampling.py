@@ -70,7 +70,7 @@ VARIANTS = {
     "smooth_hinge": [{"margin": 0.25}],
     "margin_ranking": [{"margin": 0.5}],
     "hinge_embedding": [{"margin": 0.25}],
-    "contrastive_distance": [{"margin": 0.25}, {"margin": 30.0}],
+    "contrastive_distance": [{"margin": 0.25}, {"margin": 30.0, "pos_margin": 0.5}],
     "triplet_distance": [{"margin": 0.0}, {"margin": 0.25}],
     "gradient_norm_penalty": [{"center": 0.0}, {"one_sided": True, "center": 5.0, "lam": 0.5}, {"lam": 0.0}],
     "gan_bce": [{"label_smoothing": 0.1}, {"label_smoothing": 1.0}],

@@ -65,6 +65,7 @@ TORCH = (
     Same("cross_entropy(Z, y)", "F.cross_entropy(Z, y)"),
     Same("cross_entropy(Z, Q)", "F.cross_entropy(Z, Q)"),
     Same("cross_entropy(Z, y, label_smoothing=0.1)", "F.cross_entropy(Z, y, label_smoothing=0.1)"),
+    Same("cross_entropy(Z, y, softcap=30.0)", "F.cross_entropy(30 * (Z / 30).tanh(), y)"),
     Same("cross_entropy(Z, y, class_weight=v[:4])", "F.cross_entropy(Z, y, weight=v[:4])"),
     Same("nll(lp, y)", "F.nll_loss(lp, y)"),
     Same("nll(lp, y, label_smoothing=0.1)", "F.cross_entropy(Z, y, label_smoothing=0.1)"),
@@ -116,6 +117,10 @@ TORCH = (
     Same("lsgan(x, b)", "F.mse_loss(x, b)", "2"),
     Same("wasserstein_generator(x)", "-x.mean()"),
     Same("triplet_distance((d1, d2))", "F.relu(d1 - d2 + 1).mean()"),
+    Same(
+        "contrastive_distance(d1, b, pos_margin=0.3)",
+        "(b * F.relu(d1 - 0.3) ** 2 + (1 - b) * F.relu(1 - d1) ** 2).mean()",
+    ),
     Same("contrastive_distance(d1, b)", "(b * d1**2 + (1 - b) * F.relu(1 - d1) ** 2).mean()"),
     Same(
         "contrastive(A, B, b)", "(b * (A - B).norm(dim=1) ** 2 + (1 - b) * F.relu(1 - (A - B).norm(dim=1)) ** 2).mean()"

@@ -47,25 +47,30 @@ def hinge_embedding(x, t, margin=1.0):
 
 
 @elementwise(
-    math="t d^2 + (1 - t) max(margin - d, 0)^2",
+    math="t max(d - pos_margin, 0)^2 + (1 - t) max(margin - d, 0)^2",
     prediction=NONNEGATIVE,
     target=UNIT,
     link="distance",
-    parameters={"margin": Parameter("distance from which a pair that differs costs nothing", NONNEGATIVE)},
+    parameters={
+        "margin": Parameter("distance from which a pair that differs costs nothing", NONNEGATIVE),
+        "pos_margin": Parameter("distance up to which a pair that belongs together costs nothing", NONNEGATIVE),
+    },
     convex=True,
     surrogate="2",
     paper="Hadsell et al. (2006), Dimensionality reduction by learning an invariant mapping",
 )
-def contrastive_distance(d, t, margin=1.0):
+def contrastive_distance(d, t, margin=1.0, pos_margin=0.0):
     """Contrastive loss of a distance: the target is 1 for a pair that belongs together, 0 for one that does not.
 
     Twice the loss of the paper.
     """
     m = maximum(margin - d, 0.0)
     rest = 1.0 - t
-    bend = 2.0 * t + where(m > 0.0, 2.0 * rest, 0.0)
-    pull, push = share(t, d), share(rest, m)
-    return share(pull, d) + share(push, m), 2.0 * (pull - push), bend, 2.0
+    far = maximum(d - pos_margin, 0.0)
+    # The slope at a pos_margin of 0 is that of d^2 at either side of 0.
+    bend = where((far > 0.0) | (pos_margin == 0.0), 2.0 * t, 0.0) + where(m > 0.0, 2.0 * rest, 0.0)
+    pull, push = share(t, far), share(rest, m)
+    return share(pull, far) + share(push, m), 2.0 * (pull - push), bend, 2.0
 
 
 @elementwise(

@@ -25,17 +25,20 @@ TWO = "np.array([[0.0, 1.0], [2.0, 0.0]]), np.array([[1.0, 1.0], [0.0, 0.5]])"
     "embeddings.pairs",
     inputs={**PAIR, "same": Input("*", "whether a pair belongs together: 1, or 0", domain=UNIT)},
     units="*",
-    math="same d^2 + (1 - same) max(margin - d, 0)^2, with d = ||x1 - x2||",
-    parameters={"margin": Parameter("distance from which a pair that differs costs nothing", NONNEGATIVE)},
+    math="same max(d - pos_margin, 0)^2 + (1 - same) max(margin - d, 0)^2, with d = ||x1 - x2||",
+    parameters={
+        "margin": Parameter("distance from which a pair that differs costs nothing", NONNEGATIVE),
+        "pos_margin": Parameter("distance up to which a pair that belongs together costs nothing", NONNEGATIVE),
+    },
     paper="Hadsell et al. (2006), Dimensionality reduction by learning an invariant mapping",
     example=f"{TWO}, np.array([1, 0])",
 )
-def contrastive(d, t, margin=1.0):
+def contrastive(d, t, margin=1.0, pos_margin=0.0):
     """Contrastive loss of two embeddings: near each other where they belong together, else apart by the margin.
 
     Twice the loss of the paper. At distance 0 the gradient is 0.
     """
-    value, slope, _, _ = contrastive_distance(d, t, margin)
+    value, slope, _, _ = contrastive_distance(d, t, margin, pos_margin)
     return value, slope
 
 

@@ -58,6 +58,7 @@ from .base import ComposedDoc, Loss, remember
 from .fast_path import PLANS, Plan, Rows, known_divisor, unplanned
 from .fast_path import rows as plan_of_rows
 from .risks.base import Risk, under_risk
+from .softcap import capped
 
 __all__ = ["Details", "RowLoss"]
 
@@ -260,6 +261,8 @@ class RowLoss(Loss):  # noqa: D101
             request = request._replace(reduction=self.record.reduction)
         if request.reduction == BATCH_MEAN:
             request = request._replace(**by_batch(request.prediction, request.divisor))
+        if self.defaults.get("softcap"):
+            return capped(self, request)
         if placement.involved(self._backend, request.prediction, request.target, request.weight, request.class_weight):
             found: tuple[Any, Any, Any] = placement.elsewhere(self, self._run, request)
             return found

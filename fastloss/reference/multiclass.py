@@ -37,9 +37,9 @@ def hinge_embedding(x, t, margin=1.0):
     return np.where(t == 1, x, np.maximum(margin - x, 0))
 
 
-def contrastive_distance(d, t, margin=1.0):
+def contrastive_distance(d, t, margin=1.0, pos_margin=0.0):
     """Contrastive loss of a distance."""
-    return t * d**2 + (1 - t) * np.maximum(margin - d, 0) ** 2
+    return t * np.maximum(d - pos_margin, 0) ** 2 + (1 - t) * np.maximum(margin - d, 0) ** 2
 
 
 def triplet_distance(d_positive, d_negative, margin=1.0):

@@ -5,10 +5,10 @@ import numpy as np
 __all__ = ["contrastive", "cosine_distance", "cosine_embedding", "gradient_penalty", "triplet"]
 
 
-def contrastive(x1, x2, same, margin=1.0):
+def contrastive(x1, x2, same, margin=1.0, pos_margin=0.0):
     """Squared distance of pairs that belong together, squared missing distance of the others."""
     d = np.linalg.norm(x1 - x2, axis=-1)
-    return same * d**2 + (1 - same) * np.maximum(margin - d, 0) ** 2
+    return same * np.maximum(d - pos_margin, 0) ** 2 + (1 - same) * np.maximum(margin - d, 0) ** 2
 
 
 def triplet(anchor, positive, negative, margin=1.0, p=2.0, squared=False, swap=False):

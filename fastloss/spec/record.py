@@ -435,6 +435,7 @@ LOOP_PARAMETERS = {
     "temperature": (1.0, Parameter("divides the logits", POSITIVE)),
     "logit_scale": (1.0, Parameter("multiplies the logits", POSITIVE)),
     "scale": (64.0, Parameter("multiplies the cosines", POSITIVE)),
+    "softcap": (0.0, Parameter("logits z become softcap tanh(z / softcap) before all else", POSITIVE, none=0.0)),
     "z_loss": (0.0, Parameter("factor of the squared log-sum-exp, added to the loss", NONNEGATIVE)),
 }
 """Default and meaning of the parameters that row loops use."""

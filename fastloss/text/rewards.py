@@ -7,7 +7,7 @@ import numpy as np
 from ..call import check
 from ..call.errors import CallTypeError, CallValueError, naming
 
-__all__ = ["Scores", "bleu_sentence", "rouge_l", "rouge_n"]
+__all__ = ["Scores", "bleu_sentence", "rouge_l", "rouge_lsum", "rouge_n"]
 
 SMOOTHINGS = ("none", "floor", "add_k", "exp")
 
@@ -53,6 +53,29 @@ def rouge_l(candidates: Any, references: Any, lengths: Any = None, reference_len
 
     a, b = _pairs(candidates, references, lengths, reference_lengths)
     return _scores(common_subsequence(a, b), np.diff(a[1]), np.diff(b[1]))
+
+
+@naming("rouge_lsum")
+def rouge_lsum(
+    candidates: Any, references: Any, separator: int, lengths: Any = None, reference_lengths: Any = None
+) -> Scores:
+    """Return ROUGE-L of summaries: each sentence of the reference is met by all sentences of the candidate together.
+
+    Lin (2004), as the package rouge-score computes it (rougeLsum), which counts no token more often than either text
+    has it. Arguments and results are those of `rouge_l`; `separator` is the token between two sentences, such as that
+    of a newline, and no token of the texts.
+
+    Examples
+    --------
+    >>> from fastloss import rewards
+    >>> rewards.rouge_lsum([[1, 2, 0, 3, 4]], [[3, 4, 0, 1, 2]], separator=0).f
+    array([1.])
+    """
+    from ..cpu.sequences.summaries import common_summary
+
+    check.integer("separator", separator)
+    a, b = _pairs(candidates, references, lengths, reference_lengths)
+    return _scores(*common_summary(a, b, int(separator)))
 
 
 @naming("rouge_n")

@@ -38,7 +38,7 @@ def nothing(*names):
 SAMPLES = {
     "contrastive": Sample(
         pairs,
-        [{}, {"margin": 0.4}],
+        [{}, {"margin": 0.4}, {"margin": 1.5, "pos_margin": 0.3}],
         empty=lambda: {**nothing("x1", "x2")(), "same": np.empty(0)},
     ),
     "triplet": Sample(

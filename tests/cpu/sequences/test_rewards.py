@@ -76,6 +76,33 @@ def test_the_figures_of_rouge_score():
 
 
 @pytest.mark.oracle
+def test_summaries_as_rouge_score():
+    scorers = pytest.importorskip("rouge_score.rouge_scorer", reason="needs rouge-score")
+
+    class Words:
+        def tokenize(self, text):
+            return text.split()
+
+    rng = np.random.default_rng(3)
+    pairs = [[rng.integers(0, 9, rng.integers(0, 40)).tolist() for _ in range(60)] for _ in range(2)]
+    scorer = scorers.RougeScorer(["rougeLsum"], tokenizer=Words())
+    scores = rewards.rouge_lsum(*pairs, separator=0)
+    for i, (ours, theirs) in enumerate(zip(*pairs, strict=True)):
+        lines = (" ".join("\n" if t == 0 else str(t) for t in text) for text in (theirs, ours))
+        expected = scorer.score(*lines)["rougeLsum"]
+        got = (scores.precision[i], scores.recall[i], scores.f[i])
+        assert got == pytest.approx((expected.precision, expected.recall, expected.fmeasure), rel=1e-15)
+
+
+def test_summaries_by_hand():
+    """Lin (2004), section 3.2: w1 w2 w3 w4 w5 against w1 w2 w6 w7 w8 and w1 w3 w8 w9 w5 share four words."""
+    reference, candidate = [1, 2, 3, 4, 5], [1, 2, 6, 7, 8, 0, 1, 3, 8, 9, 5]
+    scores = rewards.rouge_lsum([candidate], [reference], separator=0)
+    assert (scores.recall[0], scores.precision[0]) == (0.8, 0.4)
+    assert rewards.rouge_lsum([[], [0]], [[1], [0, 0]], separator=0).f.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.oracle
 @pytest.mark.parametrize("effective", [True, False])
 @pytest.mark.parametrize("smoothing", ["exp", "floor", "add_k", "none"])
 def test_the_figures_of_sacrebleu(smoothing, effective):
