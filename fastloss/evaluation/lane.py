@@ -30,7 +30,7 @@ def _fits(e: Evaluated) -> bool:
     if not isinstance(loss, ElementwiseLoss) or e.pred_is or loss._backend not in ("", "cpu"):
         return False
     levels = any(type(v) is tuple for v in loss.defaults.values())
-    return len(loss.record.predictions) == 1 and not (levels or loss.record.switched)
+    return len(loss.record.predictions) == 1 and not (levels or loss._rewritten or loss.record.switched)
 
 
 def _codes(addresses: Sequence[int], packed: Sequence[Any]) -> tuple[Any, Any, Any]:

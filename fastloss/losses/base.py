@@ -67,7 +67,7 @@ class Loss:  # noqa: D101
     _levels: bool
     _packed: Any
     _rewritten: bool
-    """Whether calls are rewritten as calls of a plain loss, by `rewrite.rewritten`."""
+    """Whether kernels alone do not give the loss: calls are rewritten as calls of a plain loss."""
     _plans: dict[Any, Any]
     _usual: bool
 
@@ -81,7 +81,8 @@ class Loss:  # noqa: D101
         object.__setattr__(self, "defaults", MappingProxyType(values))
         object.__setattr__(self, "_levels", any(type(v) is tuple for v in values.values()))
         spread = self._levels and any(type(v) is tuple and record.parameters[k].spread for k, v in values.items())
-        object.__setattr__(self, "_rewritten", spread or record.target_domain is BITS)
+        moved = bool(values.get("softcap")) or (record.name == "nll" and values.get("label_smoothing", 0.0) > 0.0)
+        object.__setattr__(self, "_rewritten", spread or moved or record.target_domain is BITS)
         usual = not any(type(v) is tuple for v in values.values()) and values == record.defaults
         object.__setattr__(self, "_usual", usual)
         object.__setattr__(self, "_packed", self._pack(values))

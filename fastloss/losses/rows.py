@@ -277,7 +277,7 @@ class RowLoss(Loss):  # noqa: D101
         counts = call.kind == "labels" and request.reduction == "mean" and request.divisor is None
         if counts and call.class_weight.size and self.defaults.get("z_loss", 0.0) > 0.0:
             call = self._balanced(call)
-        if self.record.name == "nll" and call.kind == "dense" and self.defaults["label_smoothing"] > 0.0:
+        if self.record.name == "nll" and call.kind == "dense" and self.defaults.get("label_smoothing", 0.0) > 0.0:
             e, k = self.defaults["label_smoothing"], call.target.shape[1]
             call = call._replace(target=rounded(call.target * (1.0 - e) + e / max(k, 1), call.dtype))
         divided = 0.0 if counts else denominator(request.reduction, request.divisor, call.total)

@@ -168,3 +168,23 @@ def test_a_margin_of_0(rng):
     grad = fl.crammer_singer.value_and_grad(z, labels, margin=0.0, reduction="sum")[1]
     moved = np.eye(4)[z.argmax(1)] - np.eye(4)[labels]
     np.testing.assert_array_equal(grad, moved)
+
+
+def test_paths_that_call_kernels_themselves(rng):
+    """JAX's handlers, evaluation in one pass and linear models leave these losses to their calls."""
+    jax = pytest.importorskip("jax", reason="needs the extra jax")
+    z, bits, labels = rng.normal(size=(6, 3)), np.round(rng.random((6, 3))), np.arange(6) % 3
+    as_jax = jax.numpy.asarray
+    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+        x = as_jax(z)
+        for ours, theirs in (
+            (fl.cross_entropy(z, labels, softcap=2.0), fl.jax.cross_entropy(x, as_jax(labels), softcap=2.0)),
+            (fl.hinge(z, bits, labels="01"), fl.jax.hinge(x, as_jax(bits), labels="01")),
+            (fl.nll(z, bits / 3, label_smoothing=0.3), fl.jax.nll(x, as_jax(bits / 3), label_smoothing=0.3)),
+            (fl.focal(z, bits, alpha=[0.1, 0.2, 0.3]), fl.jax.focal(x, as_jax(bits), alpha=(0.1, 0.2, 0.3))),
+        ):
+            assert float(theirs) == pytest.approx(ours, rel=1e-5)
+    losses = [fl.hinge.bind(labels="01"), fl.bce_with_logits, fl.mse]
+    found = fl.evaluate({"pred": z.ravel(), "target": bits.ravel()}, losses)
+    means = [s.mean for s in found.values()]
+    assert means == pytest.approx([loss(z.ravel(), bits.ravel()) for loss in losses], rel=1e-12)

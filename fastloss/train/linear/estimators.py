@@ -131,7 +131,7 @@ class LossRegressor(RegressorMixin, Linear):  # type: ignore[misc]
         """
         X, y = self._validated(X, y, True, True)
         problem = self._problem(X, y, self._weights(X, sample_weight), arrays)
-        if self.loss_._levels:
+        if self.loss_._levels and not self.loss_._rewritten:
             return self._fit_levels(problem)
         self._store(self._fit(problem, self._start(problem.outputs, X.shape[1] + 1, self.warm_start)), y.ndim == 1)
         return self

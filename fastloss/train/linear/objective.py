@@ -30,7 +30,13 @@ def is_compiled(loss: Loss, x: Any, arrays: Mapping[str, Any]) -> bool:
     """Whether one compiled pass over X serves a loss: of dense X, one prediction, and the mean of its samples."""
     record = loss.record
     plain = isinstance(loss, (ElementwiseLoss, RowLoss)) and len(record.predictions) == 1 and record.target is not None
-    return plain and isinstance(x, np.ndarray) and record.reduction == "mean" and not arrays and not loss._levels
+    return (
+        plain
+        and isinstance(x, np.ndarray)
+        and record.reduction == "mean"
+        and not arrays
+        and not (loss._levels or loss._rewritten)
+    )
 
 
 class MeanLoss:
