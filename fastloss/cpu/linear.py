@@ -87,6 +87,7 @@ def product(x, start, m, d, w, padded, z):
     groups = m // use.V
     # Short rows are read a whole vector at a time, which for the last ones reaches beyond the array.
     while groups > 0 and start + groups * use.V * d + use.V > x.size + d:
+        # For the last rows of the array alone: no others are that near its end.
         groups -= 1
     use.scores(x, start, groups, d, padded, w[d], z)
     for i in range(groups * use.V, m):
@@ -94,6 +95,7 @@ def product(x, start, m, d, w, padded, z):
         row = x[start + i * d : start + i * d + d]
         for j in range(row.size):
             s += row[j] * w[j]
+        # The rows that fill no vector: fewer than V of a block, or a few at the end.
         z[i] = s
 
 
@@ -104,8 +106,10 @@ def sums(x, start, m, d, r, g, out, first, ahead):
     rows = m // 8 * 8
     while rows > 0 and start + rows * d + V > x.size + d:
         rows -= 8
+    # Sums of one block in the arrays' precision, then of all blocks in float64.
     g[:] = use.T(0.0)
     c = first
+    # Widest first: more vectors of columns in registers at once read the residuals fewer times.
     while c + 8 <= vectors:
         use.spread8(x, start, rows, d, r, c, g, ahead)
         c += 8
@@ -118,6 +122,7 @@ def sums(x, start, m, d, r, g, out, first, ahead):
     if c < vectors:
         use.spread1(x, start, rows // 8, d, r, c, g, ahead)
     for j in range(first * V, whole * V):
+        # Once a block: additions in float64 inside the products would halve their vectors.
         out[j] += np.float64(g[j])
     # The last vector ends with the row, or begins with it where the row is shorter.
     shift = V - d if d >= V else 0
@@ -130,6 +135,7 @@ def sums(x, start, m, d, r, g, out, first, ahead):
             out[j] += f * np.float64(row[j])
     total = 0.0
     for i in range(m):
+        # The intercept's derivative: a column of ones that is not stored.
         total += np.float64(r[i])
     out[d] += total
 
@@ -151,6 +157,7 @@ def element_part(address, arrays, params, block, bounds, grad, hess, stats):
     k = w.shape[0]
     T = use.T
     slope, curved = grad.size > 0, hess.size > 0
+    # One block, lent to every step: products, slopes and curvatures stay in the cache between them.
     z = np.empty(block * k, T)
     r = np.empty(block * k if slope else 0, T)
     h = np.empty(block * k if curved else 0, T)
@@ -158,12 +165,14 @@ def element_part(address, arrays, params, block, bounds, grad, hess, stats):
     q = np.empty(block, T)
     g = np.empty((d + use.V - 1) // use.V * use.V, T)
     own = np.zeros(2)
+    # No memory: it stands for weights and outputs that the call has not got.
     none = z[:0]
     total, bad = 0.0, 0.0
     for a in range(lo, hi, block):
         m = min(hi, a + block) - a
         start, n = a * d, m * k
         for c in range(k):
+            # A single output needs no copy to its column.
             column = z if k == 1 else one
             use.product(x, start, m, d, w[c], padded[c], column)
             if k > 1:
@@ -173,9 +182,11 @@ def element_part(address, arrays, params, block, bounds, grad, hess, stats):
         wb = weight[first : first + n] if weight.size > 0 else none
         tb = target[first : first + n] if target.size > 0 else none
         rb, hb = r[: n if slope else 0], h[: n if curved else 0]
+        # The kernel that calls of the loss itself run: the block's predictions never leave the cache.
         call(address, ((z[:n],), tb, wb, none, (rb,), (hb,), 1.0, params, False, own))
         total += own[0]
         bad += own[1]
+        # Asks for the next block while this one is multiplied; not past the end, where other memory lies.
         ahead = block * d if start + 2 * block * d <= x.size else 0
         if slope:
             for c in range(k):
@@ -233,6 +244,7 @@ def row_part(address, arrays, params, block, bounds, grad, stats):
 def drive_elements(address, arrays, params, d, block, grad, hess, stats, parallel):
     """Run all parts of a pass for an elementwise loss."""
     n = arrays[0].size // d
+    # Parts by the sizes alone, added in their order: the same bits on any number of threads.
     parts = stats.shape[0]
     for p in prange(parts):
         bounds = (n * p // parts, n * (p + 1) // parts, d)
@@ -303,6 +315,7 @@ class Pass:
 
     def coefficients(self, w: Any) -> tuple[Any, Any]:
         """Return coefficients, (outputs, d + 1), in the dtype of X, and without the last in whole vectors."""
+        # In the dtype of X: coefficients in float64 would widen every product.
         w = np.ascontiguousarray(w, self.dtype)
         d, lanes = self.d, self.lanes
         whole = d // lanes * lanes

@@ -136,6 +136,7 @@ def scores_of(dtype: str) -> Any:
             out = context.make_array(signature.args[6])(context, builder, args[6]).data
             block = _Block(builder, dtype, data, args[1], args[3])
             zero = ir.Constant(block.vector, [0.0] * lanes)
+            # A row for each lane: after one transposed sum, a vector holds the scores of all of them.
             sums = [cgutils.alloca_once(builder, block.vector) for _ in range(lanes)]
             bias = block.splat(args[5])
             with cgutils.for_range(builder, args[2]) as group:
@@ -149,6 +150,8 @@ def scores_of(dtype: str) -> Any:
                     for i, s in enumerate(sums):
                         values = block.load(builder.gep(pointer, [builder.mul(block.word(i), block.d)]))
                         builder.store(block.multiply_add(values, weights, builder.load(s)), s)
+                # One reduction for a whole group: a sum across the lanes of each row would take log2(lanes) shuffles a
+                # row.
                 total = block.turned_sum([builder.load(s) for s in sums])
                 block.store(builder.fadd(total, bias), builder.gep(out, [row]))
             return context.get_dummy_value()
@@ -177,6 +180,7 @@ def spread_of(dtype: str, count: int, rows: int) -> Any:
             out = context.make_array(signature.args[6])(context, builder, args[6]).data
             block = _Block(builder, dtype, data, args[1], args[3])
             zero = ir.Constant(block.vector, [0.0] * lanes)
+            # As many chains of additions as hide their latency, all in registers.
             sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(count)] for _ in range(rows)]
             index = [builder.add(args[5], block.word(j)) for j in range(count)]
             offsets = [block.offset(i) for i in index]

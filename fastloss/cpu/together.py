@@ -64,6 +64,7 @@ use: Any = unbound(Several, Slots)
 
 def write_values(values, i, x, p):
     """Write the values of this loss and of those after it for one element; return the number of violations."""
+    # Inlined for each loss: LLVM sees all formulas of an element at once, and computes what they share once.
     out = use.evaluate(x[: use.INPUTS], p[0])
     use.put(values, use.FIRST + i, out[0])
     if use.is_last:
@@ -89,6 +90,7 @@ def together(preds, target, weight, values, grads, hesses, scale, params, stream
     p = use.parameters(params)
     wrong = 0.0
     for i in range(use.TILE):
+        # Violations are counted in float64, as values are computed: a count in another width keeps the loop scalar.
         wrong += use.write(values, i, (get(z, i), get(target, i)), p)
     stats[0] = 0.0
     stats[1] = wrong

@@ -59,20 +59,17 @@ def launch(call: Any) -> Total:
     size, stream = (np.uint64(c), np.uint64(s)), place.stream
     read = Reading(NONE if ignore is None else np.int64(ignore), np.int32(activation), squared)
     pixels = Pixels(*at(z, dense, labels, mask, shares))
-    # Blocks by the shape alone: sums have one order on every device.
     across = -(-s // threads())
     if not call.nothing:
         # Few images are cut into pieces, so that they fill the device; many are not.
         pieces = min(across, -(-MAX_BLOCKS // (n * c)))
         partials, firsts = place.empty((n * c * pieces * 10,), number), place.empty((n * c * pieces,), "int64")
         if activation == SOFTMAX:
-            # Apart, for each pixel once: the passes over each class read two numbers in place of all scores.
             normalising(stored)((n, min(across, MAX_BLOCKS)), threads(), stream, *at(z, shares), *size)
         measure = measuring(stored, *formats)
         measure((n, pieces, c), threads(), stream, pixels, *at(partials, firsts), *size, read, free)
         count = np.uint64(n * pieces if whole else pieces)
         collecting(number)((call.units, c), threads(), stream, *at(partials, firsts, sums, places), count)
-    # The divisor of a mean over masked samples lies on the device too.
     total, mass = (Total.of(place, number, blocks_for(call.units)) for _ in range(2))
     class_weight = call.arrays["class_weight"]
     arrays = Units(*at(sums, places, class_weight, call.weight)), Slopes(*at(call.values, factors, slopes))
