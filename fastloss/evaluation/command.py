@@ -67,6 +67,8 @@ OPTIONS = (
     (r"on_invalid: (\w+)", r"--on-invalid \1"),
     (r"pred_is=[\"']([\w-]+)[\"']", r"--pred-is \1"),
     (r"by pred '", "by --pred '"),
+    (r"such as by='(\w+)'", r"such as --by \1"),
+    (r"^(hist|quantiles|threshold) (is|has|names)\b", r"--\1 \2"),
     (r"so pred as often", "so --pred as often"),
     (r"for (pred|target|weight|by|show)(?=;)", r"for --\1"),
     (

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import fastloss as fl
@@ -144,7 +145,7 @@ def test_intervals_cover_the_true_gaps():
 
 
 @pytest.mark.parametrize("weight", [None, "w"])
-def test_shards_have_the_same_gaps(weight):
+def test_shards_files_and_threads_have_the_same_gaps(weight, tmp_path):
     whole = evaluated(["g", "g,h"], weight=weight, threshold=[0.3, 0.5], losses=LOSSES[:1])
     parts = [
         fl.evaluate(
@@ -163,6 +164,13 @@ def test_shards_have_the_same_gaps(weight):
     assert merged == whole
     assert merged.gaps == whole.gaps
     assert Report.from_json(whole.to_json()).gaps == whole.gaps
+    for k, at in enumerate(range(0, N, 1000)):
+        pq.write_table(TABLE.slice(at, 1000), tmp_path / f"{k}.parquet", row_group_size=300)
+    options = {"pred": "p", "target": "t", "weight": weight, "by": ["g", "g,h"], "threshold": [0.3, 0.5]}
+    options |= {"gaps": True, "calibration": True, "confusion": True}
+    one, four = (fl.evaluate(str(tmp_path), LOSSES[0], threads=n, **options) for n in (1, 4))
+    assert one == four
+    assert four.gaps == whole.gaps
     assert len(whole.gaps) == 2 * (1 + 2 * (len(RATES) + 1))
     assert len(whole.to_arrow("gaps")) == len(whole.gaps)
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ from ..details.calibration import Calibration
 from ..details.confusion import Confusion
 from ..details.distribution import Distribution, Histogram
 from ..details.gaps import SMALL, Gap, gaps_of, small_groups
-from ..groups.keys import key_from_json, key_order, key_text, key_to_json
+from ..groups.keys import key_from_json, key_text, key_to_json
+from .groups import GroupReports, united
 from .tables import text_tables
 from .text import aligned, figure
 
@@ -212,7 +213,7 @@ class Report(Mapping[str, Statistics]):
             on_invalid=self.on_invalid,
             worst=worst,
             worst_k=k,
-            groups={names: _united(found, other._groups[names]) for names, found in self._groups.items()},
+            groups={names: united(found, other._groups[names]) for names, found in self._groups.items()},
             # Of no rows nothing is known.
             suspects=self._suspects & other._suspects if self.rows and other.rows else self._suspects | other._suspects,
             details=self._details.merge(other._details) if self._details and other._details else None,
@@ -443,49 +444,6 @@ class Report(Mapping[str, Statistics]):
         notes += [f"{len(found):,} groups by {','.join(names)}" for names, found in self._groups.items()]
         more = [line for title, rows, left in text_tables(self) for line in ("", title, *aligned(rows, left))]
         return "\n".join([*aligned(self.table(), 1), *notes, *self.warnings(), *more])
-
-
-class GroupReports(Mapping[Any, Report]):
-    """Read-only mapping of keys, in their order, to reports that are made when they are asked for.
-
-    A hundred thousand reports take seconds, and a table shows twenty.
-    """
-
-    def __init__(self, found: Mapping[Any, Any], make: Callable[[Any], Report] | None = None) -> None:
-        self._found = dict(sorted(found.items(), key=lambda each: key_order(each[0])))
-        self._make = make
-        self._made: dict[int, Report] = {}
-
-    def __getitem__(self, key: Any) -> Report:
-        found = self._found[key]
-        if self._make is None:
-            return found  # type: ignore[no-any-return]
-        if found not in self._made:
-            self._made[found] = self._make(found)
-        return self._made[found]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def __reduce__(self) -> Any:
-        return GroupReports, (dict(self),)
-
-    def __repr__(self) -> str:
-        keys = ", ".join(repr(key) for key in list(self)[:5])
-        return f"<reports of {len(self):,} groups: {keys}{', ...' if len(self) > 5 else ''}>"
-
-
-def _united(a: Mapping[Any, Report], b: Mapping[Any, Report]) -> dict[Any, Report]:
-    """Return the groups of two reports, those in both merged."""
-    # Not the keys themselves: 1, 1.0 and True are equal, and no NaN is equal to another.
-    found = {key_order(key): (key, report) for key, report in a.items()}
-    for key, report in b.items():
-        at = key_order(key)
-        found[at] = (key, found[at][1].merge(report) if at in found else report)
-    return dict(found.values())
 
 
 def ranked(rows: list[WorstRow], k: int) -> list[WorstRow]:
