@@ -309,3 +309,27 @@ def test_large_images_are_turned_into_rows_once(dtype):
     rows = fl.softmax_focal + 0.5 * fl.cross_entropy
     value, grad = rows.value_and_grad(z, labels, axis=1, ignore_index=1)
     np.testing.assert_allclose(grad, apart[0][1][1] + 0.5 * apart[1][1][1], rtol=0, atol=close * np.abs(grad).max())
+
+
+def test_the_short_way_of_small_calls_has_the_bits_of_the_general_one():
+    rng = np.random.default_rng(40)
+    images, pixels = rng.normal(size=(2, 3, 4, 5)), rng.integers(0, 3, (2, 4, 5))
+    rows, labels = rng.normal(size=(20, 5)).astype(np.float32), rng.integers(0, 5, 20)
+    cases = (
+        (0.7 * fl.cross_entropy + 0.3 * fl.dice, images, pixels),
+        (fl.cross_entropy + fl.softmax_focal, rows, labels),
+    )
+    for loss, p, t in cases:
+        before = p.copy()
+        for reduction in ("mean", "sum"):
+            bound = loss.bind(reduction=reduction)
+            value, grad = bound.value_and_grad(p, t)
+            # Parts are asked for in the general way alone.
+            expected = bound.value_and_grad(p, t, parts=True)
+            assert value == expected[0]
+            assert grad.dtype == p.dtype
+            np.testing.assert_array_equal(grad, expected[1])
+            assert grad is not bound.value_and_grad(p, t)[1]
+        np.testing.assert_array_equal(p, before)
+        with pytest.raises(ValueError, match=r"target\[.*\] is 9"):
+            loss.value_and_grad(p, np.full_like(t, 9))

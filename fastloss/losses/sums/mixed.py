@@ -7,6 +7,7 @@ import numpy as np
 
 from ...call import check
 from ...call.arrays import incoming, outgoing
+from ...call.backend_choice import chosen
 from ...call.errors import CallTypeError, CallValueError, named
 from ...call.reduction import second_of
 from ...call.request import Request
@@ -17,6 +18,7 @@ from ..risks.base import Risk, under_risk
 from .fused import SumLoss
 from .gradients import Gradients, in_rows, laid, scaled_sum
 from .penalties import Penalty, penalised
+from .quick import quick
 from .records import mixed
 from .routes import Given, Route, routes_of
 from .terms import Sum, Term, claims
@@ -40,6 +42,8 @@ class _Held(NamedTuple):
     """Names of the arrays in the order in which they can be given."""
     known: frozenset[str]
     """Names of all arrays, and of the options of calls."""
+    quick: Any
+    """Function of a prediction and a target for small calls without options; None where every call is another."""
 
 
 class MixedSum(Sum):  # noqa: D101
@@ -97,6 +101,11 @@ class MixedSum(Sum):  # noqa: D101
         A sum with penalties returns their gradients next, as a dictionary by the names of the parameters. With
         ``parts=True``, the last result is the value of each part by its name, without its weight.
         """
+        if not (more or options or parts) and weight is reduction is divisor is out is None:
+            short = self._calls.quick
+            found: tuple[Any, ...] | None = None if short is None or chosen() == "cuda" else short(prediction, target)
+            if found is not None:
+                return found
         loss, given = self._given((prediction, target, *more), (weight, reduction, divisor), options)
         value, grad, penalties, own = loss._run(given, True, out, parts)
         result = (value, *([grad] if loss._routes else []), *([penalties] if loss._penalties else []))
@@ -176,7 +185,10 @@ class MixedSum(Sum):  # noqa: D101
         if record.family != "arrays":
             order = [*predictions, *(["target"] if record.target else [])]
         known = frozenset(order).union(*(route.options for route in routes))
-        return _Held(routes, penalties, tuple(predictions), tuple(order), known)
+        is_one = len(predictions) == 1 and not penalties and not self._backend
+        axis = 1 if any(r.has_classes for r in routes) else -1
+        short = quick(routes, axis, record.reduction) if is_one else None
+        return _Held(routes, penalties, tuple(predictions), tuple(order), known, short)
 
     @property
     def _routes(self) -> tuple[Route, ...]:
@@ -205,7 +217,7 @@ class MixedSum(Sum):  # noqa: D101
     @named
     def _given(self, arrays: tuple[Any, ...], how: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Given]:
         """Sort the arguments of a call; return the loss with the parameters among them, and the others."""
-        _, penalties, predictions, order, known = self._calls
+        _, penalties, predictions, order, known, _ = self._calls
         arrays = arrays[0] + arrays[1:] if type(arrays[0]) is tuple and len(predictions) > 1 else arrays
         while arrays and arrays[-1] is None:
             arrays = arrays[:-1]
