@@ -81,6 +81,10 @@ TORCH = (
     ),
     Same("margin_ranking((z, t), s, margin=0.5)", "F.margin_ranking_loss(z, t, s, margin=0.5)"),
     Same("triplet(A, B, C)", "F.triplet_margin_loss(A, B, C, eps=0.0)"),
+    Same(
+        "triplet(A, B, C, distance='cosine')",
+        "F.triplet_margin_with_distance_loss(A, B, C, distance_function=lambda x, y: 1 - F.cosine_similarity(x, y))",
+    ),
     Same("triplet(A, B, C, swap=True)", "F.triplet_margin_loss(A, B, C, swap=True, eps=0.0)"),
     Same("cosine_embedding(A, B, s, margin=0.2)", "F.cosine_embedding_loss(A, B, s, margin=0.2)"),
     Same("cosine_distance(A, B)", "(1 - F.cosine_similarity(A, B)).mean()"),

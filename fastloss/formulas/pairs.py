@@ -60,6 +60,10 @@ def contrastive(d, t, margin=1.0, pos_margin=0.0):
             0.0,
             Parameter("whether the negative's distance from the positive counts where it is the smaller", flag=True),
         ),
+        "distance": (
+            0.0,
+            Parameter("norm of the difference, or one minus the cosine", choices=("euclidean", "cosine")),
+        ),
     },
     paper="Schroff et al. (2015), FaceNet, arXiv:1503.03832; swap: Balntas et al. (2016), BMVC",
     example=f"{TWO}, np.array([[0.0, 2.0], [2.0, 0.5]])",

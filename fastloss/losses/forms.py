@@ -40,8 +40,9 @@ def reformed(loss: Any, inputs: dict[str, Any], how: How) -> tuple[Any, Any] | N
     raw = {k: predicted(v, k) if k in own else incoming(v, k) for k, v in inputs.items() if v is not None}
     value, grads = form.serve(loss, raw, how)
     back = outgoing(inputs[own[0]])
-    if isinstance(value, np.ndarray) and back is not None:
-        value = back(value)
+    if isinstance(value, np.ndarray):
+        value = rounded(value, raw[own[0]].dtype)
+        value = value if back is None else back(value)
     if not how.derivatives:
         return value, None
     arrays = tuple(raw[k] for k in own if k in raw)
@@ -159,6 +160,34 @@ def _each_pair(loss: Any, raw: dict[str, Any], how: How) -> tuple[Any, tuple[Any
     return values if each else float(values.sum(dtype=np.float64)) / divided, (grad,)
 
 
+def _with_own_axis(u: Any, is_zero: Any, i: int) -> Any:
+    """Return vectors with three more components, of which those of zeros have a 1 in the i-th."""
+    more = np.zeros((*u.shape[:-1], 3))
+    more[..., i] = is_zero[..., 0]
+    return np.concatenate([u, more], axis=-1)
+
+
+def _by_cosine(loss: Any, raw: dict[str, Any], how: How) -> tuple[Any, tuple[Any, ...]]:
+    """Serve triplets by their cosines: half of the squared distances of unit vectors, with twice the margin."""
+    if loss._meant["squared"]:
+        raise CallValueError("is True, which goes not together with distance='cosine'", "squared")
+    if how.reduction not in REDUCTIONS:
+        raise CallValueError(f"is {how.reduction!r}, which goes not together with distance='cosine'", "reduction")
+    changed = {"distance": "euclidean", "squared": True, "p": 2.0, "margin": 2.0 * loss._meant["margin"]}
+    wide = {k: a.astype(np.float64) for k, a in raw.items()}
+    sizes = {k: np.sqrt(np.einsum("...d,...d->...", a, a))[..., None] for k, a in wide.items()}
+    units = {k: np.divide(a, sizes[k], out=np.zeros_like(a), where=sizes[k] > 0.0) for k, a in wide.items()}
+    # A vector of zeros has a cosine of 0 with all: it becomes a direction of its own.
+    given = {k: _with_own_axis(u, sizes[k] == 0.0, i) for i, (k, u) in enumerate(units.items())}
+    value, grads = _called(loss._with(changed), given, how)
+    found = []
+    for (k, u), whole in zip(units.items(), grads if how.derivatives else (), strict=False):
+        g = whole[..., : u.shape[-1]]
+        across = 0.5 * (g - u * np.einsum("...d,...d->...", u, g)[..., None])
+        found.append(np.divide(across, sizes[k], out=np.zeros_like(across), where=sizes[k] > 0.0))
+    return 0.5 * value, tuple(found)
+
+
 def _ndim(x: Any) -> int:
     found: int = x.ndim if hasattr(x, "ndim") else np.ndim(x)
     return found
@@ -204,6 +233,7 @@ FORMS = {
     "dpo": Form(lambda loss, inputs: loss._meant["variant"] in ("aot", "aot_pair"), _sorted_ratios),
     **dict.fromkeys(("grpo", "cispo", "sapo"), Form(_without_reference, _refused)),
     **dict.fromkeys(("iou", "giou", "diou", "ciou", "siou"), Form(lambda loss, _: loss._meant["pairwise"], _each_pair)),
+    "triplet": Form(lambda loss, _: loss._meant["distance"] == "cosine", _by_cosine),
     "ctc": Form(_is_loose, _in_batch),
     "regions.sums": Form(_has_axis, _by_class),
 }

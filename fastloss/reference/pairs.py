@@ -11,10 +11,11 @@ def contrastive(x1, x2, same, margin=1.0, pos_margin=0.0):
     return same * np.maximum(d - pos_margin, 0) ** 2 + (1 - same) * np.maximum(margin - d, 0) ** 2
 
 
-def triplet(anchor, positive, negative, margin=1.0, p=2.0, squared=False, swap=False):
+def triplet(anchor, positive, negative, margin=1.0, p=2.0, squared=False, swap=False, distance="euclidean"):
     """Distance to the positive less that to the negative, plus the margin."""
     near, far, other = (
-        np.linalg.norm(a - b, ord=p, axis=-1) for a, b in ((anchor, positive), (anchor, negative), (positive, negative))
+        1 - _cosine(a, b) if distance == "cosine" else np.linalg.norm(a - b, ord=p, axis=-1)
+        for a, b in ((anchor, positive), (anchor, negative), (positive, negative))
     )
     far = np.minimum(far, other) if swap else far
     return np.maximum((near**2 - far**2 if squared else near - far) + margin, 0)

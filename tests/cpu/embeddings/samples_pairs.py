@@ -43,7 +43,14 @@ SAMPLES = {
     ),
     "triplet": Sample(
         triplets,
-        [{}, {"margin": 0.3, "swap": True}, {"squared": True}, {"p": 1.0}, {"p": 3.5, "swap": True, "squared": True}],
+        [
+            {},
+            {"margin": 0.3, "swap": True},
+            {"squared": True},
+            {"p": 1.0},
+            {"distance": "cosine"},
+            {"p": 3.5, "swap": True, "squared": True},
+        ],
         empty=nothing("anchor", "positive", "negative"),
     ),
     "cosine_embedding": Sample(
