@@ -3,7 +3,7 @@
 All take turns in one round after another; the figures are medians, and ratios to reading the same three columns with
 pyarrow.dataset (of comparisons, to two evaluations).
 
-    python -m bench.eval_groups [--rows N] [--rounds N] [--dir DIR] [--markdown FILE]
+    python -m bench.eval_groups [--rows N] [--rounds N] [--dir DIR | --file FILE] [--markdown FILE]
 """
 
 import argparse
@@ -94,11 +94,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=60_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", type=Path)
+    parser.add_argument("--file", type=Path, help="file of the rows, made where it does not exist and left there")
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
-        path = Path(folder, "rows.parquet")
-        make(path, options.rows)
+        path = options.file or Path(folder, "rows.parquet")
+        if not path.exists():
+            make(path, options.rows)
+        options.rows = pq.read_metadata(path).num_rows
         found = contestants(str(path))
         times: dict[str, list[float]] = {name: [] for name in found}
         for _ in range(options.rounds + 1):

@@ -13,7 +13,7 @@ EXACT = 2000
 """Largest number of degrees of freedom whose distribution is summed; beyond, a normal deviate is right to 1e-9."""
 
 REPLICATES = 2000
-"""Samples of the bootstrap: a second for 4,096 buckets; the ends of a 95% interval then vary by 3% of its width."""
+"""Samples of the bootstrap: 0.1 seconds for 4,096 buckets; the ends of a 95% interval then vary by 3% of its width."""
 
 SEED = 20260101
 
@@ -94,7 +94,9 @@ def of_buckets(sums: Any, weights: Any) -> tuple[float, float, int]:
 def bootstrapped(sums: Any, weights: Any, confidence: float) -> Estimate:
     """Return the BCa interval of a weighted mean of buckets (Efron, 1987): corrected for bias and skewness.
 
-    Buckets are drawn with replacement. The p value is the level at which the interval would end at 0.
+    Buckets are drawn with replacement. Means of few buckets vary less when drawn again than the mean itself does, by
+    sqrt(1 - 1 / n), and their tails are lighter than those of Student's t: the levels are expanded to make up for both
+    (Hesterberg, 2015). The p value is the level at which the interval would end at 0.
     """
     mean, standard_error, degrees = of_buckets(sums, weights)
     kept = weights > 0
@@ -104,10 +106,10 @@ def bootstrapped(sums: Any, weights: Any, confidence: float) -> Estimate:
         return estimated(mean, standard_error, degrees, confidence)
     rng = np.random.default_rng(SEED)
     means = np.empty(REPLICATES)
-    step = max(1, (1 << 22) // count)
+    step = max(1, (1 << 18) // count)
     for start in range(0, REPLICATES, step):
-        drawn = rng.multinomial(count, np.full(count, 1.0 / count), size=min(step, REPLICATES - start))
-        means[start : start + step] = (drawn @ sums) / (drawn @ weights)
+        drawn = rng.integers(0, count, (min(step, REPLICATES - start), count), np.int32)
+        means[start : start + step] = sums[drawn].sum(axis=1) / weights[drawn].sum(axis=1)
     means.sort()
     normal = NormalDist()
     below = (np.count_nonzero(means < mean) + 0.5 * np.count_nonzero(means == mean)) / REPLICATES
@@ -117,16 +119,18 @@ def bootstrapped(sums: Any, weights: Any, confidence: float) -> Estimate:
     spread = float((pulls**2).sum()) ** 1.5
     skew = float((pulls**3).sum()) / (6.0 * spread) if spread else 0.0
 
-    def end(level: float) -> float:
-        z = bias + normal.inv_cdf(level)
+    expansion = math.sqrt(count / degrees)
+    reach = expansion * t_quantile(0.5 + confidence / 2, degrees)
+
+    def end(deviate: float) -> float:
+        z = bias + deviate
         return float(np.quantile(means, normal.cdf(bias + z / (1.0 - skew * z))))
 
     # The normal deviate of the share of means below 0, with the corrections undone.
     share = min(max(np.searchsorted(means, 0.0) / REPLICATES, 0.5 / REPLICATES), 1 - 0.5 / REPLICATES)
     z = normal.inv_cdf(share) - bias
-    p_value = 2.0 * normal.cdf(-abs(z / (1.0 + skew * z) - bias))
-    half = (1.0 - confidence) / 2
-    return Estimate(mean, standard_error, end(half), end(1.0 - half), min(1.0, p_value), degrees)
+    p_value = 2.0 * t_cdf(-abs(z / (1.0 + skew * z) - bias) / expansion, degrees)
+    return Estimate(mean, standard_error, end(-reach), end(reach), min(1.0, p_value), degrees)
 
 
 def adjusted(p_values: Sequence[float], method: str) -> list[float]:

@@ -54,12 +54,14 @@ class Lane:
         self._lock = threading.Lock()
         self._mine = threading.local()
 
-    def takes(self, preds: Sequence[Any], target: Any) -> bool:
-        """Whether the losses can take these rows: one number as prediction, and one as target."""
-        return bool(self.losses) and len(preds) == 1 and target is not None and preds[0].ndim == target.ndim == 1
+    def takes(self, preds: Sequence[Any], target: Any, count: int) -> bool:
+        """Whether the losses can take these rows: numbers as target and as so many predictions."""
+        if not self.losses or len(preds) != count or target is None:
+            return False
+        return target.ndim == 1 and all(p.ndim == 1 for p in preds)
 
-    def run(self, z: Any, t: Any, partials: Partials, *, first: int = 0, adds: bool, keeps: bool, strict: bool) -> Any:
-        """Evaluate the losses, and add their values to partials `first` on; return rows done, and kept values.
+    def run(self, z: Any, t: Any, partials: Partials, *, adds: bool, keeps: bool, strict: bool) -> Any:
+        """Evaluate the losses, and add their values to partials; return rows done, and kept values.
 
         The values are overwritten by the next call of the same thread.
         """
@@ -68,7 +70,28 @@ class Lane:
         codes = self._codes or self._apart()
         kept = self._room(z.size) if keeps else np.empty((len(self.losses), 0))
         state = partials.digits, partials.counts, partials.extremes
-        done = exact.tally(*codes, z, t, self._which + first, *state, kept, adds, strict)
+        done = exact.tally(*codes, z, t, self._which, *state, kept, adds, strict)
+        self._consider(z, t, done)
+        return done, kept
+
+    def run_pairs(self, preds: Sequence[Any], t: Any, partials: Partials, *, keeps: bool) -> Any:
+        """Evaluate the losses of two predictions; return rows done, kept differences, and ranks.
+
+        Partials come in threes: of the first prediction, of the second, and of the difference. Ranks are numbers of
+        rows where the first has the smaller loss, the same, the larger.
+        """
+        from . import exact
+
+        codes = self._codes or self._apart()
+        kept = self._room(t.size) if keeps else np.empty((len(self.losses), 0))
+        state = partials.digits, partials.counts, partials.extremes
+        ranks = np.zeros((len(self.losses), 3), np.int64)
+        done = exact.tally_pairs(*codes, (preds[0], preds[1]), t, 3 * self._which, *state, kept, ranks)
+        self._consider(preds[0], t, done)
+        return done, kept, ranks
+
+    def _consider(self, z: Any, t: Any, done: int) -> None:
+        """Count rows, and after enough of them look for a kernel of all losses."""
         self._rows += done
         if self._rows >= TOGETHER_FROM and not self._tried and done >= TILE and self._lock.acquire(blocking=False):
             # Other threads go on with the kernels that they have.
@@ -76,7 +99,6 @@ class Lane:
                 self._try(z[:done], t[:done])
             finally:
                 self._lock.release()
-        return done, kept
 
     def _apart(self) -> Any:
         """Return the addresses and parameters of the kernels of each loss."""

@@ -91,6 +91,8 @@ class Plan:
         self.may_be_probabilities = [e.takes_logits for e in losses]
         """Whether all predictions so far, for a loss of logits, could be probabilities."""
         self.lane = Lane(losses)
+        self.predictions = 1
+        """Number of predictions that each loss is evaluated on."""
         self._buffers = threading.local()
 
     def process(self, batch: Batch) -> Result:
@@ -197,7 +199,7 @@ class Plan:
     def _evaluate_all(self, batch: Batch, rows: _Rows, first: int, result: Result) -> None:
         """Add all losses of some rows to the result: elementwise ones together, as far as they accept the rows."""
         apart: Sequence[int] = range(len(self.losses))
-        if self.lane.takes(rows.preds, rows.target) and rows.target.size:
+        if self.lane.takes(rows.preds, rows.target, self.predictions) and rows.target.size:
             done = self._evaluate_together(rows, first, result)
             if done < rows.target.size:
                 rest = rows.after(done)

@@ -11,7 +11,8 @@ from children import command
 from scipy import stats
 
 import fastloss as fl
-from fastloss.evaluation import InputError
+from fastloss.evaluation import InputError, lane
+from fastloss.evaluation.compare import pairs
 from fastloss.evaluation.compare.pairs import BUCKETS, Buckets
 from fastloss.evaluation.intervals import adjusted, estimated, of_buckets, t_cdf, t_quantile
 
@@ -64,16 +65,18 @@ def test_rows_by_the_paired_test_of_scipy(confidence):
 
 
 def test_pairs_find_what_two_means_do_not():
-    """Two models that fail on the same questions: the p value of lm-evaluation-harness#3831 fell from .080 to .008."""
-    rng = np.random.default_rng(1)
-    hard = rng.random(500) < 0.4
-    better = np.where(rng.random(500) < 0.08, ~hard, hard)
-    rescued = np.where(hard & (rng.random(500) < 0.12), False, better)
-    data = {"a": 1.0 - rescued, "b": 1.0 - better, "t": np.ones(500)}
+    """The p value of 220 questions in lm-evaluation-harness#3831 and #3868: .080 of two means, .008 of pairs."""
+    both, first, second, neither = 158, 22, 7, 33
+    right = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]], [both, first, second, neither], axis=0).T
+    # The z test that the harness used, and the exact paired test (McNemar) of questions that one of them got right.
+    z = (right[0].mean() - right[1].mean()) / math.sqrt(sum(r.var(ddof=1) / 220 for r in right))
+    assert 2 * stats.norm.sf(z) == pytest.approx(0.080, abs=0.002)
+    assert stats.binomtest(first, first + second).pvalue == pytest.approx(0.008, abs=0.0005)
+    data = {"a": 1.0 - right[0], "b": 1.0 - right[1], "t": np.zeros(220)}
     found = fl.compare(data, "mae", **NAMES)["mae"]
-    unpaired = stats.ttest_ind(rescued, better).pvalue
-    assert found.p_value == pytest.approx(stats.ttest_rel(rescued.astype(float), better.astype(float)).pvalue, rel=1e-6)
-    assert found.p_value < 0.01 < 0.05 < unpaired
+    assert found.p_value == pytest.approx(stats.ttest_rel(*right).pvalue, rel=1e-6)
+    assert found.p_value < 0.008
+    assert (found.wins, found.ties, found.losses) == (first, both + neither, second)
 
 
 @pytest.mark.oracle
@@ -141,6 +144,89 @@ def test_groups_with_corrected_p_values():
     assert [each["mse"].p_value for each in found.groups.values()] == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize("by", ["g", "u"])
+def test_clusters_within_groups_by_the_sandwich_of_statsmodels(by):
+    """Clusters may lie across groups, or be the groups' own."""
+    sm = pytest.importorskip("statsmodels.api")
+    data = {**DATA, "v": np.arange(N) % 41}
+    found = fl.compare(data, ["mse", "mae"], by=by, cluster_by="v", **NAMES)
+    assert found.method == "clusters"
+    assert list(found.groups) == sorted(set(data[by].tolist()))
+    for key, each in found.groups.items():
+        rows = data[by] == key
+        fit = sm.OLS((A - B)[rows], np.ones(rows.sum())).fit(
+            cov_type="cluster", cov_kwds={"groups": data["v"][rows], "use_correction": False}
+        )
+        clusters = len(np.unique(data["v"][rows]))
+        expected = fit.bse[0] * math.sqrt(clusters / (clusters - 1))
+        assert each["mse"].standard_error == pytest.approx(expected, rel=1e-9)
+        assert each["mse"].difference == pytest.approx((A - B)[rows].mean(), rel=1e-9)
+        assert each["mse"].rows == rows.sum()
+        half = stats.t.ppf(0.975, clusters - 1) * expected
+        assert each["mse"].high - each["mse"].difference == pytest.approx(half, rel=1e-6)
+    alone = {k: v[data[by] == 1] for k, v in data.items()}
+    assert found.groups[1]["mae"].low == fl.compare(alone, "mae", cluster_by="v", **NAMES)["mae"].low
+
+
+def test_weights_within_groups():
+    found = fl.compare(DATA, "mse", by=["g", "g,u"], weight="w", **NAMES)
+    for key, each in found.groups["g"].items():
+        rows = DATA["g"] == key
+        w, d, n = DATA["w"][rows], (A - B)[rows], rows.sum()
+        assert each["mse"].difference == pytest.approx(np.average(d, weights=w))
+        residual = w * (d - each["mse"].difference)
+        expected = math.sqrt((residual**2).sum() * n / (n - 1)) / w.sum()
+        assert each["mse"].standard_error == pytest.approx(expected, rel=1e-9)
+        assert each["mse"].rows == n
+    assert sum(each["mse"].rows for each in found.groups["g,u"].values()) == N
+
+
+def test_bootstrap_within_groups_by_scipy():
+    found = fl.compare(DATA, "mse", by="g", bootstrap=True, correction="bh", **NAMES)
+    rows = DATA["g"] == 2
+    expected = stats.bootstrap(
+        ((A - B)[rows],), np.mean, n_resamples=4000, method="BCa", rng=np.random.default_rng(3)
+    ).confidence_interval
+    width = expected.high - expected.low
+    assert found.groups[2]["mse"].low == pytest.approx(expected.low, abs=0.08 * width)
+    assert found.groups[2]["mse"].high == pytest.approx(expected.high, abs=0.08 * width)
+
+
+def test_clusters_within_groups_of_joined_inputs_and_few_of_them():
+    ids = np.arange(N)
+    first = {"id": ids, "p": DATA["a"], "t": DATA["t"], "g": DATA["g"], "u": DATA["u"]}
+    second = {"id": ids[::-1], "p": DATA["b"][::-1], "t": DATA["t"][::-1]}
+    joined = fl.compare(first, "mse", against=second, on="id", pred="p", target="t", by="g", cluster_by="u")
+    assert joined.groups == fl.compare(DATA, "mse", by="g", cluster_by="u", **NAMES).groups
+    few = fl.compare({**DATA, "u": ids % 7}, "mse", by="g", cluster_by="u", **NAMES)
+    assert any("by g: 5 groups have fewer than 20 clusters" in note for note in few.notes)
+
+
+def test_pairs_of_groups_and_buckets_have_a_limit(monkeypatch):
+    monkeypatch.setattr(pairs, "CELLS", 100)
+    with pytest.raises(InputError, match=r"by g finds more than 100 pairs of a group and a bucket"):
+        fl.compare(DATA, "mse", by="g", bootstrap=True, **NAMES)
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("together", [1, 1 << 62])
+def test_pairs_of_losses_have_the_bits_of_evaluations(together, monkeypatch):
+    """One pass for both predictions, and rows that only one of them refuses."""
+    monkeypatch.setattr(lane, "TOGETHER_FROM", together)
+    names = ["mse", "mae", "huber"]
+    rng = np.random.default_rng(4)
+    z, other, t = rng.normal(size=(3, 5000))
+    found = fl.compare({"a": z, "b": other, "t": t}, names, **NAMES)
+    for name in names:
+        loss = fl.LOSSES[name]
+        x, y = (loss(p, t, reduction="none") for p in (z, other))
+        assert found[name][:2] == tuple(fl.evaluate((p, t), name)[name].mean for p in (z, other))
+        assert found[name][8:] == ((x < y).sum(), (x == y).sum(), (x > y).sum(), 5000)
+        assert found[name].difference == pytest.approx((x - y).mean(), rel=1e-11)
+        assert found[name].standard_error == pytest.approx(stats.sem(x - y), rel=1e-11)
+
+
 def test_an_infinite_variance_is_doubted():
     rng = np.random.default_rng(8)
     heavy = {"a": rng.pareto(1.2, 5000), "b": np.zeros(5000), "t": np.zeros(5000)}
@@ -203,7 +289,6 @@ def test_refusals_of_joins():
         ({"confidence": 95}, "confidence is 95; expected a number between 0 and 1"),
         ({"correction": "none"}, "correction is 'none'; allowed: holm, bh"),
         ({"against": ["a", "b"]}, "against names 2 columns and pred 1; expected as many"),
-        ({"by": "g", "cluster_by": "u"}, "by is given with cluster_by"),
         ({"on_invalid": "propagate"}, "on_invalid is 'propagate'; allowed: fail, skip"),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..accumulate import Moments, Partial
+from ..accumulate import Moments, Partial, Partials
 from ..columns import InputError, with_arrow
 from ..fixed_point import BIAS
 from ..groups import groupings_of
@@ -16,7 +16,7 @@ from ..losses import named
 from ..report import aligned, figure
 from ..run import results
 from ..sources import Selection, open_source
-from .pairs import PairPlan
+from .pairs import BucketSums, PairPlan
 
 __all__ = ["Comparison", "Difference", "compare"]
 
@@ -202,7 +202,8 @@ def compare(
     on : str, optional
         Column of an identifier by which rows of two inputs are joined, in memory.
     by : str or sequence of str or tuples, optional
-        Columns of groups that are compared on their own, with p values corrected for the number of groups.
+        Columns of groups that are compared on their own, with p values corrected for the number of groups. With
+        clusters, weights or the bootstrap, up to 400,000 pairs of a group and a bucket.
     cluster_by : str or sequence of str, optional
         Columns whose values together name a cluster of rows that are not independent, such as a user. Intervals then
         come from the sums of 4,096 buckets of clusters.
@@ -247,22 +248,26 @@ def compare(
         raise InputError(f"{mean} is no mean over rows; compare cross_entropy, whose exponential it is")
     groupings, _ = groupings_of(by)
     clusters = (cluster_by,) if isinstance(cluster_by, str) else tuple(cluster_by)
-    if groupings and (clusters or weight or bootstrap):
-        other = "cluster_by" if clusters else "weight" if weight else "bootstrap"
-        raise InputError(f"by is given with {other}; groups are compared by independent rows of equal weight alone")
+    from_buckets = bool(clusters or weight or bootstrap)
+    # With buckets, the columns of groups are read for pairs of a group and a bucket.
+    keys = (clusters, *(tuple(dict.fromkeys((*g, *clusters))) for g in groupings)) if from_buckets else groupings
     preds = (pred,) if isinstance(pred, str) else tuple(pred)
     if on is None:
         others = (against,) if isinstance(against, str) else tuple(against)
         if len(others) != len(preds):
             raise InputError(f"against names {len(others)} columns and pred {len(preds)}; expected as many")
         notes: list[str] = []
-        source, selection = open_source(data, Selection((*preds, *others), target, weight, (*groupings, clusters)))
+        source, selection = open_source(data, Selection((*preds, *others), target, weight, keys))
     else:
-        asked = Selection(preds, target, weight, (*groupings, clusters))
+        asked = Selection(preds, target, weight, keys)
         table, selection, notes = with_arrow("compare.join").joined_table(data, against, on, asked)
         source, selection = open_source(table, selection)
-    plan = PairPlan(evaluated, selection.weight is not None, on_invalid, selection.by[:-1], selection.by[-1])
-    partials = [Partial(plan.weighted) for _ in range(3 * len(evaluated))]
+    by_names = selection.by
+    if from_buckets:
+        by_names = tuple(names[: len(g)] for names, g in zip(selection.by[1:], groupings, strict=True))
+    named_clusters = selection.by[0] if from_buckets else None
+    plan = PairPlan(evaluated, selection.weight is not None, on_invalid, by_names, named_clusters)
+    partials = Partials(3 * len(evaluated), plan.weighted)
     total, done, invalid = source.total() if progress is not None else None, 0, 0
     for result in results(source, selection, plan, thread_count(threads)):
         for mine, part in zip(partials, result.partials, strict=True):
@@ -278,7 +283,7 @@ def compare(
 
 def _compared(
     plan: PairPlan,
-    partials: list[Partial],
+    partials: Sequence[Partial],
     groupings: Sequence[tuple[str, ...]],
     clusters: tuple[str, ...],
     confidence: float,
@@ -286,42 +291,61 @@ def _compared(
     correction: str,
     notes: list[str],
 ) -> Comparison:
-    assert plan.groups is not None
-    figures = ["" for _ in plan.losses]
-    from_buckets = bool(clusters) or plan.weighted or bootstrap
-    buckets = plan.groups.found(len(groupings), figures) if from_buckets else []
     found = {}
+    sums = plan.bucket_sums(0).get(None, [_NOTHING] * len(plan.losses)) if plan.from_buckets else []
     for k, e in enumerate(plan.losses):
         first, second, moments = (p.moments() for p in partials[3 * k : 3 * k + 3])
-        if from_buckets:
-            sums, weights = _bucket_sums([each[2][k] for each in buckets])
-            estimate = (
-                bootstrapped(sums, weights, confidence)
-                if bootstrap
-                else estimated(*of_buckets(sums, weights), confidence)
-            )
-        else:
-            estimate = _of_rows(moments, confidence)
-        wins, ties, defeats = plan.wins[k].tolist()
+        estimate = _of_buckets(sums[k], confidence, bootstrap) if sums else _of_rows(moments, confidence)
         means = first.statistics(False).mean, second.statistics(False).mean
-        found[e.label] = _difference(*means, moments, estimate, (wins, ties, defeats), confidence)
+        ranks = tuple(plan.wins[k].tolist())
+        found[e.label] = _difference(*means, moments.finite, estimate, ranks, confidence)
         notes += _doubts(e.label, moments, estimate, bool(clusters))
-    groups = {names: _by_group(plan, j, confidence, correction) for j, names in enumerate(groupings)}
+    groups: dict[tuple[str, ...], Any] = {}
+    for j, names in enumerate(groupings):
+        estimates = _group_estimates(plan, j, confidence, bootstrap)
+        groups[names] = _by_group(plan, estimates, confidence, correction)
+        few = sum(any(x.degrees + 1 < FEW_CLUSTERS for x, _ in each) for each in estimates.values())
+        if few and clusters:
+            notes.append(
+                f"by {','.join(names)}: {few} groups have fewer than {FEW_CLUSTERS} clusters, too few to trust"
+            )
     method = "bootstrap" if bootstrap else "clusters" if clusters or plan.weighted else "t"
     return Comparison(found, confidence=confidence, method=method, groups=groups, notes=notes)
 
 
-def _by_group(plan: PairPlan, grouping: int, confidence: float, correction: str) -> dict[Any, dict[str, Difference]]:
-    """Return the differences of each group of a grouping, with corrected p values."""
+_NOTHING = BucketSums(np.zeros(0), np.zeros(0), 0)
+
+
+def _of_buckets(sums: BucketSums, confidence: float, bootstrap: bool) -> Estimate:
+    """Return the estimate of a mean from the sums of buckets and their weights."""
+    if bootstrap:
+        return bootstrapped(sums.sums, sums.weights, confidence)
+    return estimated(*of_buckets(sums.sums, sums.weights), confidence)
+
+
+def _group_estimates(
+    plan: PairPlan, grouping: int, confidence: float, bootstrap: bool
+) -> dict[Any, list[tuple[Estimate, int]]]:
+    """Return estimate and number of rows, of each loss, for each group of a grouping."""
     assert plan.groups is not None
+    if plan.from_buckets:
+        sums = plan.bucket_sums(grouping + 1)
+        return {key: [(_of_buckets(x, confidence, bootstrap), x.rows) for x in each] for key, each in sums.items()}
+    found = plan.groups.found(grouping, [""] * len(plan.losses))
+    return {key: [(_of_rows(m, confidence), m.finite) for m in moments] for key, _, moments in found}
+
+
+def _by_group(
+    plan: PairPlan, estimates: dict[Any, list[tuple[Estimate, int]]], confidence: float, correction: str
+) -> dict[Any, dict[str, Difference]]:
+    """Return the differences of each group, with corrected p values."""
     labels = [e.label for e in plan.losses]
     found: dict[Any, dict[str, Difference]] = {}
-    for key, _, moments in plan.groups.found(grouping, ["" for _ in labels]):
+    for key in sorted(estimates, key=key_order):
         found[key] = {
-            label: _difference(math.nan, math.nan, m, _of_rows(m, confidence), (0, 0, 0), confidence)
-            for label, m in zip(labels, moments, strict=True)
+            label: _difference(math.nan, math.nan, rows, estimate, (0, 0, 0), confidence)
+            for label, (estimate, rows) in zip(labels, estimates[key], strict=True)
         }
-    found = dict(sorted(found.items(), key=lambda each: key_order(each[0])))
     for label in labels:
         p_values = adjusted([each[label].p_value for each in found.values()], correction)
         for each, p_value in zip(found.values(), p_values, strict=True):
@@ -337,18 +361,8 @@ def _of_rows(moments: Moments, confidence: float) -> Estimate:
     return estimated(found.mean, standard_error, degrees, confidence)
 
 
-def _bucket_sums(moments: Sequence[Moments]) -> tuple[Any, Any]:
-    """Return the sums of differences of buckets and their weights, or numbers of rows."""
-    unit = 1 << BIAS
-    if moments and len(moments[0].sums) == 4:
-        pairs = [(m.sums[1] / unit, m.sums[0] / unit) for m in moments]
-    else:
-        pairs = [(m.sums[0] / unit, float(m.finite)) for m in moments]
-    return np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
-
-
 def _difference(
-    first: float, second: float, moments: Moments, estimate: Estimate, ranks: tuple[int, int, int], confidence: float
+    first: float, second: float, rows: int, estimate: Estimate, ranks: tuple[int, int, int], confidence: float
 ) -> Difference:
     detectable = math.nan
     if estimate.degrees >= 1:
@@ -364,7 +378,7 @@ def _difference(
         estimate.p_value,
         detectable,
         *ranks,
-        moments.finite,
+        rows,
     )
 
 

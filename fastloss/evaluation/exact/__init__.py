@@ -243,6 +243,32 @@ def _add_checked(block, found, digits, counts, extremes, scratch):
     _add_block(block, found, digits, counts, extremes, scratch)
 
 
+@njit(**INNER)
+def _tile(a, lo, size, padded):
+    """Return a tile of rows; what one of fewer rows than BLOCK lacks is its last row, again and again."""
+    if size == BLOCK:
+        return a[lo : lo + BLOCK]
+    for i in range(BLOCK):
+        padded[i] = a[lo + min(i, size - 1)]
+    return padded
+
+
+@njit(**INNER)
+def _evaluated(codes, ends, params, x, y, values, stats):
+    """Write the values of all losses for a tile; return the number of violations."""
+    none = stats[:0]
+    wrong = 0.0
+    begin = 0
+    each = values.shape[0] // max(1, codes.size)
+    for k in range(codes.size):
+        out = values[k * each : (k + 1) * each].reshape(-1)
+        own = params[begin : ends[k]]
+        begin = ends[k]
+        call(codes[k], ((x,), y, none, out, (none,), (none,), 1.0, own, False, stats))
+        wrong += stats[1]
+    return wrong
+
+
 @cached_jit(**PLAIN)
 def tally(codes, ends, params, z, t, which, digits, counts, extremes, kept, adds, strict):
     """Evaluate losses of z and t tile by tile, and add their values to the statistics.
@@ -253,33 +279,19 @@ def tally(codes, ends, params, z, t, which, digits, counts, extremes, kept, adds
     done: all, or those before the first tile that a loss refuses or, if `strict`, that has a loss that is not finite.
     """
     scratch = np.empty((3, BLOCK))
-    width = which.size
-    values = np.empty((width, BLOCK))
+    values = np.empty((which.size, BLOCK))
     padded = np.empty((2, BLOCK))
-    found = np.empty((width, 4), np.int64)
+    found = np.empty((which.size, 4), np.int64)
     stats = np.empty(2)
-    none = stats[:0]
-    each = width // max(1, codes.size)
     for lo in range(0, z.size, BLOCK):
         size = min(BLOCK, z.size - lo)
-        x, y = z[lo : lo + size], t[lo : lo + size]
-        if codes.size == 0:
-            values[0, :size] = x
-        elif size < BLOCK:
-            # Spares kernels any other length: what is left of a tile is its last row, again and again.
-            x, y = padded[0], padded[1]
-            for i in range(BLOCK):
-                x[i] = z[lo + min(i, size - 1)]
-                y[i] = t[lo + min(i, size - 1)]
         wrong = 0.0
-        begin = 0
-        for k in range(codes.size):
-            out = values[k * each : (k + 1) * each].reshape(-1)
-            own = params[begin : ends[k]]
-            begin = ends[k]
-            call(codes[k], ((x,), y, none, out, (none,), (none,), 1.0, own, False, stats))
-            wrong += stats[1]
-        for k in range(width):
+        if codes.size:
+            x, y = _tile(z, lo, size, padded[0]), _tile(t, lo, size, padded[1])
+            wrong = _evaluated(codes, ends, params, x, y, values, stats)
+        else:
+            values[0, :size] = z[lo : lo + size]
+        for k in range(which.size):
             largest, least, bottom, top = _scan(values[k][:size].view(np.int64))
             found[k, 0], found[k, 1], found[k, 2], found[k, 3] = largest, least, bottom, top
             if strict and largest >= INFINITE:
@@ -287,7 +299,7 @@ def tally(codes, ends, params, z, t, which, digits, counts, extremes, kept, adds
         if wrong != 0.0:
             _carry_all(digits)
             return lo
-        for k in range(width):
+        for k in range(which.size):
             block, j = values[k][:size], which[k]
             if kept.shape[1]:
                 kept[k, lo : lo + size] = block
@@ -296,6 +308,62 @@ def tally(codes, ends, params, z, t, which, digits, counts, extremes, kept, adds
                 _add_checked(block, scanned, digits[j], counts[j], extremes[j], scratch)
     _carry_all(digits)
     return z.size
+
+
+@njit(**INNER)
+def _differences(a, b, out, rank):
+    """Write a - b, and count the elements where it is below 0, 0, above 0."""
+    widest_vectors()
+    smaller = 0
+    larger = 0
+    for i in range(a.size):
+        d = a[i] - b[i]
+        out[i] = d
+        smaller += d < 0.0
+        larger += d > 0.0
+    rank[0] += smaller
+    rank[1] += a.size - smaller - larger
+    rank[2] += larger
+
+
+@cached_jit(**PLAIN)
+def tally_pairs(codes, ends, params, preds, t, which, digits, counts, extremes, kept, ranks):
+    """Evaluate losses of two predictions, and add both values and their difference to the statistics.
+
+    Those of loss k begin at which[k]. Differences are written to the rows of `kept`, where it has any. Return the
+    number of rows done: all, or those before the first tile with a loss that is refused or not finite.
+    """
+    scratch = np.empty((3, BLOCK))
+    values = np.empty((3, which.size, BLOCK))
+    padded = np.empty((2, BLOCK))
+    found = np.empty((2, which.size, 4), np.int64)
+    stats = np.empty(2)
+    for lo in range(0, t.size, BLOCK):
+        size = min(BLOCK, t.size - lo)
+        y = _tile(t, lo, size, padded[1])
+        wrong = 0.0
+        for m in range(2):
+            x = _tile(preds[m], lo, size, padded[0])
+            wrong += _evaluated(codes, ends, params, x, y, values[m], stats)
+            for k in range(which.size):
+                largest, least, bottom, top = _scan(values[m, k][:size].view(np.int64))
+                found[m, k, 0], found[m, k, 1], found[m, k, 2], found[m, k, 3] = largest, least, bottom, top
+                wrong += largest >= INFINITE
+        if wrong != 0.0:
+            _carry_all(digits)
+            return lo
+        for k in range(which.size):
+            difference, j = values[2, k][:size], which[k]
+            _differences(values[0, k][:size], values[1, k][:size], difference, ranks[k])
+            if kept.shape[1]:
+                kept[k, lo : lo + size] = difference
+            for m in range(2):
+                scanned = found[m, k, 0], found[m, k, 1], found[m, k, 2], found[m, k, 3]
+                _add_block(values[m, k][:size], scanned, digits[j + m], counts[j + m], extremes[j + m], scratch)
+            j += 2
+            _add_block(difference, _scan(difference.view(np.int64)), digits[j], counts[j], extremes[j], scratch)
+    _carry_all(digits)
+    return t.size
 
 
 @cached_jit(**PLAIN)

@@ -31,6 +31,7 @@ __all__ = [
     "add",
     "add_any",
     "carry",
+    "look_up",
 ]
 
 TOP, SPAN, SLICE = 12, 67, 40
@@ -235,3 +236,15 @@ def add_any(x, w, order, ends, slots, digits, counts, extremes):
             else:
                 _add_any(block, digits[s], scratch)
         _carry(digits[s])
+
+
+@cached_jit(**PLAIN)
+def look_up(values, base, table, out):
+    """Write table[values[i] - base] for whole numbers within the table; return whether any of it is negative."""
+    widest_vectors()
+    least = np.int32(0)
+    for i in range(values.size):
+        code = table[np.int64(values[i]) - base]
+        out[i] = code
+        least = min(least, code)
+    return least < 0

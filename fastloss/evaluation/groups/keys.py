@@ -84,15 +84,22 @@ class _Column:
             if self.direct is not None and low <= self.base and self.base + len(self.direct) - 1 <= high:
                 new[self.base - low : self.base - low + len(self.direct)] = self.direct
             self.direct, self.base = new, low
-        # A narrow type could not hold the difference.
-        wide = values if values.dtype.itemsize == 8 else values.astype(np.int64)
-        at = wide - wide.dtype.type(low)
-        codes = self.direct[at]
-        if codes.min() < 0:
+        codes, has_new = self._looked_up(values)
+        if has_new:
             for value in np.unique(values[codes < 0]).tolist():
                 self.direct[value - low] = self.code(value)
-            codes = self.direct[at]
+            codes, _ = self._looked_up(values)
         return codes
+
+    def _looked_up(self, values: Any) -> tuple[Any, bool]:
+        """Return the codes of whole numbers within the table, and whether one has none."""
+        if values.dtype.itemsize == 8 and values.dtype.kind == "u":
+            codes = self.direct[values - values.dtype.type(self.base)]
+            return codes, bool(codes.min() < 0)
+        from .kernels import look_up
+
+        out = np.empty(len(values), np.int32)
+        return out, bool(look_up(np.ascontiguousarray(values), self.base, self.direct, out))
 
     def _range(self, low: int, high: int) -> tuple[int, int]:
         """Return the range that the table has to span: with what it has, unless that is far away."""
