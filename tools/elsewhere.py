@@ -215,6 +215,14 @@ POT = (
     Same("wasserstein_1d(h1[None], h2[None], p=2.0)", "ot.emd2_1d(np.arange(5.0), np.arange(5.0), h1, h2)"),
     Same("sinkhorn(h1, h2, cost)", "ot.solve(cost, h1, h2, reg=0.1, reg_type='KL', tol=1e-12).value"),
     Same(
+        "sinkhorn.value_and_grad(h1, h2, cost, tolerance=1e-12)[1][2][0, 1]",
+        "ot.solve(cost, h1, h2, reg=0.1, reg_type='KL', tol=1e-12).plan[0, 1]",
+    ),
+    Same(
+        "sliced_wasserstein(A, B, projections=np.eye(A.shape[1]))",
+        "ot.sliced_wasserstein_distance(A, B, projections=np.eye(A.shape[1]))",
+    ),
+    Same(
         "sinkhorn_points(A, B, epsilon=2.0)",
         "ot.solve_sample(A, B, reg=2.0, reg_type='KL', metric='sqeuclidean', tol=1e-12).value",
     ),

@@ -116,7 +116,10 @@ def cramer():
 
 @arrays(
     "transport.sliced",
-    inputs=CLOUDS,
+    inputs={
+        **CLOUDS,
+        "projections": Input("k d", "directions in place of drawn ones, of length 1", optional=True, filled=True),
+    },
     together=("x", "y"),
     options={
         "n_projections": (50, Parameter("number of directions", Integers(1))),
@@ -134,7 +137,8 @@ def sliced_wasserstein():
 
     As ``ot.sliced_wasserstein_distance`` of POT defines it. The directions are the rows of
     ``numpy.random.default_rng(seed).standard_normal((n_projections, d))``, each divided by its length: the same on
-    any machine and any number of threads. Where the distance is 0, the gradient is 0.
+    any machine and any number of threads; `projections` that are given are taken as they are. Where the distance is
+    0, the gradient is 0.
     """
 
 

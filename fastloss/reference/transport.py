@@ -65,10 +65,11 @@ def cramer(x, y, x_weight=None, y_weight=None):
     return energy_distance(x, y, x_weight, y_weight) / np.sqrt(2)
 
 
-def sliced_wasserstein(x, y, n_projections=50, seed=0, p=2.0):
+def sliced_wasserstein(x, y, projections=None, n_projections=50, seed=0, p=2.0):
     """Sliced Wasserstein distance."""
     u = np.random.default_rng(seed).standard_normal((n_projections, x.shape[1]))
     u /= np.sqrt((u * u).sum(axis=1, keepdims=True))
+    u = u if projections is None else projections
     return wasserstein_samples(u @ x.T, u @ y.T, p=p).mean() ** (1 / p)
 
 

@@ -32,7 +32,12 @@ def _evaluate(call: Any) -> None:
     # In float64 throughout: a projection rounds once, and the distance is one of differences.
     x, y = (np.asarray(call[k], np.float64) for k in ("x", "y"))
     p, count = call.parameters["p"], call.parameters["n_projections"]
-    u = _directions(count, call.parameters["seed"], x.shape[1])
+    given = call.arrays.get("projections")
+    if given is None:
+        u = _directions(count, call.parameters["seed"], x.shape[1])
+    else:
+        u = np.asarray(given, np.float64)
+        count = len(u)
     step = max(1, TOGETHER // (len(x) + len(y)))
     sums = {k: np.zeros(call[k].shape) for k in call.grads}
     total, ones, nowhere = 0.0, np.ones(1), np.empty((1, 0))

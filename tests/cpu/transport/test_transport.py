@@ -307,6 +307,25 @@ def test_projections_are_as_pot_couples_them(rng):
     for p in (1, 2):
         expected = ot.sliced_wasserstein_distance(x, y, projections=u.T, p=p)
         assert fl.sliced_wasserstein(x, y, p=p) == pytest.approx(expected, rel=1e-12)
+        some = u[10:17]
+        expected = ot.sliced_wasserstein_distance(x, y, projections=some.T, p=p)
+        value, grads = fl.sliced_wasserstein.value_and_grad(x, y, some, p=p)
+        assert value == pytest.approx(expected, rel=1e-12)
+        assert len(grads) == 2
+        h = 1e-6 * np.eye(30)[3][:, None] * np.eye(4)[1]
+        change = [fl.sliced_wasserstein(x + s * h, y, projections=some, p=p) for s in (1, -1)]
+        assert grads[0][3, 1] == pytest.approx((change[0] - change[1]) / 2e-6, rel=1e-6)
+    with pytest.raises(ValueError, match=r"sliced_wasserstein: projections has shape \(4, 7\)"):
+        fl.sliced_wasserstein(x, y, some.T)
+
+
+@pytest.mark.oracle
+def test_the_plan_is_the_gradient_by_the_cost(rng):
+    ot = pytest.importorskip("ot", reason="needs POT")
+    a, b, cost = rng.random(5) + 0.1, rng.random(4) + 0.1, rng.random((5, 4))
+    plan = fl.sinkhorn.value_and_grad(a, b, cost, epsilon=0.2)[1][2]
+    expected = ot.solve(cost, a / a.sum(), b / b.sum(), reg=0.2, reg_type="KL", tol=1e-12).plan
+    np.testing.assert_allclose(plan, expected, rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["sliced_wasserstein", "mmd", "sinkhorn_points"])
