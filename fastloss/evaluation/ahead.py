@@ -37,12 +37,12 @@ class Job(NamedTuple):
     label: str
     """Name that progress shows."""
     kind: str
-    """`loss` to evaluate some rows, `warmup` of a loss, or `statistics`."""
+    """`loss` to evaluate some rows, `warmup` of a loss, `statistics` or `details`."""
     given: Any
     """Of a loss, the first row of each prediction and of the target; of statistics, two lists.
 
     They hold the columns as (dtype, whether they can be written to), and whether there are weights. A third element
-    says whether there are groups.
+    says whether there are groups. Of details, the options that ask for them, and whether there are weights.
     """
 
 
@@ -83,6 +83,10 @@ def perform(job: Job) -> None:
         found(job.label)[0].warmup()
     elif job.kind == "statistics":
         _perform_statistics(*job.given)
+    elif job.kind == "details":
+        from .details.collector import warm
+
+        warm(*job.given)
     else:
         (loss,) = named([job.label])
         *preds, target = [None if a is None else np.array(a, np.float64) for a in job.given]

@@ -161,7 +161,7 @@ def _files(request: Request, losses: list[Evaluated]) -> Report:
         raise InputError("no --target; name the column of the target")
     with progress_shown() as (progress, shown):
         if not (request.sql or request.resume or request.positive or request.classes):
-            _compile([(request.paths, request.selection, losses)], shown)
+            _compile([(request.paths, request.selection, losses)], shown, request)
         return evaluate(
             _data(request),
             request.losses if request.scheduler else losses,
@@ -213,7 +213,7 @@ def _sample(request: Request, losses: list[Evaluated]) -> list[tuple[str, Report
     reports = []
     with progress_shown() as (progress, shown):
         paths = {s.file: s.path for s in SAMPLES}
-        _compile([([paths[f]], Selection((p,), t, None), es) for (f, p, t), es in chosen.items()], shown)
+        _compile([([paths[f]], Selection((p,), t, None), es) for (f, p, t), es in chosen.items()], shown, request)
         for s in SAMPLES:
             parts = [
                 evaluate(
@@ -236,14 +236,16 @@ def _sample(request: Request, losses: list[Evaluated]) -> list[tuple[str, Report
     return reports
 
 
-def _compile(parts: list[tuple[list[str], Selection, list[Evaluated]]], shown: Any) -> None:
+def _compile(parts: list[tuple[list[str], Selection, list[Evaluated]]], shown: Any, request: Request) -> None:
     """Compile what evaluations will need, by the types and widths of their first rows."""
-    from .ahead import compile_ahead, jobs_of
+    from .ahead import Job, compile_ahead, jobs_of
 
     # A pipe can be read but once. What is wrong with a file, its evaluation says.
     with suppress(InputError, OSError):
         if all(os.path.isfile(f) for paths, selection, _ in parts for f in input_files(paths, selection)):
-            compile_ahead(jobs_of(parts), shown)
+            given = [*request.details], request.weight is not None
+            more = [Job("details", "details", given)] if request.details else []
+            compile_ahead([*jobs_of(parts), *more], shown)
 
 
 @contextmanager

@@ -1,13 +1,15 @@
 """Details on pages and on the command line: pictures, tables, files, escapes."""
 
 import csv
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from children import command
+from children import command, environment
 
 import fastloss as fl
 from fastloss.evaluation.report.page import markdown as markdown_of
@@ -95,6 +97,48 @@ def test_details_of_the_command(tmp_path):
         assert rows == [
             {k: "" if v is None else str(v) for k, v in row.items()} for row in report.to_arrow(name).to_pylist()
         ]
+
+
+def test_resumed_files_have_the_same_details(tmp_path):
+    rng = np.random.default_rng(6)
+    table = pa.table({"p": rng.normal(size=600), "t": rng.integers(0, 2, 600), "g": rng.integers(0, 3, 600)})
+    (tmp_path / "parts").mkdir()
+    for k in range(3):
+        pq.write_table(table.slice(200 * k, 200), tmp_path / "parts" / f"{k}.parquet")
+    options = {"losses": "bce_with_logits", "pred": "p", "target": "t", "by": "g", "hist": 9, "quantiles": 0.5}
+    options |= {"calibration": True, "confusion": True, "gaps": True}
+    whole = fl.evaluate(table, **options)
+    for _ in range(2):
+        resumed = fl.evaluate(str(tmp_path / "parts"), resume=str(tmp_path / "done"), **options)
+        assert resumed == whole
+        assert resumed.gaps == whole.gaps
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_kernels_of_details_are_compiled_ahead(weighted, tmp_path):
+    """A process that has done the job meets no kernel in the evaluation that it has not compiled."""
+    code = f"""
+import numpy as np
+from fastloss.cpu.runtime import cache
+from fastloss.evaluation import ahead
+from fastloss.evaluation.details import calibration, distribution
+import fastloss as fl
+calibration.EXACT = distribution.EXACT = 10
+rows = [np.linspace(-1, 1, 50), np.arange(50.0) % 2] + [np.ones(50)] * {weighted}
+def evaluate(**asked):
+    return fl.evaluate(tuple(rows), "bce_with_logits", by=np.arange(50) % 3, **asked)
+evaluate()
+asked = dict(hist=5, quantiles=0.5, calibration=True, confusion=True, gaps=True)
+ahead.perform(ahead.Job("details", "details", ([*asked], {weighted})))
+missed = []
+cache.missed.append(lambda: missed.append(1))
+evaluate(**asked)
+assert not missed, missed
+"""
+    variables = environment(FASTLOSS_CACHE_DIR=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_options_of_the_command_that_are_wrong(tmp_path):

@@ -14,7 +14,7 @@ from .calibration import CalibrationTally
 from .confusion import CLASSES, ClassTally, DecisionTally
 from .distribution import Tally
 
-__all__ = ["Collector"]
+__all__ = ["Collector", "warm"]
 
 IGNORED = -100
 """Label of rows of scores that count in no figure."""
@@ -206,3 +206,24 @@ class Collector:
         )
         squares = sum(state.weights[grouping].moments(code).sums[1] for state in self._all if state.weights)
         return Details(options, confusions=self._decisions(grouping + 1, code), squares=squares)
+
+
+def warm(asked: Sequence[str], weighted: bool) -> None:
+    """Compile the kernels of the details that options ask for."""
+    from .kernels import sigmoids, wrong_labels
+
+    one = np.zeros(1)
+    weight = np.ones(1) if weighted else None
+    if {"hist", "quantiles"} & {*asked}:
+        tally = Tally(weighted)
+        tally.flush()
+        tally.add(one, weight)
+    if "calibration" in asked:
+        cells = CalibrationTally(2, "", weighted)
+        cells.flush()
+        cells.add(one, one, weight)
+    if {"confusion", "gaps"} & {*asked}:
+        DecisionTally((0.5,), weighted).add(one, one, weight)
+    if {"calibration", "confusion", "gaps"} & {*asked}:
+        sigmoids(one, np.empty(1))
+        wrong_labels(one)
