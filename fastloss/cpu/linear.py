@@ -15,7 +15,7 @@ from numba import prange, types
 
 from ..call.arrays import NAMES, contiguous, flat
 from . import dispatch
-from .linear_products import LANES, scores_of, spread_of
+from .linear_products import AT_ONCE, LANES, outer_of, scores_of, spread_of
 from .runtime.intrinsics import array, call
 from .runtime.slots import unbound
 from .runtime.specialize import INNER, LOOP, compile_driver, inner
@@ -46,15 +46,30 @@ class Products(NamedTuple):
     spread4: Callable[..., None]
     spread2: Callable[..., None]
     spread1: Callable[..., None]
+    fold: Callable[..., None]
+    """Sums in vectors, added to sums of float64."""
 
 
 class Curves(NamedTuple):
-    """Constant and function that the curvature of a block reads."""
+    """Constants and functions that the curvature of a block reads."""
+
+    T: type
+    """Number type of the arrays."""
+    V: int
+    """Lanes of a vector."""
+    outer4: Callable[..., None]
+    """X^T Q for four vectors of columns; so for the others."""
+    outer2: Callable[..., None]
+    outer1: Callable[..., None]
+    fold: Callable[..., None]
+    """Sums in vectors, added to sums of float64."""
+
+
+class Fold(NamedTuple):
+    """Constant that sums in vectors are read by."""
 
     V: int
     """Lanes of a vector."""
-    sums: Callable[..., None]
-    """X^T r for a block, added to sums of float64."""
 
 
 class Blocks(NamedTuple):
@@ -79,7 +94,7 @@ class Drive(NamedTuple):
     """Pass over the rows of one part."""
 
 
-use: Any = unbound(Products, Curves, Blocks, Drive)
+use: Any = unbound(Products, Curves, Fold, Blocks, Drive)
 
 
 def product(x, start, m, d, w, padded, z):
@@ -99,10 +114,23 @@ def product(x, start, m, d, w, padded, z):
         z[i] = s
 
 
+def fold(g, out, d, first):
+    """Add sums in whole vectors, from one vector on, to sums of float64."""
+    V = use.V
+    whole = d // V
+    for j in range(first * V, whole * V):
+        # Once a block: additions in float64 inside the products would halve their vectors.
+        out[j] += np.float64(g[j])
+    # The last vector ends with the row, or begins with it where the row is shorter.
+    shift = V - d if d >= V else 0
+    for j in range(whole * V, d):
+        out[j] += np.float64(g[whole * V + j + shift])
+
+
 def sums(x, start, m, d, r, g, out, first, ahead):
     """Add X^T r of m rows of a block to sums of float64, from a vector of columns on, and the sum of r to the last."""
     V = use.V
-    vectors, whole = (d + V - 1) // V, d // V
+    vectors = (d + V - 1) // V
     rows = m // 8 * 8
     while rows > 0 and start + rows * d + V > x.size + d:
         rows -= 8
@@ -121,13 +149,7 @@ def sums(x, start, m, d, r, g, out, first, ahead):
         c += 2
     if c < vectors:
         use.spread1(x, start, rows // 8, d, r, c, g, ahead)
-    for j in range(first * V, whole * V):
-        # Once a block: additions in float64 inside the products would halve their vectors.
-        out[j] += np.float64(g[j])
-    # The last vector ends with the row, or begins with it where the row is shorter.
-    shift = V - d if d >= V else 0
-    for j in range(whole * V, d):
-        out[j] += np.float64(g[whole * V + j + shift])
+    use.fold(g, out, d, first)
     for i in range(rows, m):
         f = np.float64(r[i])
         row = x[start + i * d : start + i * d + d]
@@ -142,12 +164,49 @@ def sums(x, start, m, d, r, g, out, first, ahead):
 
 def curves(x, start, m, d, h, q, g, out):
     """Add the upper half of X^T diag(h) X of a block to sums of float64, with a last column of ones."""
-    for j in range(d):
-        for i in range(m):
-            q[i] = h[i] * x[start + i * d + j]
+    V = use.V
+    vectors = (d + V - 1) // V
+    rows = m
+    while rows > 0 and start + rows * d + V > x.size + d:
+        rows -= 1
+    total = 0.0
+    for i in range(m):
+        total += np.float64(h[i])
+    out[d, d] += total
+    for j in range(0, d, AT_ONCE):
+        count = min(AT_ONCE, d - j)
+        for k in range(AT_ONCE):
+            # Unsigned indices need no test for negative ones; a view of a row would cost a reference count, 20 ns.
+            if k < count:
+                step, to, at = np.uintp(d), np.uintp(k), np.uintp(start + j + k)
+                for i in range(m):
+                    q[to] = h[i] * x[at]
+                    to += np.uintp(AT_ONCE)
+                    at += step
+            else:
+                for i in range(m):
+                    q[np.uintp(i * AT_ONCE + k)] = use.T(0.0)
         # Starts with the vector that holds the diagonal: the matrix is symmetric.
-        use.sums(x, start, m, d, q, g, out[j], j // use.V, 0)
-    use.sums(x, start, m, d, h, g, out[d], d // use.V, 0)
+        first = j // V
+        g[:] = use.T(0.0)
+        c = first
+        while c + 4 <= vectors:
+            use.outer4(x, start, rows, d, q, c, g, vectors * V)
+            c += 4
+        if c + 2 <= vectors:
+            use.outer2(x, start, rows, d, q, c, g, vectors * V)
+            c += 2
+        if c < vectors:
+            use.outer1(x, start, rows, d, q, c, g, vectors * V)
+        for k in range(count):
+            use.fold(g[k * vectors * V : (k + 1) * vectors * V], out[j + k], d, first)
+            total = 0.0
+            for i in range(m):
+                total += np.float64(q[i * AT_ONCE + k])
+            out[j + k, d] += total
+            for i in range(rows, m):
+                for e in range(first * V, d):
+                    out[j + k, e] += np.float64(q[i * AT_ONCE + k]) * np.float64(x[start + i * d + e])
 
 
 def element_part(address, arrays, params, block, bounds, grad, hess, stats):
@@ -162,8 +221,9 @@ def element_part(address, arrays, params, block, bounds, grad, hess, stats):
     r = np.empty(block * k if slope else 0, T)
     h = np.empty(block * k if curved else 0, T)
     one = np.empty(block, T)
-    q = np.empty(block, T)
+    q = np.empty(block * AT_ONCE if curved else 0, T)
     g = np.empty((d + use.V - 1) // use.V * use.V, T)
+    outer = np.empty(g.size * AT_ONCE if curved else 0, T)
     own = np.zeros(2)
     # No memory: it stands for weights and outputs that the call has not got.
     none = z[:0]
@@ -201,7 +261,7 @@ def element_part(address, arrays, params, block, bounds, grad, hess, stats):
                 if k > 1:
                     for i in range(m):
                         one[i] = h[i * k + c]
-                use.curves(x, start, m, d, column, q, g, hess[c])
+                use.curves(x, start, m, d, column, q, outer, hess[c])
     stats[0], stats[1] = total, bad
 
 
@@ -263,9 +323,12 @@ def drive_row_scores(address, arrays, params, d, block, grad, stats, parallel):
 def block_functions(dtype: str) -> Any:
     """Return the functions of products, compiled for kernels of a dtype."""
     T, V = getattr(np, dtype), LANES[dtype]
-    made = Products(T, V, scores_of(dtype), *(spread_of(dtype, count, 8 // count) for count in (8, 4, 2, 1)))
+    own = inner(fold, LOOP, Fold(V))
+    eight, four, two, one = (spread_of(dtype, count, 8 // count) for count in (8, 4, 2, 1))
+    made = Products(T, V, scores_of(dtype), eight, four, two, one, own)
     added = inner(sums, LOOP, made)
-    return Blocks(T, V, inner(product, LOOP, made), added, inner(curves, LOOP, Curves(V, added)))
+    curving = Curves(T, V, outer_of(dtype, 4), outer_of(dtype, 2), outer_of(dtype, 1), own)
+    return Blocks(T, V, inner(product, LOOP, made), added, inner(curves, LOOP, curving))
 
 
 @cache

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from .runtime.intrinsics import array
 
-__all__ = ["LANES", "scores_of", "spread_of"]
+__all__ = ["AT_ONCE", "LANES", "outer_of", "scores_of", "spread_of"]
 
 
 def _lanes(bits: int) -> int:
@@ -29,6 +29,9 @@ def _lanes(bits: int) -> int:
 
 LANES = {"float32": _lanes(32), "float64": _lanes(64)}
 """Lanes of a vector, by dtype."""
+
+AT_ONCE = 4
+"""Columns of factors that a vector of X is multiplied with once it is loaded."""
 
 CONTRACT = ("contract",)
 """Flags of sums: products are fused into them, and nothing is reordered."""
@@ -205,3 +208,57 @@ def spread_of(dtype: str, count: int, rows: int) -> Any:
         return types.void(*(flat, types.intp, types.intp, types.intp, flat, types.intp, flat, types.intp)), codegen
 
     return column_sums
+
+
+def _plain_outer(count):
+    """Return the function that adds X^T Q without compiled code, whose vectors have one lane."""
+
+    def outer_sums(x, start, rows, d, q, c, g, width):
+        part = x[start : start + rows * d].reshape(rows, d)[:, c : c + count]
+        for j in range(AT_ONCE):
+            g[j * width + c : j * width + c + count] += q[j : rows * AT_ONCE : AT_ONCE] @ part
+
+    return outer_sums
+
+
+@cache
+def outer_of(dtype: str, count: int) -> Any:
+    """Return the function that adds X^T Q to so many vectors of columns, for a few columns of Q at once.
+
+    It takes X as a flat array, the index of the first element, the number of rows, d, Q row by row, the first vector,
+    the array of sums in whole vectors, one column of Q after the other, and its elements per column of Q.
+    """
+    if config.DISABLE_JIT:
+        return _plain_outer(count)
+    lanes, flat = LANES[dtype], array(dtype)
+
+    @intrinsic
+    def outer_sums(typingctx, x, start, rows, d, q, c, g, width):
+        def codegen(context, builder, signature, args):
+            data = context.make_array(signature.args[0])(context, builder, args[0]).data
+            factors = context.make_array(signature.args[4])(context, builder, args[4]).data
+            out = context.make_array(signature.args[6])(context, builder, args[6]).data
+            block = _Block(builder, dtype, data, args[1], args[3])
+            zero = ir.Constant(block.vector, [0.0] * lanes)
+            sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(count)] for _ in range(AT_ONCE)]
+            index = [builder.add(args[5], block.word(v)) for v in range(count)]
+            offsets = [block.offset(i) for i in index]
+            with cgutils.for_range(builder, args[2]) as row:
+                base = builder.gep(block.first, [builder.mul(row.index, block.d)])
+                values = [block.load(builder.gep(base, [offset])) for offset in offsets]
+                first = builder.mul(row.index, block.word(AT_ONCE))
+                for j in range(AT_ONCE):
+                    factor = block.splat(builder.load(builder.gep(factors, [builder.add(first, block.word(j))])))
+                    for v, s in enumerate(sums[j]):
+                        builder.store(block.multiply_add(values[v], factor, builder.load(s)), s)
+            for j in range(AT_ONCE):
+                column = builder.mul(args[7], block.word(j))
+                for v in range(count):
+                    place = builder.add(column, builder.mul(index[v], block.word(lanes)))
+                    pointer = builder.gep(out, [place])
+                    block.store(builder.fadd(block.load(pointer), builder.load(sums[j][v])), pointer)
+            return context.get_dummy_value()
+
+        return types.void(*(flat, types.intp, types.intp, types.intp, flat, types.intp, flat, types.intp)), codegen
+
+    return outer_sums
