@@ -11,6 +11,10 @@ from ..sources import Selection
 __all__ = ["by_dask", "by_ray", "by_spark", "engine_of", "files_by_dask"]
 
 
+PATIENCE = 10.0
+"""Time for a scheduler to answer (seconds)."""
+
+
 def engine_of(data: Any) -> str:
     """Return the engine that holds the data, dask, ray or spark; empty for data of this process."""
     module = type(data).__module__
@@ -53,7 +57,7 @@ def _client(scheduler: Any) -> Any:
     except ImportError:
         raise InputError('scheduler needs Dask: pip install "fastloss[dask]"') from None
     try:
-        return Client(scheduler, timeout="10s")
+        return Client(scheduler, timeout=PATIENCE)
     except (OSError, ValueError) as error:
         raise InputError(f"no scheduler of Dask answers at {scheduler}: {error}") from None
 
