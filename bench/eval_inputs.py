@@ -101,14 +101,14 @@ fl.evaluate(sys.argv[2:], ["mse", "mae"], pred="z", target="t", worst=5, resume=
 
 def kills(folder, count=50):
     """Kill an evaluation at random, and compare the report of the last with one that was not killed."""
-    chance, files = random.Random(0), [folder / f"part-{i}.parquet" for i in range(60)]
+    chance, files = random.Random(0), [folder / f"part-{i}.parquet" for i in range(24)]
     for i, file in enumerate(files):
-        pq.write_table(rows(400_000, i), file)
+        pq.write_table(rows(200_000, i), file)
     command, killed = [sys.executable, "-c", RESUMED, str(folder / "kept"), *map(str, files)], 0
     while killed < count:
         child = subprocess.Popen(command, stdout=subprocess.PIPE)
         child.stdout.readline()
-        time.sleep(chance.uniform(0, 0.8))
+        time.sleep(chance.uniform(0, 0.3))
         killed += child.poll() is None
         child.send_signal(signal.SIGKILL)
         child.communicate()
