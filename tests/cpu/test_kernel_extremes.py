@@ -34,7 +34,7 @@ def extremes(domain, dtype):
     return [x for x in candidates if not domain.outside(dtype(x))]
 
 
-def combinations(record, dtype, most=150):
+def combinations(record, dtype, most=80):
     """Extreme rows, all of them where they are few."""
     domains = [*record.prediction_domains, *([record.target_domain] if record.target else [])]
     names = [*record.predictions, *([record.target] if record.target else [])]
@@ -61,7 +61,7 @@ def combinations(record, dtype, most=150):
 def test_extremes(name, dtype):
     """Finite, and right, where the mathematics is finite; infinite where it leaves the type."""
     loss = LOSSES[name]
-    predictions, target = combinations(loss.record, dtype, 10 if FEW else 150)
+    predictions, target = combinations(loss.record, dtype, 10 if FEW else 80)
     prediction = tuple(predictions) if len(predictions) > 1 else predictions[0]
     results = per_element(loss, prediction, target)
     Oracle(loss.record, dtype, {}).check(results, rows_of(prediction, target))
