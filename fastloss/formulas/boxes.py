@@ -324,6 +324,7 @@ def side_cost(size, wanted, difference, theta):
         "box_format": FORMAT,
         "theta": Parameter("power of the shape cost; the paper advises 2 to 6", Interval(1.0)),
     },
+    options=PAIRWISE,
     math="1 - IoU + (D + S) / 2, with D = 2 - exp(-g dx^2 / cw^2) - exp(-g dy^2 / ch^2), g = 2 - sin(2 a), "
     "S = (1 - exp(-|w_A - w_B| / max(w_A, w_B)))^theta + the same of the heights; (dx, dy) leads from centre to "
     "centre at the angle a, (cw, ch) is the hull",

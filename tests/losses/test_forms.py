@@ -72,7 +72,7 @@ def test_boxes_in_pairs(rng):
     np.testing.assert_allclose(grad, x.grad, rtol=1e-9, atol=1e-15)
     # Every loss of boxes, pair by pair, and in more than one part.
     few = np.tile(a, (3000, 1))[:20000].astype(np.float32)
-    for name in ("giou", "ciou"):
+    for name in ("giou", "siou"):
         pairs = fl.LOSSES[name](few, b.astype(np.float32), pairwise=True, reduction="none")
         assert pairs.shape == (20000, 4)
         assert pairs.dtype == np.float32
