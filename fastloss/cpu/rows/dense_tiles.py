@@ -31,6 +31,7 @@ __all__ = ["dense_room", "softmax_dense_tiled", "tile_parts"]
 use = unbound(RowSlots)
 
 times = access.times[True]
+apart = access.times[False]
 
 
 def to_columns(rows, address, pad, tile):
@@ -103,7 +104,7 @@ def dense_lanes(p, x, t, e, class_weight, g, h, beta, zeta, scale, s):
                     f2 = times(out[use.order], c)
                     second = f2 * q * q + r * r * (bends[i] - f2)
                     pull, twice = use.curved_by(push[i] - slope[i]), use.curved_by(T(2.0) * zeta)
-                    second = factor[i] * beta * (second + r * (pull * q + twice * r))
+                    second = apart(apart(second + r * (pull * q + twice * r), factor[i]), beta)
                     h[j, i] = second if counted else ZERO
                 g[j, i] = factor[i] * (first + push[i] * r) if counted else ZERO
     return total

@@ -68,6 +68,7 @@ class Ordering(NamedTuple):
 use: Any = unbound(RowSlots, Ordering)
 
 times = access.times[True]
+apart = access.times[False]
 
 
 def order_max(x):
@@ -226,9 +227,11 @@ def label_terms(p, beta, eps, zeta, scale, k, mass, s):
             if use.curvature:
                 f2 = times(out[use.order], keep * s[CLASS_WEIGHT + i])
                 pull, twice = use.curved_by(extra - f1), use.curved_by(bend)
-                s[AT_PQ + i] = factor * beta * pull
-                s[AT_PP + i] = factor * beta * (twice + f2)
-                s[HESS_LABEL + i] = factor * beta * (pull * r * q + f2 * q * q + twice * r * r)
+                # One beta here, the other last: their product leaves float32 at temperatures below 1e-19, and an
+                # infinite factor of what is 0 is NaN. `apart` keeps the compiler from multiplying the two first.
+                s[AT_PQ + i] = factor * pull
+                s[AT_PP + i] = factor * (twice + f2)
+                s[HESS_LABEL + i] = apart(factor * (pull * r * q + f2 * q * q + twice * r * r), beta)
     return total
 
 
@@ -267,7 +270,7 @@ def spread_rows(tops, beta, labels, class_weight, s, grad, hess):
                     # Keeps the digits of the maximum's 1 - p: it is the tail's share, which subtracting p from 1 would
                     # lose.
                     q = tail * inverse if r == T(1.0) else T(1.0) - p
-                    hs[j] = p * (pq * q + pp * p)
+                    hs[j] = apart(p * (pq * q + pp * p), beta)
             if use.smooth:
                 cs = class_weight[lo:hi]
                 for j in range(gs.size):
@@ -328,7 +331,7 @@ def softmax_labels(inputs, outputs, scale, params, helpers, streamed, scratch, s
             call(helpers[2], (zz, yy, params, s, details[lo:hi]))
         if use.derivatives:
             if use.tiled:
-                spread_tile(e, bent, helpers[1], pad, class_weight, s, gg, hh, past)
+                spread_tile(e, bent, helpers[1], pad, beta, class_weight, s, gg, hh, past)
             else:
                 spread_rows(tops, beta, yy, class_weight, s, gg, hh)
     if past:
@@ -416,7 +419,7 @@ def softmax_dense(inputs, outputs, scale, params, helpers, streamed, scratch, st
                     f2 = times(out[use.order], c)
                     second = f2 * q * q + r * r * (bends - f2)
                     pull, twice = use.curved_by(push - slope), use.curved_by(T(2.0) * zeta)
-                    h[j] = times(second + r * (pull * q + twice * r), factor * beta)
+                    h[j] = apart(times(second + r * (pull * q + twice * r), factor), beta)
                 g[j] = times(first + push * r, factor)
     stats[0] = total
     stats[1] = bad

@@ -46,6 +46,7 @@ class Move(NamedTuple):
 use: Any = unbound(RowSlots, Move)
 
 times = access.times[True]
+apart = access.times[False]
 
 
 def pick_labels(labels, weight, class_weight, k, alone, s):
@@ -150,7 +151,7 @@ def scan_tile(z, beta, class_weight, address, e, pad, s):
         s[PICKED + i] = picked[i]
 
 
-def spread_tile(e, bent, address, pad, class_weight, s, grad, hess, past):
+def spread_tile(e, bent, address, pad, beta, class_weight, s, grad, hess, past):
     """Write the derivatives of each row from the exponentials."""
     T = use.T
     ZERO = use.ZERO
@@ -166,7 +167,7 @@ def spread_tile(e, bent, address, pad, class_weight, s, grad, hess, past):
                 # Keeps the digits of the maximum's 1 - p: it is the tail's share, which subtracting p from 1 would
                 # lose.
                 q = tail * inverse if e[j, i] == T(1.0) else T(1.0) - p
-                d = p * (s[AT_PQ + i] * q + s[AT_PP + i] * p)
+                d = apart(p * (s[AT_PQ + i] * q + s[AT_PP + i] * p), beta)
                 d = s[HESS_LABEL + i] if s[LABEL + i] == label else d
                 bent[j, i] = T(0.0) if s[WEIGHT + i] == T(0.0) else d
         # Before the gradient takes the place of the exponentials, which this reads.

@@ -192,3 +192,20 @@ def test_large_images_are_turned_by_kernels(dtype):
     again = fl.cross_entropy.value_and_grad(np.repeat(moved, 2, axis=3)[..., ::2], labels, axis=1)
     assert value == again[0] == fl.cross_entropy(z, labels)
     assert np.array_equal(grad, again[1])
+
+
+@pytest.mark.parametrize("k", [3, 40])
+@pytest.mark.parametrize("dense", [False, True])
+def test_second_derivatives_at_temperatures_whose_square_leaves_float32(k, dense):
+    rng = np.random.default_rng(33)
+    for temperature in (1e-19, 1e-30):
+        z = (rng.normal(size=(4, k)) * temperature).astype(np.float32)
+        # A class that is out of the question has a curvature of 0, whatever the temperature.
+        z[:, 1] = -2000.0 * temperature
+        t = rng.dirichlet(np.ones(k), 4).astype(np.float32) if dense else np.array([0, 2, 0, 2])
+        exact = fl.cross_entropy.grad_and_hess(z.astype(np.float64), t, temperature=temperature)[1]
+        found = fl.cross_entropy.grad_and_hess(z, t, temperature=temperature)[1]
+        with np.errstate(over="ignore"):
+            expected = exact.astype(np.float32)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        assert (found[:, 1] == 0.0).all()
