@@ -35,7 +35,7 @@ def test_misspelt_parameter(call):
     data = () if call == "bind" else (Z, Y)
     text = "cross_entropy: label_smooting is not a parameter; did you mean label_smoothing?"
     refuse(TypeError, text, getattr(fl.cross_entropy, call), *data, label_smooting=0.1)
-    text = "cross_entropy: xyz is not a parameter; known: label_smoothing, z_loss, temperature, logit_scale"
+    text = "cross_entropy: xyz is not a parameter; known: label_smoothing, z_loss, temperature, logit_scale, softcap"
     refuse(TypeError, text, getattr(fl.cross_entropy, call), *data, xyz=0.1)
 
 
