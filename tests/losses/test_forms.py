@@ -83,6 +83,7 @@ def test_boxes_in_pairs(rng):
         fl.iou(a, b[0], pairwise=True)
 
 
+@pytest.mark.oracle
 def test_boxes_in_pairs_elsewhere(rng):
     jax = pytest.importorskip("jax", reason="needs the extra jax")
     a, b = boxes(rng, 7).astype(np.float32), boxes(rng, 4).astype(np.float32)

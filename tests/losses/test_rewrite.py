@@ -170,6 +170,7 @@ def test_a_margin_of_0(rng):
     np.testing.assert_array_equal(grad, moved)
 
 
+@pytest.mark.oracle
 def test_paths_that_call_kernels_themselves(rng):
     """JAX's handlers, evaluation in one pass and linear models leave these losses to their calls."""
     jax = pytest.importorskip("jax", reason="needs the extra jax")
