@@ -98,7 +98,9 @@ def run_epoch(address, arrays, params, d, batch, rule, state, numbers, scaling, 
     x, target, weight, order, w, padded = arrays
     T, V = use.T, use.V
     k, m = w.shape[0], d + 1
-    rows = np.empty(batch * d + V, T)
+    # Zeros: with fewer columns than lanes, the last row's vector reaches beyond it, and a coefficient of 0 makes NaN of
+    # a NaN that memory holds there.
+    rows = np.zeros(batch * d + V, T)
     z, r, t = np.empty(batch * k, T), np.empty(batch * k, T), np.empty(batch * k, T)
     weights = np.empty(batch * k if weight.size > 0 else 0, T)
     one, g = np.empty(batch, T), np.empty((d + V - 1) // V * V, T)

@@ -75,8 +75,8 @@ def grpo(log_prob, old_log_prob, advantage, ref_log_prob, clip=0.2, clip_high=-1
     As TRL's and Liger's. Their normalisations are weights: a mask for that over all tokens of a batch (bnpo), a mask
     over the lengths for that of each answer first (grpo), a mask with a divisor for a constant (dr_grpo).
     """
-    value, slopes = ppo_clip(log_prob, old_log_prob, advantage, clip, clip_high)
-    return penalised(value, slopes[0], log_prob, ref_log_prob, beta)
+    value, (slope,) = ppo_clip(log_prob, old_log_prob, advantage, clip, clip_high)
+    return penalised(value, slope, log_prob, ref_log_prob, beta)
 
 
 @arrays(

@@ -176,15 +176,19 @@ def _by_cosine(loss: Any, raw: dict[str, Any], how: How) -> tuple[Any, tuple[Any
     changed = {"distance": "euclidean", "squared": True, "p": 2.0, "margin": 2.0 * loss._meant["margin"]}
     wide = {k: a.astype(np.float64) for k, a in raw.items()}
     sizes = {k: np.sqrt(np.einsum("...d,...d->...", a, a))[..., None] for k, a in wide.items()}
-    units = {k: np.divide(a, sizes[k], out=np.zeros_like(a), where=sizes[k] > 0.0) for k, a in wide.items()}
+    with np.errstate(invalid="ignore"):
+        units = {k: np.divide(a, sizes[k], out=np.zeros_like(a), where=sizes[k] != 0.0) for k, a in wide.items()}
     # A vector of zeros has a cosine of 0 with all: it becomes a direction of its own.
     given = {k: _with_own_axis(u, sizes[k] == 0.0, i) for i, (k, u) in enumerate(units.items())}
     value, grads = _called(loss._with(changed), given, how)
     found = []
     for (k, u), whole in zip(units.items(), grads if how.derivatives else (), strict=False):
         g = whole[..., : u.shape[-1]]
-        across = 0.5 * (g - u * np.einsum("...d,...d->...", u, g)[..., None])
-        found.append(np.divide(across, sizes[k], out=np.zeros_like(across), where=sizes[k] > 0.0))
+        with np.errstate(invalid="ignore"):
+            across = 0.5 * (g - u * np.einsum("...d,...d->...", u, g)[..., None])
+            # Of a vector that does not count, whose gradient is 0, whatever it holds.
+            counts = (sizes[k] != 0.0) & (g != 0.0).any(axis=-1, keepdims=True)
+            found.append(np.divide(across, sizes[k], out=np.zeros_like(across), where=counts))
     return 0.5 * value, tuple(found)
 
 

@@ -144,12 +144,14 @@ def hinge_embedding(x, t, margin):
     return where(same, x, m), where(same, 1.0, where(m > 0.0, -1.0, 0.0)), 0.0
 
 
-def contrastive_distance(d, t, margin):
+def contrastive_distance(d, t, margin, pos_margin):
     """Contrastive loss of a distance, for pairs that belong together or do not."""
     same = t > 0.0
-    m = maximum(margin - d, 0.0)
-    x = where(same, d, -m)
-    return x * x, 2.0 * x, where(same, 2.0, where(m > 0.0, 2.0, 0.0))
+    m, far = maximum(margin - d, 0.0), maximum(d - pos_margin, 0.0)
+    x = where(same, far, -m)
+    # At a pos_margin of 0 the second derivative at 0 is that of d^2.
+    bend = where((far > 0.0) | (pos_margin == 0.0), 2.0, 0.0)
+    return x * x, 2.0 * x, where(same, bend, where(m > 0.0, 2.0, 0.0))
 
 
 def triplet_distance(d_positive, d_negative, margin):

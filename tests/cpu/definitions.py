@@ -359,7 +359,9 @@ DEFINITIONS = {
     "logistic": lambda z, t: softplus(-t * z),
     "margin_ranking": lambda a, b, t, margin: max(margin - t * (a - b), held(0)),
     "hinge_embedding": lambda x, t, margin: x if t > 0 else max(margin - x, held(0)),
-    "contrastive_distance": lambda d, t, margin: mixed(t, d**2, max(margin - d, held(0)) ** 2),
+    "contrastive_distance": lambda d, t, margin, pos_margin: mixed(
+        t, max(d - pos_margin, held(0)) ** 2, max(margin - d, held(0)) ** 2
+    ),
     "triplet_distance": lambda p, n, margin: max(p - n + margin, held(0)),
     "wasserstein_critic": lambda z, t: (1 - 2 * t) * z,
     "wasserstein_generator": lambda z: -z,

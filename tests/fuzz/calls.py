@@ -128,7 +128,8 @@ def several(rng, name, dtype, small):
     axes |= {k: pick(rng, SHORT[2:]) for k in "nm"} if name == "mmd" else {}
     arrays = {}
     for key, spec in record.inputs.items():
-        if spec.optional and rng.random() < 0.5:
+        # A divergence from a reference model needs that model's log-probabilities.
+        if spec.optional and rng.random() < 0.5 and not (key == "ref_log_prob" and variant.get("beta")):
             continue
         shape = ()
         for token in spec.dims.split():

@@ -149,7 +149,7 @@ def test_padding_is_never_read():
         ({"input_lengths": np.array([5, 6])}, r"ctc: input_lengths\[1\] is 6; allowed: 0 to 5"),
         ({"target_lengths": np.array([3, 1])}, r"ctc: target_lengths\[0\] is 3; allowed: 0 to 2"),
         ({"target_lengths": np.array([1, 1, 1])}, r"ctc: target_lengths has shape \(3,\); expected \(2,\)"),
-        ({"targets": np.array([1, 2, 1, 2])}, r"ctc: targets has shape \(4,\); expected \(2, s\)"),
+        ({"targets": np.ones((3, 2), int)}, r"ctc: targets has shape \(3, 2\); expected \(2, s\)"),
     ],
 )
 def test_what_is_wrong_is_named(change, text):
@@ -158,6 +158,10 @@ def test_what_is_wrong_is_named(change, text):
         fl.ctc(**{**given, **change})
     with pytest.raises(ValueError, match="blank"):
         fl.ctc(**given, blank=-1)
+    with pytest.raises(
+        TypeError, match="ctc: target_lengths is missing; targets of all sequences in one dimension need"
+    ):
+        fl.ctc(given["log_probs"], np.array([1, 2, 1, 2]))
 
 
 @pytest.mark.parametrize("symbols", [0, 1, 5, 17])

@@ -318,3 +318,15 @@ def test_examples_run_and_parameters_are_described(public):
     described = inspect.getdoc(public).partition("Parameters\n")[2].partition("\n\n")[0].replace(":", ",")
     words = {word.strip() for word in described.replace("\n", ",").split(",")}
     assert set(inspect.signature(public).parameters) <= words
+
+
+def test_epochs_of_few_columns_read_no_memory_beyond_their_rows():
+    """A vector of the last row reaches beyond it: NaN that memory held there came through in one fit of fifty."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        n = int(rng.integers(3, 40))
+        x = rng.normal(size=(n, 2))
+        junk = [np.full(size, np.nan) for size in range(1, 300) for _ in range(3)]
+        del junk
+        fitted = LossRegressor(solver="minibatch").partial_fit(x, x @ [1.0, 2.0])
+        assert np.isfinite(fitted.coef_).all(), n
