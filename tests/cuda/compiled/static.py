@@ -75,7 +75,7 @@ def texts(library):
 
 
 def measured(kernel):
-    """Counts by device: registers, spills, local memory, double, wide accesses, calls."""
+    """Counts by device: registers, spills, local memory, double, wide accesses, approximate instructions, calls."""
     (ptx,) = compiled(kernel)
     return {f"sm_{a}{b}": counts(for_device(ptx, (a, b)), (a, b)) for a, b in DEVICES}
 
@@ -98,6 +98,8 @@ def counts(ptx, cc):
         "wide_loads": len(re.findall(wide.format("ld"), ptx)),
         "wide_stores": len(re.findall(wide.format("st"), ptx)),
         "divisions": len(re.findall(r"\b(?:div|rem)\.[us](?:32|64)", ptx)),
+        # Quotients, powers and roots by hardware tables; the reciprocal is a step of libdevice's own exact power.
+        "approximate": len(re.findall(r"\b(?!rcp)\w+\.approx\b", ptx)),
         "calls": len(re.findall(r"\bcall\b", ptx)),
         "instructions": len(re.findall(r"^\s+(?:@!?%p\d+\s+)?[a-z][\w.]*\s", ptx, re.M)),
     }
