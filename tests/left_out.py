@@ -254,6 +254,11 @@ def bad_values(case, key):
     return [np.nan, np.inf, -np.inf, *outside]
 
 
+def is_unused(case, key):
+    """Whether an input has no part in the loss: a reference model's, without a divergence from it."""
+    return key == "ref_log_prob" and not case.options.get("beta")
+
+
 NO_SLOPE = {
     # The slope is minus the target, whatever the log-probability.
     ("nll", "z"),
@@ -270,8 +275,18 @@ APART = {("mean", "log_var"), ("prior_mean", "log_var"), ("log_var", "mean"), ("
 """Inputs of kl_gaussian, and others by which the gradient does not depend on them."""
 
 
-def no_slope(name, key, by):
+SIDES = {"chosen": "chosen", "ref_chosen": "chosen", "rejected": "rejected", "ref_rejected": "rejected"}
+"""Side of an answer that each input of dpo belongs to."""
+
+BY_SIDE = ("bco_pair", "nca_pair", "sppo_hard", "apo_zero")
+"""Variants of dpo that are a sum of terms of either side."""
+
+
+def no_slope(case, key, by):
     """Whether the gradient by one input is no NaN where another is."""
+    name = case.name
+    if name == "dpo" and case.options.get("variant") in BY_SIDE:
+        return SIDES[key] != SIDES[by]
     if name == "kl_gaussian" and (key, by) in APART:
         return True
     return (name, key) in NO_SLOPE or (name, by) == ("reinforce", "entropy")

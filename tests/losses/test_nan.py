@@ -69,8 +69,10 @@ def test_nan_comes_through(name):
             if case.given[key].dtype.kind != "f" or case.given[key].size == 0:
                 continue
             a = case.given[key].copy()
+            if left_out.is_unused(case, key):
+                continue
             # Of an item or a class alone, one number.
-            part = a[index]
+            part = np.array(a[index])
             part.reshape(-1)[0] = np.nan
             a[index] = part
             if np.array_equal(a, case.given[key]):
@@ -80,7 +82,7 @@ def test_nan_comes_through(name):
             value, grads = left_out.run(whole, {**case.given, key: a})
             assert np.isnan(value), (str(case), key)
             for k, g in grads.items():
-                if not left_out.no_slope(name, key, k):
+                if not left_out.no_slope(case, key, k):
                     assert np.isnan(g[case.parts[k]] if k in case.parts else g).any(), (str(case), key, k)
 
 

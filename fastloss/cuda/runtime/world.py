@@ -37,7 +37,7 @@ def _pow(x, y):
 
 
 def _exact(value: Any) -> Any:
-    """Return a compiled function without flags of fast arithmetic, as are all that it calls; other values as they are."""
+    """Return a compiled function without flags of fast arithmetic, as are those it calls; other values as they are."""
     if isinstance(value, Dispatcher):
         return _exact_function(value)
     if isinstance(value, tuple) and any(isinstance(v, Dispatcher) for v in value):

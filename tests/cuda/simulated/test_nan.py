@@ -57,13 +57,13 @@ def test_nan_comes_through(name, put, fetch):
     case = cases(name)[0]
     whole = left_out.Case(name, case.what, case.given, {k: v for k, v in case.options.items() if k != "weight"})
     for key, index in case.parts.items():
-        if case.given[key].dtype.kind == "f":
+        if case.given[key].dtype.kind == "f" and not left_out.is_unused(case, key):
             a = case.given[key].copy()
             a[index] = np.nan
             value, grads = run(whole, {**case.given, key: a}, put, fetch)
             assert np.isnan(value), (str(case), key)
             for k, g in grads.items():
-                if not left_out.no_slope(name, key, k):
+                if not left_out.no_slope(case, key, k):
                     assert np.isnan(g[case.parts[k]] if k in case.parts else g).any(), (str(case), key, k)
 
 
