@@ -17,7 +17,8 @@ from numba import njit
 from numba.core.dispatcher import Dispatcher
 
 from ...cpu.math.scalar_math import VOCABULARY
-from ...cpu.runtime.specialize import SCALAR, names_of
+from ...cpu.runtime.slots import names_of
+from ...cpu.runtime.specialize import SCALAR
 from ...spec.worlds import World
 from .memory import SIMULATED
 
@@ -56,6 +57,7 @@ def _exact_function(compiled: Any) -> Any:
     _made[compiled] = compiled
     f = compiled.py_func
     bound = {name: _exact(f.__globals__[name]) for name in names_of(f.__code__) if name in f.__globals__}
+    # Builders of the vocabulary bind inner functions in closures, and its other words are globals: both are replaced.
     cells = tuple(CellType(_exact(cell.cell_contents)) for cell in f.__closure__ or ())
     _made[compiled] = _scalar(FunctionType(f.__code__, f.__globals__ | bound, f.__name__, f.__defaults__, cells))
     return _made[compiled]
@@ -65,6 +67,7 @@ def _exact_function(compiled: Any) -> Any:
 def gpu(number: str) -> World:
     """The world of GPU kernels in one precision."""
     words = dict(VOCABULARY[number])
+    # In the simulator words are plain functions of Python, which have no flags.
     if not SIMULATED:
         words = {name: _exact(word) for name, word in words.items()}
         words |= {"sqrt": _sqrt, "pow": _pow if number == "float32" else words["pow"]}
