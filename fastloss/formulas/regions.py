@@ -104,8 +104,8 @@ def log_overlap(common, wrong, smooth_num, smooth_den, logarithm):
     cost = where(value < 0.5, -log1p(-minimum(value, 0.5)), -log(maximum(ratio, 1e-7)))
     scale = where(low, 0.0, inverse_of(ratio))
     chosen = logarithm > 0.0
-    factor = where(chosen, scale, 1.0)
-    return where(chosen, cost, value), factor * by_common, factor * by_wrong
+    by_both = where(chosen, scale * by_common, by_common), where(chosen, scale * by_wrong, by_wrong)
+    return where(chosen, cost, value), *by_both
 
 
 @arrays(

@@ -10,7 +10,7 @@ import fastloss as fl
 from fastloss.advice.noise import fits
 from fastloss.advice.sample import Sample
 
-SETS = [(kind, seed) for kind in noise_sets.KINDS for seed in range(3)][:40]
+SETS = [(kind, seed) for seed in range(3) for kind in noise_sets.KINDS][:40]
 
 
 def advice_on(kind, seed, n=1500):
