@@ -21,7 +21,8 @@ SECOND = {
     "laplace_nll": ("scale", "its scale", "scale = np.full(len(y), np.mean(np.abs(y - pred)))"),
     "negative_binomial_nll": ("r", "its concentration r", "r = np.full(len(y), 10.0)"),
 }
-ROBUST = {"cauchy", "welsch", "tukey", "geman_mcclure", "barron"}
+CONVEX = {"logit": "bce_with_logits", "softmax": "cross_entropy", "identity": "huber"}
+"""Convex loss of the same outputs, by the link of one that is not convex."""
 
 
 def recommended(
@@ -45,7 +46,8 @@ def _optimizer(record: Any) -> str:
     if not record.differentiable:
         return "It has a kink: use Adam or SGD with a decreasing rate, not Newton's method."
     if not record.convex:
-        return "It is not convex: start from the solution of huber or mse, or from several points."
+        known = CONVEX.get(record.link) if record.family != "arrays" else None
+        return f"It is not convex: start from {f'the solution of {known}, or from ' if known else ''}several points."
     if record.second:
         return "It is convex and smooth: Newton's method, LBFGS and every gradient method suit it."
     return "It is convex: LBFGS and every gradient method suit it."

@@ -13,7 +13,7 @@ __all__ = ["mismatches"]
 
 NAME = "fl.mismatches"
 LEAST = 8
-"""Rows from which predictions that all lie in [0, 1] tell: by chance one logit in four does, at most."""
+"""Rows from which predictions that all lie in [0, 1] are called probabilities; of fewer, logits may do so by chance."""
 SECOND_ORDER = {"newton", "newton-cg", "newton-cholesky", "irls", "xgboost", "lightgbm", "lbfgs", "l-bfgs", "bfgs"}
 
 

@@ -217,7 +217,7 @@ def _by_noise(best: Fit, residuals: Any, whose: str, mean_wanted: bool) -> list[
     delta = _delta(residuals)
     mse = recommended("mse", ["Its minimum is the mean."])
     huber = recommended(
-        "huber", [f"Quadratic for the middle 80% of normal noise, linear beyond {delta:g}."], delta=delta
+        "huber", [f"Quadratic for the middle 82% of normal noise, linear beyond {delta:g}."], delta=delta
     )
     skew = _shape(residuals)["skewness"]
     lopsided = (

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..call.errors import CallTypeError, CallValueError
+from ..evaluation.details.calibration import wilson
 from ..evaluation.groups.keys import key_text
 from .style import LINES, finish, new_axes
 
@@ -70,7 +71,7 @@ def reliability(
         kept = np.bincount(inside, minlength=bins) > 0
         count: Any = np.bincount(inside, minlength=bins)[kept]
         mean, share = (np.bincount(inside, of, minlength=bins)[kept] / count for of in (p, t))
-        low, high = _wilson(share, count, level)
+        low, high = zip(*(wilson(s, c, level) for s, c in zip(share, count, strict=True)), strict=True)
         # The mean distance of a bin, weighted by its count: the expected calibration error of these bins.
         error = float(np.sum(count * np.abs(mean - share)) / np.sum(count))
         label = f"{label}, ECE {error:.3f}" if label else f"ECE {error:.3f}"
@@ -84,14 +85,6 @@ def reliability(
     found.set_ylabel("share that came")
     finish([found], False, 2)
     return found
-
-
-def _wilson(share: Any, count: Any, level: float) -> tuple[Any, Any]:
-    """Return Wilson's interval of a share, from the share found among `count`."""
-    z = NormalDist().inv_cdf(0.5 + level / 2.0)
-    middle = (share + z * z / (2.0 * count)) / (1.0 + z * z / count)
-    half = z / (1.0 + z * z / count) * np.sqrt(share * (1.0 - share) / count + z * z / (4.0 * count * count))
-    return middle - half, middle + half
 
 
 def residuals(pred: Any, target: Any, /, *, axes: Any = None) -> list[Any]:
